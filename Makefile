@@ -1,0 +1,20 @@
+# `setup` makes the environment; every other target runs in it.
+
+.PHONY: help setup test lint types check bench docs lock
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+setup: ## make .venv with everything that tests and linters need
+	./start-litellm.sh --setup-only --dev
+test: setup ## run every test; skips are listed with their reason
+	.venv/bin/python -m pytest
+lint: setup ## ruff, shellcheck, yamllint, hadolint, compose schema
+	.venv/bin/python tools/lint.py
+types: setup ## mypy, strict
+	.venv/bin/python -m mypy
+check: lint types test ## all of it
+bench: setup ## what our side costs, against stock
+	.venv/bin/python -m bench.overhead
+docs: setup ## write what is generated: .env.example, litellm-config.yaml, help, CLI reference, legal keys
+	.venv/bin/python tools/generate.py
+lock: setup ## lock dependencies again, with hashes and without index addresses
+	.venv/bin/python tools/lock.py

@@ -1,0 +1,138 @@
+"""From LiteLLM's hook data to our records. Pure: dicts in, values out; never a whole dict, never a secret.
+
+Which key holds what was found by running LiteLLM 1.106.2 (tests/contract pins it).
+"""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from lmledger.records import Attempt, Attribution, Call, Fault, Usage, new_id
+
+MAX_MESSAGE = 500
+MAX_FIELD = 200
+
+# What keys look like, whoever issued them; values of our own key variables are cut out literally.
+_KEY_SHAPES = re.compile(
+    r"(sk-[A-Za-z0-9_\-*]{6,}|AIza[0-9A-Za-z_\-]{10,}|gsk_\w{10,}|(?i:bearer)\s+[^\s\"',}]+|(?<=[?&]key=)[^&\s\"']+)"
+)
+_SECRET_NAMES = re.compile(r"(API_KEY|MASTER_KEY|SECRET|TOKEN|PASSWORD)$")
+
+
+def secret_values(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The values that must never be recorded, longest first."""
+    found = {value for name, value in environ.items() if _SECRET_NAMES.search(name) and len(value) >= 6}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+_OWN_SECRETS = secret_values(os.environ)
+
+
+def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
+    """Replace anything that looks like or is a key by ``***`` and cut the text to MAX_MESSAGE characters."""
+    for secret in _OWN_SECRETS if secrets is None else secrets:
+        text = text.replace(secret, "***")
+    return _KEY_SHAPES.sub("***", text)[:MAX_MESSAGE]
+
+
+def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None) -> Call:
+    """Read one client request out of a hook's ``data``; ``headers`` and ``path`` win where given."""
+    request = _mapping(data.get("proxy_server_request"))
+    heads = {**_headers(request), **(headers or {})}
+    url = request.get("url")
+    body = _mapping(request.get("body"))
+    return Call(
+        id=new_id("req"),
+        call_id=_text(data.get("litellm_call_id")),
+        trace_id=_text(data.get("litellm_trace_id")),
+        started_at=time.time(),
+        endpoint=path or (urlsplit(url).path if isinstance(url, str) else ""),
+        stream=bool(data.get("stream") or body.get("stream")),
+        requested_model=_text(data.get("model")),
+        attribution=attribution(data, heads),
+    )
+
+
+def attribution(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribution:
+    """Whom to charge: headers first, then the body's ``metadata``, ``user`` and tags."""
+    meta = {**_mapping(_mapping(data.get("litellm_metadata")).get("requester_metadata")), **_mapping(data.get("metadata"))}
+    tags = headers.get("x-litellm-tags") or ""
+    listed = [str(tag) for tag in meta.get("tags") or () if isinstance(tag, str)]
+    return Attribution(
+        task_id=_text(headers.get("x-task-id")) or _text(meta.get("task_id")),
+        agent_id=_text(headers.get("x-agent-id")) or _text(meta.get("agent_id")),
+        user=_text(data.get("user")) or _text(meta.get("user_id")),
+        key_alias=_text(meta.get("user_api_key_alias")),
+        tags=tuple([part.strip()[:MAX_FIELD] for part in tags.split(",") if part.strip()] or listed),
+    )
+
+
+def start_attempt(kwargs: Mapping[str, Any]) -> Attempt:
+    """Read a deployment that is about to be called; our own facts stand in its ``model_info``."""
+    meta = _mapping(kwargs.get("metadata")) or _mapping(kwargs.get("litellm_metadata"))
+    info = _mapping(kwargs.get("model_info")) or _mapping(meta.get("model_info"))
+    model = str(kwargs.get("model") or "")
+    prefix, _, name = model.rpartition("/")
+    tier = info.get("lm_tier")
+    return Attempt(
+        deployment=_text(meta.get("deployment_model_name")) or _text(info.get("id")),
+        model=name or None,
+        provider=_text(info.get("lm_provider")) or prefix or _text(kwargs.get("custom_llm_provider")),
+        litellm_model=model or None,
+        tier=tier if isinstance(tier, int) else None,
+        priced=info.get("lm_priced") is not False,
+        free=info.get("lm_free") is True,
+        started_at=time.time(),
+    )
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Class, HTTP status and redacted message of an exception."""
+    code = getattr(error, "status_code", None) or getattr(error, "code", None)
+    detail = getattr(error, "detail", None)
+    text = detail.get("error") if isinstance(detail, dict) else None
+    message = text or getattr(error, "message", None) or str(error)
+    return Fault(type(error).__name__, None if code is None else str(code)[:20], redact(str(message)))
+
+
+def usage_of(usage: object) -> Usage:
+    """Tokens from a chat, embeddings, Responses or Messages usage object or dict (OpenAI and Anthropic names)."""
+    if usage is None:
+        return Usage()
+    get = usage.get if isinstance(usage, Mapping) else lambda name: getattr(usage, name, None)
+    cached_read, cached_made = _int(get("cache_read_input_tokens")), _int(get("cache_creation_input_tokens"))
+    prompt = _int(get("prompt_tokens"))
+    if prompt is None:
+        prompt = _int(get("input_tokens"))
+        if prompt is not None and isinstance(usage, Mapping):  # Anthropic counts the cache beside the input
+            prompt += (cached_read or 0) + (cached_made or 0)
+    completion = _int(get("completion_tokens"))
+    if completion is None:
+        completion = _int(get("output_tokens"))
+    inside = get("prompt_tokens_details") or get("input_tokens_details")
+    outside = get("completion_tokens_details") or get("output_tokens_details")
+    cached = _int(_field(inside, "cached_tokens"))
+    return Usage(prompt, completion, cached if cached is not None else cached_read, _int(_field(outside, "reasoning_tokens")))
+
+
+def _headers(request: Mapping[str, Any]) -> dict[str, str]:
+    return {str(k).lower(): str(v) for k, v in _mapping(request.get("headers")).items()}
+
+
+def _field(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str | None:
+    return redact(str(value))[:MAX_FIELD] if isinstance(value, str | int) and str(value) else None
+
+
+def _int(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) else None

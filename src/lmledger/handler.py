@@ -1,0 +1,313 @@
+"""LiteLLM's callbacks, turned into ledger records. The only module that hooks into a request.
+
+A guest never breaks its host: every hook is guarded, none raises, none blocks the event loop; the one
+thing awaited is the commit of a row, for at most store.WAIT_SECONDS.
+
+Which hook fires when (LiteLLM 1.106.2, tests/contract): a request starts in ``async_pre_call_hook``; each
+provider attempt has its deployment hooks; it ends in ``async_post_call_success_hook``, at the end of the
+streaming iterator, or in ``async_post_call_failure_hook``. Requests that LiteLLM refuses before the
+first hook (bad key, bad JSON) only have the last.
+"""
+
+import asyncio
+import functools
+import inspect
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import litellm
+from fastapi import HTTPException
+from litellm.integrations.custom_logger import CustomLogger
+
+from lmledger import extract, worker
+from lmledger.records import Call, Ended, Fault, Started, Usage
+
+log = logging.getLogger("lmledger")
+
+_current: ContextVar[Call | None] = ContextVar("lmledger_call", default=None)
+# What the routing tap saw of this request (headers, path): on an authentication failure LiteLLM's data has neither.
+arrival: ContextVar[tuple[Mapping[str, str], str] | None] = ContextVar("lmledger_arrival", default=None)
+
+F = TypeVar("F", bound=Callable[..., Any])
+USAGE_WAIT_SECONDS = 1.0
+
+
+def guarded(hook: F) -> F:
+    """A bug of ours is logged, never seen by a client."""
+
+    @functools.wraps(hook)
+    async def safe(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await hook(*args, **kwargs)
+        except Exception:
+            log.exception("lmledger: %s failed; the request goes on", hook.__name__)
+            return None
+
+    # LiteLLM looks at parameter names, so the wrapper must show the hook's own.
+    safe.__signature__ = inspect.signature(hook)  # type: ignore[attr-defined]
+    return safe  # type: ignore[return-value]
+
+
+class LedgerHandler(CustomLogger):  # type: ignore[misc]
+    """One instance per worker process, made at import and without side effects until the first request."""
+
+    @guarded
+    async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str) -> None:
+        call = extract.start_call(data)
+        _current.set(call)
+        _tie(data, call)
+        await worker.get().write(Started(call))
+
+    @guarded
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
+        call = _call_of(kwargs)
+        if call is None:
+            return
+        attempt = extract.start_attempt(kwargs)
+        last = call.attempts[-1] if call.attempts else None
+        if last and last.outcome is None:
+            if last.deployment == attempt.deployment:
+                return  # one endpoint served through another (Responses over chat) enters twice
+            last.close("failed")
+        call.attempts.append(attempt)
+
+    @guarded
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Mapping[str, Any], exception: Exception, call_type: Any, fallback_depth: int | None = None
+    ) -> None:
+        call = _call_of(request_data)
+        if call and call.attempts:
+            attempt = call.attempts[-1]
+            attempt.close("failed", extract.fault_of(exception))
+            worker.get().note_health(attempt.deployment, attempt.fault)
+
+    @guarded
+    async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> None:
+        call = _call_of(data)
+        if call is None or call.ended:
+            return
+        usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
+        hidden = getattr(response, "_hidden_params", None) or {}
+        await _succeed(call, usage, hidden.get("response_cost"), bool(hidden.get("cache_hit")))
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        """Pass every chunk on untouched; note the first one's time and whatever it says of usage."""
+        call = _call_of(request_data)
+        if call is None or call.ended:
+            async for chunk in response:
+                yield chunk
+            return
+        call.stream = True
+        seen = StreamUsage()
+        try:
+            async for chunk in response:
+                if call.ttft_ms is None:
+                    call.ttft_ms = call.elapsed_ms()
+                seen.look(chunk)
+                yield chunk
+        except (asyncio.CancelledError, GeneratorExit):
+            _interrupt(call, seen, Fault("ClientDisconnected", "499", "the client closed the connection"))
+            raise
+        except Exception as error:
+            _interrupt(call, seen, extract.fault_of(error))
+            raise
+        await _finish_stream(call, seen)
+
+    @guarded
+    async def async_log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        call = _current.get()
+        if call is None or call.ended:
+            return
+        payload = kwargs.get("standard_logging_object") or {}
+        usage = {name: payload.get(name) for name in ("prompt_tokens", "completion_tokens")}
+        if call.stream:
+            call.reported = (usage, payload.get("response_cost"))  # _finish_stream may be waiting for it
+        else:
+            await _succeed(call, usage, payload.get("response_cost"), bool(payload.get("cache_hit")))
+
+    @guarded
+    async def async_post_call_failure_hook(
+        self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: Any, traceback_str: str | None = None
+    ) -> HTTPException | None:
+        better = _better_error(request_data, original_exception)
+        error: BaseException = better or original_exception
+        call = _call_of(request_data)
+        if call is None:
+            headers, path = arrival.get() or ({}, None)
+            call = extract.start_call(request_data, headers, path)
+        if not call.ended:
+            call.ended = True
+            fault = extract.fault_of(error)
+            if call.attempts:
+                call.attempts[-1].close("failed", fault)
+            status = "failed" if call.attempts else "rejected"
+            await worker.get().write(_end(call, status, fault=fault))
+        return better
+
+
+class StreamUsage:
+    """Collects usage from chunks: chat (attribute), Responses (final event), Messages (server-sent event bytes)."""
+
+    def __init__(self) -> None:
+        self.usage: Any = None
+        self.cost: float | None = None
+
+    def look(self, chunk: Any) -> None:
+        """Read one chunk; a malformed one says nothing."""
+        if isinstance(chunk, bytes | str):
+            text = chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else chunk
+            if '"usage"' in text:
+                self._look_at_events(text)
+            return
+        usage = getattr(chunk, "usage", None)
+        if usage is None:
+            usage = getattr(getattr(chunk, "response", None), "usage", None)
+        if usage is not None:
+            self.usage = usage
+            self.cost = (getattr(chunk, "_hidden_params", None) or {}).get("response_cost") or self.cost
+
+    def _look_at_events(self, text: str) -> None:
+        for line in text.splitlines():
+            if not line.startswith("data:") or '"usage"' not in line:
+                continue
+            try:
+                event = json.loads(line[5:])
+            except ValueError:
+                continue
+            found = event.get("usage") or (event.get("message") or {}).get("usage")
+            if isinstance(found, dict):
+                self.usage = {**(self.usage or {}), **{k: v for k, v in found.items() if v is not None}}
+
+
+async def _finish_stream(call: Call, seen: StreamUsage) -> None:
+    try:
+        if seen.usage is None:
+            await _wait_for_report(call, seen)
+        await _succeed(call, seen.usage, seen.cost, False)
+    except Exception:
+        log.exception("lmledger: a stream's end could not be recorded")
+
+
+async def _wait_for_report(call: Call, seen: StreamUsage) -> None:
+    """No chunk carried usage: LiteLLM's log event, queued by now, has its own count."""
+    deadline = time.monotonic() + USAGE_WAIT_SECONDS
+    while call.reported is None and time.monotonic() < deadline:
+        await asyncio.sleep(0.01)
+    if call.reported is not None:
+        seen.usage, seen.cost = call.reported
+
+
+async def _succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) -> None:
+    call.ended = True
+    if call.attempts:
+        call.attempts[-1].close("succeeded")
+        worker.get().note_health(call.attempts[-1].deployment, None)
+    tokens = extract.usage_of(usage)
+    price = 0.0 if cache_hit else cost_of(call, usage, tokens, cost)
+    await worker.get().write(_end(call, "succeeded", tokens, price, cache_hit))
+
+
+def _interrupt(call: Call, seen: StreamUsage, fault: Fault) -> None:
+    """End a broken stream; nothing may be awaited here, the task is being torn down."""
+    if call.ended:
+        return
+    call.ended = True
+    try:
+        if call.attempts:
+            call.attempts[-1].close("interrupted", fault)
+        tokens = extract.usage_of(seen.usage)
+        status = "interrupted" if call.ttft_ms is not None else "failed"
+        cost = cost_of(call, seen.usage, tokens, seen.cost) if seen.usage is not None else None
+        worker.get().post(_end(call, status, tokens, cost, fault=fault))
+    except Exception:
+        log.exception("lmledger: a broken stream could not be recorded")
+
+
+def _end(
+    call: Call, status: str, usage: Usage | None = None, cost: float | None = None, cache_hit: bool = False,
+    fault: Fault | None = None,
+) -> Ended:  # fmt: skip
+    return Ended(call, status, time.time(), call.elapsed_ms(), usage or Usage(), cost, cache_hit, fault)
+
+
+def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
+    """US dollars; None when the model has no known price (LiteLLM would say 0)."""
+    last = call.attempts[-1] if call.attempts else None
+    if last is None or not last.priced or (tokens.prompt is None and tokens.completion is None):
+        return None
+    if last.free:
+        return 0.0
+    if reported:
+        return float(reported)
+    try:
+        return _computed_cost(last.litellm_model or "", usage, tokens)
+    except Exception:
+        log.debug("lmledger: no price for %s", last.model, exc_info=True)
+        return None
+
+
+def _computed_cost(model: str, usage: Any, tokens: Usage) -> float:
+    known = usage if isinstance(usage, litellm.Usage) else _as_usage(usage, tokens)
+    into, out = litellm.cost_per_token(
+        model=model, usage_object=known, prompt_tokens=tokens.prompt or 0, completion_tokens=tokens.completion or 0
+    )  # fmt: skip
+    return float(into + out)
+
+
+def _as_usage(usage: Any, tokens: Usage) -> Any:
+    extra = {}
+    if isinstance(usage, Mapping):
+        names = ("cache_read_input_tokens", "cache_creation_input_tokens")
+        extra = {name: usage[name] for name in names if usage.get(name)}
+    return litellm.Usage(
+        prompt_tokens=tokens.prompt or 0,
+        completion_tokens=tokens.completion or 0,
+        total_tokens=(tokens.prompt or 0) + (tokens.completion or 0),
+        **extra,
+    )
+
+
+def _better_error(data: Mapping[str, Any], error: Exception) -> HTTPException | None:
+    """Mend what stock says wrongly: 500 or 400 for a missing or wrong key, and no hint for an unserved name."""
+    text = str(getattr(error, "message", "") or error)
+    kind = getattr(getattr(error, "type", None), "value", getattr(error, "type", None))
+    if kind == "no_db_connection" or (
+        type(error) is Exception and text.startswith(("No api key passed in", "Malformed API Key"))
+    ):
+        return _http_error(401, "authentication_error", "invalid_api_key",
+                           "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")  # fmt: skip
+    why = _why_unserved(data.get("model")) if "Invalid model name" in text else None
+    return _http_error(400, "invalid_request_error", "model_not_served", why) if why else None
+
+
+def _why_unserved(model: object) -> str | None:
+    """The rendered config lists the catalog names that no key serves, each with the variable to set."""
+    unserved = (litellm.callback_settings.get("lmstack") or {}).get("unserved") or {}
+    variable = unserved.get(model)
+    return variable and f"Model '{model}' is in the catalog but its provider has no key: set {variable} in .env, then 'lm up'."
+
+
+def _http_error(status: int, type_: str, code: str, message: str) -> HTTPException:
+    return HTTPException(status, detail={"error": message, "type": type_, "code": code})
+
+
+def _tie(data: Mapping[str, Any], call: Call) -> None:
+    """Hooks that run in another context still find the call through LiteLLM's own per-request object."""
+    holder = data.get("litellm_logging_obj")
+    if holder is not None:
+        holder.lm_call = call
+
+
+def _call_of(data: Mapping[str, Any]) -> Call | None:
+    return getattr(data.get("litellm_logging_obj"), "lm_call", None) or _current.get()
+
+
+handler = LedgerHandler()
+
+__all__ = ["LedgerHandler", "arrival", "handler"]

@@ -1,0 +1,148 @@
+"""What lmstack adds to the proxy around the callbacks: two anonymous routes, a tap, and a flush on shutdown.
+
+``install`` is named in LITELLM_WORKER_STARTUP_HOOKS and runs once per worker, before the config is loaded.
+LiteLLM offers no public seam for these three; each leans on a fact that tests/contract re-checks at a bump.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, MutableMapping
+from datetime import datetime, timezone
+from typing import Any
+
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+from litellm.proxy import proxy_server
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Match, Route
+
+from lmledger import worker
+from lmledger.handler import arrival
+
+log = logging.getLogger("lmledger")
+
+CREDENTIALS = frozenset(
+    {b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key"}
+)
+# Endpoints that take JSON and nothing else, so a form content type there is curl's default for -d.
+JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
+FLUSH_SECONDS = 10.0
+
+
+def install() -> None:
+    """Add our routes before the stock ones, flush on shutdown, apply the log level. Raising would stop the worker."""
+    routes = proxy_server.app.router.routes
+    if any(isinstance(route, Tap) for route in routes):
+        return
+    routes.insert(0, AnonymousRoute("/health", health, methods=["GET"]))
+    routes.insert(0, AnonymousRoute("/models", models, methods=["GET"]))
+    routes.insert(0, Tap())
+    _flush_on_shutdown()
+    _apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
+    worker.get()
+
+
+class Tap(BaseRoute):
+    """Matches nothing. Notes headers and path, which hooks lack when authentication fails, and lets the guide's
+    curl (``-d`` without a content type) be read as the JSON it is."""
+
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, dict[str, Any]]:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            headers: list[tuple[bytes, bytes]] = scope["headers"]
+            seen = {k.decode("latin-1"): v.decode("latin-1") for k, v in headers if k.startswith(b"x-")}
+            arrival.set((seen, scope["path"]))
+            if scope["path"].endswith(JSON_ENDPOINTS):
+                scope["headers"] = [
+                    (k, b"application/json") if k == b"content-type" and v.startswith(b"application/x-www-form") else (k, v)
+                    for k, v in headers
+                ]
+        return Match.NONE, {}
+
+
+class AnonymousRoute(Route):
+    """A route for callers without any credential; with one, the stock route and its check answer."""
+
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, dict[str, Any]]:
+        if scope["type"] == "http" and any(name in CREDENTIALS for name, _ in scope["headers"]):
+            return Match.NONE, {}
+        match, child = super().matches(scope)
+        return (match if match is Match.FULL else Match.NONE), child
+
+
+async def health(request: Request) -> JSONResponse:
+    """What is known without asking a provider: this worker's traffic, and background probes of free models."""
+    return JSONResponse(health_report(_deployments(), worker.get().sightings, proxy_server.health_check_results))
+
+
+async def models(request: Request) -> JSONResponse:
+    """The names that can be asked for, in OpenAI's list shape."""
+    router = proxy_server.llm_router
+    names = router.get_model_names() if router else []
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "lmstack"} for name in dict.fromkeys(names)]
+    return JSONResponse({"object": "list", "data": data})
+
+
+def health_report(
+    deployments: list[Mapping[str, Any]], sightings: Mapping[str, worker.Sighting], probes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Stock's keys (healthy_endpoints, ...) plus ``status``: healthy, degraded (some fail) or unhealthy (all fail)."""
+    groups: dict[str, list[dict[str, Any]]] = {"healthy": [], "unhealthy": [], "unchecked": []}
+    for deployment in deployments:
+        state, entry = _state_of(deployment, sightings, probes)
+        groups[state].append(entry)
+    bad, total = len(groups["unhealthy"]), len(deployments)
+    status = "healthy" if total and not bad else "unhealthy" if bad == total else "degraded"
+    report: dict[str, Any] = {"status": status}
+    for state, entries in groups.items():
+        report[f"{state}_endpoints"], report[f"{state}_count"] = entries, len(entries)
+    return report
+
+
+def _state_of(
+    deployment: Mapping[str, Any], sightings: Mapping[str, worker.Sighting], probes: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    info = deployment.get("model_info") or {}
+    name = deployment["model_name"]
+    entry: dict[str, Any] = {"model": name, "provider": info.get("lm_provider"), "tier": info.get("lm_tier")}
+    seen = sightings.get(name)
+    if seen is not None:
+        at = datetime.fromtimestamp(seen.at, timezone.utc).isoformat(timespec="seconds")
+        entry |= {"source": "traffic", "checked_at": at}
+        if seen.fault:
+            entry["error"] = seen.fault.type
+        return ("unhealthy" if seen.fault else "healthy"), entry
+    for state in ("healthy", "unhealthy"):
+        if any(probe.get("model_id") == info.get("id") for probe in probes.get(f"{state}_endpoints") or ()):
+            return state, entry | {"source": "probe"}
+    return "unchecked", entry
+
+
+def _deployments() -> list[Mapping[str, Any]]:
+    router = proxy_server.llm_router
+    listed: list[Mapping[str, Any]] = (router.get_model_list() or []) if router else []
+    unique = {d["model_name"]: d for d in listed if (d.get("model_info") or {}).get("lm_provider")}
+    return list(unique.values())
+
+
+def _flush_on_shutdown() -> None:
+    """Stock drops its queued log events on SIGTERM; wait for them, then commit and hand leases back."""
+    stock = proxy_server.proxy_shutdown_event
+
+    async def flushing(*args: Any, **kwargs: Any) -> None:
+        try:
+            await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), FLUSH_SECONDS)
+            await asyncio.to_thread(worker.get().close, FLUSH_SECONDS)
+        except Exception:
+            log.exception("lmledger: the flush on shutdown failed")
+        await stock(*args, **kwargs)
+
+    proxy_server.proxy_shutdown_event = flushing
+
+
+def _apply_log_level(level: str) -> None:
+    """INFO is stock's default (access lines, warnings, errors); LiteLLM's own info lines cost a fifth more CPU."""
+    if level == "INFO":
+        return
+    for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router", "lmledger", "uvicorn.access", "uvicorn.error"):
+        logging.getLogger(name).setLevel(level)

@@ -1,0 +1,136 @@
+"""Questions to the ledger. Opens read-only, never migrates, needs nothing but the standard library.
+
+``python -m lmledger.queries NAME '{"since": ...}'`` answers as JSON: that is how the CLI reads a ledger
+that lives in a container. Times are Unix seconds, costs US dollars.
+"""
+
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmledger.schema import LedgerVersionError, check_version
+from lmledger.store import DEAD_AFTER_SECONDS
+
+GROUPINGS = {
+    "task": "COALESCE(task_id, '(none)')",
+    "agent": "COALESCE(agent_id, '(none)')",
+    "model": "COALESCE(deployment, requested_model, '(none)')",
+    "provider": "COALESCE(provider, '(none)')",
+    "tier": "COALESCE(tier, '(none)')",
+    "user": "COALESCE(user, '(none)')",
+    "day": "date(started_at, 'unixepoch')",
+}
+Rows = list[dict[str, Any]]
+
+
+def open_ledger(path: Path) -> sqlite3.Connection:
+    """A read-only connection; FileNotFoundError, LedgerVersionError or sqlite3.Error when there is no readable ledger."""
+    if not path.exists():
+        raise FileNotFoundError(path)
+    conn = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
+    conn.row_factory = sqlite3.Row
+    check_version(conn)
+    return conn
+
+
+def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Rows:
+    """Requests, failures, tokens and cost per group, dearest first; ``unpriced`` counts answers of unknown cost."""
+    return _rows(
+        conn,
+        f"""
+        SELECT {GROUPINGS[by]} AS name, COUNT(*) AS requests,
+               SUM(status IN ('failed','rejected','interrupted')) AS failures,
+               COALESCE(SUM(prompt_tokens), 0) AS prompt_tokens,
+               COALESCE(SUM(completion_tokens), 0) AS completion_tokens,
+               COALESCE(SUM(cost_usd), 0.0) AS cost_usd,
+               SUM(status = 'succeeded' AND cost_usd IS NULL) AS unpriced
+        FROM requests WHERE started_at >= ? GROUP BY 1 ORDER BY cost_usd DESC, requests DESC
+        """,  # noqa: S608 - GROUPINGS holds literals
+        (since,),
+    )
+
+
+def requests(
+    conn: sqlite3.Connection, since: float = 0.0, failed: bool = False, task: str | None = None, limit: int = 50
+) -> Rows:
+    """The newest requests first. A started row whose worker is gone is shown as interrupted."""
+    where, args = ["started_at >= ?"], [time.time() - DEAD_AFTER_SECONDS, since]
+    if failed:
+        where.append("status NOT IN ('succeeded','started')")
+    if task is not None:
+        where.append("task_id = ?")
+        args.append(task)  # type: ignore[arg-type]
+    return _rows(
+        conn,
+        "SELECT *, CASE WHEN status = 'started' AND worker NOT IN (SELECT id FROM workers WHERE beat_at >= ?) "
+        f"THEN 'interrupted' ELSE status END AS status FROM requests WHERE {' AND '.join(where)} "  # noqa: S608 - literals
+        "ORDER BY started_at DESC LIMIT ?",
+        (*args, limit),
+    )
+
+
+def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the ledger's own column name
+    """One request (by our id or LiteLLM's call id) with its ``attempts``; empty when there is none."""
+    found = _rows(conn, "SELECT * FROM requests WHERE id = ? OR call_id = ? LIMIT 1", (id, id))
+    for row in found:
+        row["attempt_list"] = _rows(conn, "SELECT * FROM attempts WHERE request_id = ? ORDER BY number", (row["id"],))
+    return found
+
+
+def events(conn: sqlite3.Connection, state: str | None = None, limit: int = 50) -> Rows:
+    """Outbox events, newest first; ``state`` is pending, leased, delivered or dead."""
+    where, args = ("WHERE state = ?", (state, limit)) if state else ("", (limit,))
+    columns = "seq, event_id, type, order_key, created_at, state, attempts, next_attempt_at, delivered_at, last_error"
+    return _rows(conn, f"SELECT {columns} FROM outbox {where} ORDER BY seq DESC LIMIT ?", args)  # noqa: S608 - literals
+
+
+def event_counts(conn: sqlite3.Connection) -> Rows:
+    """How many events are in each state, and since when the oldest undelivered one waits."""
+    return _rows(
+        conn,
+        "SELECT state, COUNT(*) AS events, MIN(created_at) AS oldest FROM outbox GROUP BY state ORDER BY state",
+        (),
+    )
+
+
+def status(conn: sqlite3.Connection) -> Rows:
+    """One row: how many requests the ledger has, and when the last one started."""
+    return _rows(conn, "SELECT COUNT(*) AS requests, MAX(started_at) AS last_started_at FROM requests", ())
+
+
+QUERIES: dict[str, Callable[..., Rows]] = {
+    "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
+    "status": status,
+}  # fmt: skip
+
+
+def ask(path: Path, name: str, arguments: dict[str, Any]) -> Rows:
+    """Open, answer, close."""
+    conn = open_ledger(path)
+    try:
+        return QUERIES[name](conn, **arguments)
+    finally:
+        conn.close()
+
+
+def _rows(conn: sqlite3.Connection, sql: str, args: tuple[Any, ...]) -> Rows:
+    return [dict(row) for row in conn.execute(sql, args).fetchall()]
+
+
+def main(argv: list[str]) -> int:
+    """``queries PATH NAME JSON`` -> rows as JSON on stdout; 1 and a line on stderr when there is no ledger."""
+    path, name, arguments = argv
+    try:
+        print(json.dumps(ask(Path(path), name, json.loads(arguments))))
+    except (OSError, sqlite3.Error, LedgerVersionError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

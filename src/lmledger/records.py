@@ -1,0 +1,111 @@
+"""The values that travel from a hook to the ledger. Plain data: no litellm objects, no prompts, no secrets."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def new_id(prefix: str) -> str:
+    """A sortable unique id: ``prefix_`` + 12 hex digits of milliseconds + 20 random hex digits."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong: error class, HTTP status as text, redacted message."""
+
+    type: str
+    code: str | None
+    message: str
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call to one provider. Times in Unix seconds, latency in milliseconds."""
+
+    deployment: str | None
+    model: str | None
+    provider: str | None
+    litellm_model: str | None  # with LiteLLM's provider prefix: what its price map knows
+    tier: int | None
+    priced: bool  # False: nobody knows what it costs
+    free: bool
+    started_at: float
+    latency_ms: float | None = None
+    outcome: str | None = None  # None while it is under way
+    fault: Fault | None = None
+
+    def close(self, outcome: str, fault: Fault | None = None) -> None:
+        """Settle the attempt once; later calls change nothing."""
+        if self.outcome is None:
+            self.outcome, self.fault = outcome, fault
+            self.latency_ms = max(0.0, (time.time() - self.started_at) * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer; None where the provider did not say."""
+
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """Whom a call is charged to."""
+
+    task_id: str | None = None
+    agent_id: str | None = None
+    user: str | None = None
+    key_alias: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Call:
+    """One client request while it is under way; the ledger gets a copy of its state at start and end."""
+
+    id: str
+    call_id: str | None
+    trace_id: str | None
+    started_at: float
+    endpoint: str
+    stream: bool
+    requested_model: str | None
+    attribution: Attribution
+    clock: float = field(default_factory=time.perf_counter)
+    attempts: list[Attempt] = field(default_factory=list)
+    ttft_ms: float | None = None
+    ended: bool = False
+    reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the start, by the monotonic clock."""
+        return (time.perf_counter() - self.clock) * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Record: a request is about to reach a provider."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Record: a request has its terminal status. Inserts the row when the start was never written."""
+
+    call: Call
+    status: str
+    ended_at: float
+    latency_ms: float
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    cache_hit: bool = False
+    fault: Fault | None = None
+
+
+Record = Started | Ended

@@ -1,0 +1,150 @@
+"""The ledger's schema as a story: one numbered migration per change, each applied in one transaction.
+
+Only the writer migrates. A reader that meets a newer ledger refuses, it never alters a file.
+Times are Unix seconds (UTC, REAL); durations milliseconds (REAL); costs US dollars (REAL, NULL = unknown).
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+
+
+class LedgerVersionError(Exception):
+    """The file was written by a newer lmstack than this one."""
+
+
+def _m001_requests_attempts_outbox(conn: sqlite3.Connection) -> None:
+    """The first ledger: what was asked, what each provider did, and what TaskMaster must still learn."""
+    conn.execute(
+        """
+        CREATE TABLE requests (
+            id TEXT PRIMARY KEY,             -- ours: a client can choose LiteLLM's call id, so that is no key
+            call_id TEXT,                    -- the x-litellm-call-id response header
+            trace_id TEXT,
+            started_at REAL NOT NULL,
+            ended_at REAL,
+            status TEXT NOT NULL CHECK (status IN ('started','succeeded','failed','rejected','interrupted')),
+            endpoint TEXT,
+            stream INTEGER NOT NULL DEFAULT 0,
+            requested_model TEXT,
+            deployment TEXT,                 -- the public name that served it
+            served_model TEXT,               -- the model really called, as the provider names it
+            provider TEXT,
+            tier INTEGER,
+            prompt_tokens INTEGER,
+            completion_tokens INTEGER,
+            cached_tokens INTEGER,
+            reasoning_tokens INTEGER,
+            cost_usd REAL,                   -- NULL: the price is unknown; 0: it is free
+            latency_ms REAL,
+            ttft_ms REAL,                    -- time to first token, streams only
+            attempts INTEGER NOT NULL DEFAULT 0,
+            fallbacks INTEGER NOT NULL DEFAULT 0,
+            cache_hit INTEGER NOT NULL DEFAULT 0,
+            task_id TEXT,
+            agent_id TEXT,
+            user TEXT,
+            key_alias TEXT,
+            tags TEXT,                       -- JSON array
+            error_type TEXT,
+            error_code TEXT,
+            error_message TEXT,              -- redacted and cut
+            worker TEXT NOT NULL             -- which worker process owns the row until it has ended
+        )
+        """
+    )
+    conn.execute("CREATE INDEX requests_by_start ON requests (started_at)")
+    conn.execute("CREATE INDEX requests_by_task ON requests (task_id, started_at) WHERE task_id IS NOT NULL")
+    conn.execute("CREATE INDEX requests_open ON requests (worker) WHERE status = 'started'")
+    conn.execute(
+        """
+        CREATE TABLE attempts (
+            request_id TEXT NOT NULL REFERENCES requests (id),
+            number INTEGER NOT NULL,         -- 1 is the first provider that was tried
+            deployment TEXT,
+            model TEXT,
+            provider TEXT,
+            started_at REAL NOT NULL,
+            latency_ms REAL,
+            outcome TEXT NOT NULL CHECK (outcome IN ('succeeded','failed','interrupted')),
+            error_type TEXT,
+            error_code TEXT,
+            error_message TEXT,
+            PRIMARY KEY (request_id, number)
+        )
+        """
+    )
+    conn.execute(
+        """
+        CREATE TABLE outbox (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            event_id TEXT NOT NULL UNIQUE,   -- ce-id, webhook-id and idempotency key in one
+            type TEXT NOT NULL,
+            order_key TEXT NOT NULL,         -- events with one key are delivered in the order of seq
+            created_at REAL NOT NULL,
+            payload TEXT NOT NULL,
+            state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending','leased','delivered','dead')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            next_attempt_at REAL NOT NULL,
+            lease_owner TEXT,
+            lease_until REAL,
+            delivered_at REAL,
+            last_error TEXT
+        )
+        """
+    )
+    conn.execute("CREATE INDEX outbox_open ON outbox (order_key, seq) WHERE state IN ('pending','leased')")
+    conn.execute("CREATE INDEX outbox_due ON outbox (next_attempt_at, seq) WHERE state IN ('pending','leased')")
+    conn.execute(
+        """
+        CREATE TABLE totals (                -- running cost per task and agent, so that a cost event needs no scan
+            kind TEXT NOT NULL CHECK (kind IN ('task','agent')),
+            id TEXT NOT NULL,
+            cost_usd REAL NOT NULL,
+            requests INTEGER NOT NULL,
+            PRIMARY KEY (kind, id)
+        ) WITHOUT ROWID
+        """
+    )
+    # A row whose worker has stopped beating can never be ended by it: that is how orphans are found.
+    conn.execute("CREATE TABLE workers (id TEXT PRIMARY KEY, started_at REAL NOT NULL, beat_at REAL NOT NULL)")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_m001_requests_attempts_outbox,)
+VERSION = len(MIGRATIONS)
+
+
+def migrate(conn: sqlite3.Connection) -> None:
+    """Bring ``conn`` (autocommit mode) to ``VERSION``; several workers may call it at once.
+
+    Raises LedgerVersionError for a newer file, sqlite3.Error when the file cannot be written.
+    """
+    if _applied(conn) == VERSION:
+        return
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        conn.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT, applied_at REAL)")
+        for number in range(_applied(conn) + 1, VERSION + 1):
+            step = MIGRATIONS[number - 1]
+            step(conn)
+            conn.execute("INSERT INTO migrations VALUES (?, ?, ?)", (number, step.__name__, time.time()))
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
+    conn.execute("COMMIT")
+
+
+def check_version(conn: sqlite3.Connection) -> None:
+    """Raise LedgerVersionError when the file is newer than this code."""
+    _applied(conn)
+
+
+def _applied(conn: sqlite3.Connection) -> int:
+    try:
+        row = conn.execute("SELECT COALESCE(MAX(number), 0) FROM migrations").fetchone()
+    except sqlite3.OperationalError:  # no such table: a new file
+        return 0
+    applied = int(row[0])
+    if applied > VERSION:
+        raise LedgerVersionError(f"the ledger has schema {applied}, this lmstack knows {VERSION}: upgrade lmstack")
+    return applied

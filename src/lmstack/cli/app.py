@@ -1,0 +1,85 @@
+"""The Typer application and what every command shares: --json, --quiet, --dir, results, errors, exit codes."""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmstack.errors import Exit, LmError
+from lmstack.project import Project, find_project
+from lmstack.result import Result, failure, show
+from lmstack.runtime.base import Progress
+
+app = typer.Typer(
+    name="lm", help="Run stock LiteLLM as an LLM gateway a team can trust.", no_args_is_help=True, add_completion=False,
+    rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a command gets first: its folder, and how to report progress."""
+
+    project: Project
+    say: Progress
+    as_json: bool
+    quiet: bool
+
+
+_JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+_DIR = Annotated[Path | None, typer.Option("--dir", "-C", help="The stack's folder. Default: the nearest one upwards.")]
+_SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
+
+
+def command(name: str, example: str, group: typer.Typer = app) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Register ``f(context, ...) -> Result`` as a command; ``example`` stands at the end of its help."""
+
+    def register(f: Callable[..., Result]) -> Callable[..., Result]:
+        full = name if group is app else f"{group.info.name} {name}"
+
+        @functools.wraps(f)
+        def run(*args: Any, as_json: bool, quiet: bool, folder: Path | None, **options: Any) -> None:
+            context = Context(find_project(folder), Progress(quiet or as_json), as_json, quiet)
+            result = execute(full, lambda: f(context, *args, **options))
+            show(result, as_json, quiet)
+            raise typer.Exit(int(result.exit))
+
+        own = list(inspect.signature(f, eval_str=True).parameters.values())[1:]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        shared = [inspect.Parameter(n, kind, default=d, annotation=a) for n, a, d in _SHARED]
+        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
+        text = inspect.cleandoc(f.__doc__ or "") + f"\n\nExample: {example}"
+        group.command(name, help=text)(run)
+        return f
+
+    return register
+
+
+def execute(name: str, call: Callable[[], Result]) -> Result:
+    """Run a command's body; an expected error becomes a result, a bug stays a traceback."""
+    try:
+        return call()
+    except LmError as error:
+        return failure(name, error)
+    except KeyboardInterrupt:
+        return Result(name, {"error": "interrupted"}, ("interrupted",), exit=Exit.FAILED)
+
+
+def main() -> None:
+    """The entry point of ``lm``."""
+    from lmstack.cli import config, ledger, stack  # noqa: F401 - importing a family registers its commands
+
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader (head, grep -q) has left: that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

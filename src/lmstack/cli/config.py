@@ -1,0 +1,199 @@
+"""init, render, validate, models, config, key, env, version: what will run, before it runs."""
+
+import secrets
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmstack import __version__, files, pins
+from lmstack.cli.app import Context, app, command
+from lmstack.cli.planning import planned, runtime_flags
+from lmstack.envfile import set_line
+from lmstack.errors import ConfigError, Exit, LmError, Problem, invalid
+from lmstack.project import Project, shipped_config
+from lmstack.render import diff_config
+from lmstack.result import Result, table
+from lmstack.settings import SETTINGS, env_example
+from lmstack.validate import check_litellm_config
+
+config_app = typer.Typer(name="config", help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
+key_app = typer.Typer(name="key", help="The key that clients send.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(config_app)
+app.add_typer(key_app)
+
+ASSETS = ("Dockerfile", "docker-compose.yml", ".dockerignore", ".env.example", "callbacks/taskmaster.py", "litellm-config.yaml")
+
+
+@command("init", "lm init --dir my-gateway")
+def init(context: Context) -> Result:
+    """Lay a stack down in this folder: compose file, Dockerfile, callbacks, .env. Existing files are kept."""
+    root, made = context.project.root, []
+    for name, text in asset_texts().items():
+        if not (root / name).exists() and files.write(root / name, text):
+            made.append(name)
+    if not context.project.env_file.exists():
+        files.write(context.project.env_file, env_example(), 0o600)
+        made.append(".env")
+    lines = (f"Stack in {root}: {', '.join(made) or 'everything was there already'}", "Next: put a key into .env, then: lm up")
+    return Result("init", {"root": str(root), "created": made}, lines)
+
+
+@command("render", "lm render --diff")
+def render(
+    context: Context,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 3 when the file is stale.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Write nothing; show what would change.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Write nothing; print the text.")] = False,
+    shipped: Annotated[bool, typer.Option("--shipped", help="The text that the repository carries: every provider.")] = False,
+    runtime: Annotated[str | None, typer.Option("--runtime", help="auto, docker or local.")] = None,
+) -> Result:
+    """Write litellm-config.yaml from .env, models.yaml and the catalog. It never holds a key."""
+    plan = None if shipped else planned(context, runtime_flags(runtime, False, None, None))
+    text, messages = (plan.config, plan.plan.messages) if plan else (shipped_config(), ())
+    file = context.project.config_file
+    if stdout:
+        return Result("render", {"text": text}, (text.rstrip("\n"),), messages)
+    changes = diff_config(files.read(file) or "", text)
+    data = {"file": str(file), "changed": bool(changes), "diff": changes if diff else None}
+    if check or diff:
+        headline = f"{file.name} is stale; run 'lm render' (or 'lm up')" if changes else f"{file.name} is up to date"
+        shown = (changes.rstrip("\n"),) if diff and changes else ()
+        return Result("render", data, (*shown, headline), messages, Exit.CONFIG if changes else Exit.OK)
+    files.write(file, text)
+    return Result("render", data, (f"{file}: {'written' if changes else 'already up to date'}",), messages)
+
+
+@command("validate", "lm validate other-config.yaml")
+def validate(context: Context, file: Annotated[Path | None, typer.Argument(help="Any LiteLLM config; default: this stack's files.")] = None) -> Result:
+    """Check .env, models.yaml and the LiteLLM config, strictly and offline. All problems at once; exit code 3."""
+    problems = _problems_of_file(file) if file else _problems_of_project(context.project)
+    if problems:
+        raise invalid(problems)
+    checked = [str(file)] if file else [p.name for p in _checked(context.project) if p.exists()]
+    return Result("validate", {"checked": checked, "problems": []}, (f"OK: {', '.join(checked) or 'defaults'}",))
+
+
+@command("models", "lm models --json")
+def models(context: Context) -> Result:
+    """List every model of the catalog: what serves it, its tier, its price, and whether a key is there."""
+    catalog = context.project.catalog()
+    settings = context.project.settings(None, catalog)
+    rows = []
+    for model in catalog.models.values():
+        provider, real = catalog.providers[model.provider], catalog.resolve(model)
+        need = None if provider.keyless else provider.key
+        rows.append(
+            {
+                "name": model.name, "provider": provider.name, "model": real.model, "mode": real.mode, "tier": model.tier if real.mode == "chat" else None,
+                "input_usd_per_million": real.input, "output_usd_per_million": real.output, "context": real.context,
+                "retired": model.retired, "successor": model.successor,
+                "needs": need if need and not settings.get(need) else None,
+            }
+        )  # fmt: skip
+    rows.sort(key=lambda r: (r["tier"] or 9, r["input_usd_per_million"] is None, r["input_usd_per_million"] or 0, r["name"]))
+    shown = [
+        (r["name"], str(r["tier"] or "-"), _price(r["input_usd_per_million"]), _price(r["output_usd_per_million"]), str(r["context"] or "?"), _remark(r))
+        for r in rows
+    ]  # fmt: skip
+    lines = table(("MODEL", "TIER", "IN $/M", "OUT $/M", "CONTEXT", "STATUS"), shown, frozenset({1, 2, 3, 4}))
+    return Result("models", {"models": rows}, lines)
+
+
+@command("show", "lm config show", config_app)
+def config_show(context: Context) -> Result:
+    """Every setting, its value (secrets as ***) and where it comes from."""
+    settings = context.project.settings()
+    secret = {s.name for s in SETTINGS if s.secret}
+    rows = []
+    for name, value in {**settings.values, **settings.extra}.items():
+        hidden = value.text and (name in secret or name not in settings.values)
+        rows.append({"name": name, "value": "***" if hidden else value.text, "source": value.source if value.text else "unset"})
+    lines = table(("NAME", "VALUE", "SOURCE"), [(r["name"], r["value"], r["source"]) for r in rows])
+    return Result("config show", {"settings": rows}, lines, settings.notes)
+
+
+@command("show", "lm key show", key_app)
+def key_show(context: Context) -> Result:
+    """Print the key that clients must send."""
+    key = context.project.settings().master_key
+    return Result("key show", {"key": key}, (key,))
+
+
+@command("rotate", "lm key rotate", key_app)
+def key_rotate(context: Context) -> Result:
+    """Make a strong key and write it into .env (mode 600); it counts from the next `lm up`."""
+    key = f"sk-{secrets.token_urlsafe(32)}"
+    text = files.read(context.project.env_file)
+    files.write(context.project.env_file, set_line(env_example() if text is None else text, "LITELLM_MASTER_KEY", key), 0o600)
+    lines = ("A new LITELLM_MASTER_KEY is in .env.", "Next: lm up (applies it); lm key show (prints it for your clients)")
+    return Result("key rotate", {"file": str(context.project.env_file)}, lines)
+
+
+@command("version", "lm version --json")
+def version(context: Context) -> Result:
+    """Versions of lmstack and of the LiteLLM that it pins."""
+    data = {"lmstack": __version__, "litellm": pins.LITELLM_VERSION, "image": pins.IMAGE}
+    return Result("version", data, (f"lmstack {__version__} (LiteLLM {pins.LITELLM_VERSION})",))
+
+
+def asset_texts() -> dict[str, str]:
+    """What `lm init` writes: from the wheel's assets, or, in a checkout, the repository's own top level."""
+    packed = resources.files("lmstack") / "assets"
+    checkout = Path(__file__).resolve().parents[3]
+    texts = {}
+    for name in ASSETS:
+        source = packed / name if packed.is_dir() else checkout / name
+        texts[name] = source.read_text(encoding="utf-8")
+    # The image is built from the proxy side's source, so a stack's folder carries it.
+    for entry in resources.files("lmledger").iterdir():
+        if entry.name.endswith(".py"):
+            texts[f"src/lmledger/{entry.name}"] = entry.read_text(encoding="utf-8")
+    return texts
+
+
+def _checked(project: Project) -> tuple[Path, ...]:
+    return (project.env_file, project.models_file, project.config_file)
+
+
+def _problems_of_project(project: Project) -> list[Problem]:
+    problems: list[Problem] = []
+    catalog = None
+    try:
+        catalog = project.catalog()
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        project.settings(None, catalog or _plain_catalog())
+    except ConfigError as error:
+        problems += error.problems
+    text = files.read(project.config_file)
+    return problems + (check_litellm_config(text, project.config_file.name) if text is not None else [])
+
+
+def _plain_catalog():  # type: ignore[no-untyped-def]
+    from lmstack.catalog import parse_catalog
+    from lmstack.project import shipped_catalog
+
+    return parse_catalog(shipped_catalog())
+
+
+def _problems_of_file(file: Path) -> list[Problem]:
+    text = files.read(file)
+    if text is None:
+        raise LmError(f"there is no file {file}", "check the path")
+    return check_litellm_config(text, str(file))
+
+
+def _price(amount: object) -> str:
+    return "?" if amount is None else "free" if amount == 0 else f"{amount:g}"
+
+
+def _remark(row: dict[str, object]) -> str:
+    parts = [f"retired, served by {row['successor']}"] if row["successor"] else []
+    if row["needs"]:
+        parts.append(f"set {row['needs']}")
+    if row["provider"] == "embedded":
+        parts.append("built-in toy, served when nothing else is")
+    return "; ".join(parts) or "ready"

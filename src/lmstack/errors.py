@@ -1,0 +1,65 @@
+"""One exception tree. An expected failure says what, where, and how to mend it, and knows its exit code."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CONFIG = 3
+    MISSING_TOOL = 4
+    UNHEALTHY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in what the user wrote: where (file:line or variable), what, and the mend."""
+
+    where: str
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" ({self.fix})" if self.fix else "")
+
+
+class LmError(Exception):
+    """An expected failure. ``hint`` is the next step, ideally a command to paste."""
+
+    exit_code = Exit.FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(LmError):
+    """What the user wrote cannot be used; all problems at once."""
+
+    exit_code = Exit.CONFIG
+
+    def __init__(self, message: str, hint: str = "", problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.problems = problems
+
+
+class MissingToolError(LmError):
+    """A program or package that is needed is not there or does not answer."""
+
+    exit_code = Exit.MISSING_TOOL
+
+
+class UnhealthyError(LmError):
+    """The gateway runs, or should, but does not answer as it must."""
+
+    exit_code = Exit.UNHEALTHY
+
+
+def invalid(problems: list[Problem] | tuple[Problem, ...]) -> ConfigError:
+    """One error for a list of problems."""
+    noun = "problem" if len(problems) == 1 else "problems"
+    return ConfigError(f"{len(problems)} configuration {noun}", "", tuple(problems))

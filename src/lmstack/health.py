@@ -1,0 +1,91 @@
+"""Asking the running gateway how it is; no provider is called."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from lmstack.plan import Plan
+from lmstack.settings import Settings
+
+QUICK_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer: status 0 means nobody answered, with the reason in ``error``."""
+
+    status: int
+    body: Any
+    error: str = ""
+    ms: float = 0.0
+
+
+def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
+    """GET as JSON; never raises for a server's fault."""
+    import httpx
+
+    began = time.perf_counter()
+    try:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        # trust_env off: a proxy of the environment must not come between us and our own machine.
+        answer = httpx.get(url, headers=headers, timeout=timeout, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return Answer(0, None, f"{type(error).__name__}: {error}")
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    return Answer(answer.status_code, body, "", (time.perf_counter() - began) * 1000)
+
+
+def missing_names(plan: Plan) -> tuple[str, ...]:
+    """Planned names that the proxy does not serve (yet): LiteLLM drops an invalid deployment silently."""
+    answer = get(f"{plan.url}/v1/models", plan.settings.master_key)
+    if answer.status != 200 or not isinstance(answer.body, dict):
+        return plan.names
+    served = {model.get("id") for model in answer.body.get("data", [])}
+    return tuple(name for name in plan.names if name not in served)
+
+
+def ollama_answers(address: str, timeout: float = 0.5) -> bool:
+    """Whether something speaks HTTP there."""
+    return get(address, timeout=timeout).status != 0
+
+
+def gateway(url: str, settings: Settings, ledger: dict[str, Any], deep: bool) -> dict[str, Any]:
+    """The `lm health` report: status healthy, degraded or unhealthy, and each part."""
+    alive = get(f"{url}/health/liveliness")
+    seen = get(f"{url}/health")
+    report = seen.body if seen.status == 200 and isinstance(seen.body, dict) else {}
+    models = [
+        {**entry, "status": state}
+        for state in ("healthy", "unhealthy", "unchecked")
+        for entry in report.get(f"{state}_endpoints", [])
+    ]
+    key_works = get(f"{url}/v1/models", settings.master_key).status == 200 if alive.status == 200 else False
+    proxy = {"url": url, "alive": alive.status == 200, "key_accepted": key_works, "ms": round(alive.ms, 1), "error": alive.error}
+    taskmaster = _taskmaster(settings)
+    status = "unhealthy" if not proxy["alive"] else str(report.get("status", "degraded"))
+    if status == "healthy" and (not key_works or taskmaster["status"] == "unreachable" or ledger.get("status") != "ok"):
+        status = "degraded"
+    data: dict[str, Any] = {
+        "status": status, "proxy": proxy, "models": models, "taskmaster": taskmaster, "ledger": ledger,
+        "redis": {"status": "on" if settings.on("LITELLM_REDIS") or settings.get("REDIS_URL") else "off"},
+    }  # fmt: skip
+    if deep and proxy["alive"]:
+        # Stock's keyed /health; with background checks on, it is served from a cache and pays nothing.
+        data["stock"] = get(f"{url}/health", settings.master_key, 30).body
+    return data
+
+
+def _taskmaster(settings: Settings) -> dict[str, Any]:
+    base = settings.get("TASKMASTER_API_URL").rstrip("/")
+    if not base:
+        return {"status": "off"}
+    parts = urlsplit(base)
+    # Seen from here, the container's name for this machine is this machine.
+    here = base.replace("host.docker.internal", "127.0.0.1", 1) if parts.hostname == "host.docker.internal" else base
+    answer = get(f"{here}/api/health")
+    ok = 200 <= answer.status < 500
+    return {"status": "reachable" if ok else "unreachable", "url": base, "http": answer.status, "error": answer.error}

@@ -1,0 +1,16 @@
+"""The one place for versions: the proxy extra, the image tag, the denylist and the docs are checked against it."""
+
+LITELLM_VERSION = "1.106.2"
+IMAGE_REPOSITORY = "ghcr.io/berriai/litellm"
+IMAGE = f"{IMAGE_REPOSITORY}:v{LITELLM_VERSION}"
+
+# Releases that must not run, with the reason that a refusal prints.
+BAD_VERSIONS = {
+    "1.82.7": "malicious release (March 2026)",
+    "1.82.8": "malicious release (March 2026)",
+    "1.107.0": "malicious release (21 October 2026)",
+}
+BAD_DIGESTS = {"sha256:1bbcb1443bc962e45f5aad53fe3d2c30600e0379715fb6c664cdd3ac126c339e": BAD_VERSIONS["1.107.0"]}
+# CVE-2026-42208, SQL injection: from this release on, and fixed in the second.
+VULNERABLE_FROM, VULNERABLE_UNTIL = (1, 81, 16), (1, 83, 7)
+FLOATING_TAGS = frozenset({"", "latest", "main", "main-latest", "main-stable", "stable"})

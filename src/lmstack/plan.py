@@ -1,0 +1,175 @@
+"""What will run, decided before anything is touched. Pure: settings, catalog and facts in, a frozen plan out."""
+
+import hashlib
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from lmstack.catalog import Catalog, Model, Provider
+from lmstack.settings import Settings
+
+DEFAULT_OLLAMA = "http://localhost:11434"
+HOST_GATEWAY = "host.docker.internal"
+# A group tries its own tier first, then the next up ("never drop a request"), the cheaper ones last.
+GROUPS = {"cheap": (1, 2, 3), "standard": (2, 3, 1), "premium": (3, 2, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found out about the machine before planning."""
+
+    runtime: str  # "docker" or "local"
+    ollama: bool = False  # something answers at Ollama's address
+    embedded: bool = False  # the built-in model's packages are installed
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One served name. ``api_base`` and ``api_key`` are what the rendered file says, never a secret."""
+
+    model: Model
+    provider: Provider
+    litellm_model: str
+    api_base: str | None
+    api_key: str | None
+
+    @property
+    def name(self) -> str:
+        """The public name."""
+        return self.model.name
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that render and the runtimes need. ``unserved`` maps a catalog name to the variable it lacks."""
+
+    settings: Settings
+    runtime: str
+    deployments: tuple[Deployment, ...]
+    groups: dict[str, tuple[str, ...]]
+    unserved: dict[str, str]
+    embedded: bool
+    redis: bool
+    environ: dict[str, str]
+    messages: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a client can ask for."""
+        special = ("auto", *self.groups) if self.groups else ()
+        return (*special, *(d.name for d in self.deployments))
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach the gateway."""
+        host = self.settings.host.strip("[]")
+        host = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(host, host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
+
+    def digest(self, config: str) -> str:
+        """Changes whenever what runs would change; a hash, so that it tells nothing of a key."""
+        parts = [config, self.runtime, self.settings.host, str(self.settings.port), str(self.settings.workers)]
+        parts += [f"{name}={value}" for name, value in sorted(self.environ.items())]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
+    """Decide which names are served by which deployment, and how the groups fall back."""
+    messages = list(settings.notes)
+    deployments, unserved = [], {}
+    for model in catalog.models.values():
+        provider = catalog.providers[model.provider]
+        lacking = _lacking(provider, settings, facts)
+        if lacking == "":
+            deployments.append(_deploy(catalog.resolve(model), provider, settings, facts))
+        elif lacking is not None:
+            unserved[model.name] = lacking
+    embedded = not deployments and facts.embedded and facts.runtime == "local"
+    if embedded:
+        deployments = [
+            _deploy(model, catalog.providers["embedded"], settings, facts)
+            for model in catalog.models.values()
+            if model.provider == "embedded"
+        ]
+        messages.append("No provider key and no Ollama: serving the built-in toy model smollm2 (135M parameters). Set a key in .env for real work.")
+    for deployment in deployments:
+        if deployment.model.successor:
+            messages.append(f"{deployment.name} was retired by its provider: served by {deployment.model.successor}.")
+    return Plan(
+        settings, facts.runtime, tuple(deployments), _groups(deployments), unserved, embedded,
+        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages),
+    )  # fmt: skip
+
+
+def reachable_from(url: str, runtime: str) -> str:
+    """An address as the proxy must write it: a container reaches this machine by another name than a process does."""
+    parts = urlsplit(url)
+    here, there = ("localhost", "127.0.0.1", "[::1]", "::1"), HOST_GATEWAY
+    host = parts.hostname or ""
+    if runtime == "docker" and host in here:
+        host = there
+    elif runtime == "local" and host == there:
+        host = "127.0.0.1"
+    else:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
+
+
+def walk_order(deployments: list[Deployment] | tuple[Deployment, ...], tiers: tuple[int, ...]) -> tuple[str, ...]:
+    """Names in the order a group tries them: tier by tier, cheapest first, providers alternating at equal price."""
+    chat = [d for d in deployments if d.model.mode == "chat" and d.model.tier is not None]
+    present = {d.litellm_model for d in chat if d.model.successor is None}
+    # A retired name is a second door to its successor: trying that twice would be no fallback.
+    members = [d for d in chat if d.model.successor is None or d.litellm_model not in present]
+    ranked = sorted(members, key=lambda d: (tiers.index(d.model.tier or 1), *_price_rank(d.model), d.name))
+    return tuple(d.name for d in ranked)
+
+
+def _price_rank(model: Model) -> tuple[bool, float]:
+    """Unknown prices last in their tier; otherwise a blend of three input tokens to one output token."""
+    return (not model.priced, 3 * (model.input or 0.0) + (model.output or 0.0))
+
+
+def _groups(deployments: list[Deployment]) -> dict[str, tuple[str, ...]]:
+    walks = {name: walk_order(deployments, tiers) for name, tiers in GROUPS.items()}
+    return {name: walk for name, walk in walks.items() if walk}
+
+
+def _lacking(provider: Provider, settings: Settings, facts: Facts) -> str | None:
+    """"" when it can be served, the variable that is missing, or None when it is not offered at all."""
+    if provider.name == "embedded":
+        return None
+    if provider.name == "ollama":
+        return "" if settings.get("OLLAMA_API_BASE") or facts.ollama else "OLLAMA_API_BASE"
+    if provider.keyless:
+        return "" if not provider.base or settings.get(provider.base) else provider.base
+    return "" if provider.key and settings.get(provider.key) else provider.key
+
+
+def _deploy(model: Model, provider: Provider, settings: Settings, facts: Facts) -> Deployment:
+    base = None
+    if provider.name == "ollama":
+        base = reachable_from(settings.get("OLLAMA_API_BASE") or DEFAULT_OLLAMA, facts.runtime).rstrip("/")
+        base = base if base.endswith(provider.suffix) else base + provider.suffix
+    elif provider.base and (provider.name == "embedded" or settings.get(provider.base)):
+        base = f"os.environ/{provider.base}"
+    # The OpenAI client insists on a key even where none is checked.
+    key = "none" if provider.keyless else f"os.environ/{provider.key}"
+    return Deployment(model, provider, f"{provider.prefix}/{model.model}", base, key)
+
+
+def _environ(settings: Settings, facts: Facts) -> dict[str, str]:
+    """What the proxy's process gets: every setting that is set, addresses as they look from there, stock's switches."""
+    env = {name: value.text for name, value in settings.extra.items() if value.text}
+    env |= {name: value.text for name, value in settings.values.items() if value.text}
+    for name in ("TASKMASTER_API_URL", "OPENAI_API_BASE", "ANTHROPIC_API_BASE", "GEMINI_API_BASE"):
+        if env.get(name):
+            env[name] = reachable_from(env[name], facts.runtime)
+    return env | STOCK_ENVIRON
+
+
+# Switches of stock LiteLLM that every runtime sets; docker-compose.yml has the same (a test compares).
+STOCK_ENVIRON = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else every start asks the network three times, about 8 s
+    "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
+    "LITELLM_WORKER_STARTUP_HOOKS": "lmledger.proxy:install",
+}

@@ -1,0 +1,98 @@
+"""The only door to other programs: argv lists, a time-out, Ctrl-C handled, secrets only in the environment."""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmstack.errors import LmError, MissingToolError
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a program left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    check: bool = True,
+    show: bool = False,
+    stdin: str | None = None,
+) -> Finished:
+    """Run to the end. ``show`` lets its output through to the terminal (to stderr) instead of capturing it.
+
+    Raises MissingToolError when the program is not there, LmError on a time-out or (``check``) a non-zero exit.
+    """
+    output = sys.stderr if show else subprocess.PIPE
+    try:
+        process = subprocess.Popen(
+            list(argv), env=_environment(env), cwd=cwd, text=True, errors="replace", stdout=output,
+            stderr=sys.stderr if show else subprocess.PIPE, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise MissingToolError(f"'{argv[0]}' is not installed or not on PATH") from None
+    except PermissionError:
+        raise MissingToolError(f"'{argv[0]}' cannot be executed") from None
+    try:
+        out, err = process.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        raise LmError(f"'{quoted(argv)}' did not finish within {timeout:g} s") from None
+    except BaseException:
+        _end(process)
+        raise
+    finished = Finished(process.returncode, out or "", err or "")
+    if check and finished.code:
+        tail = (finished.stderr or finished.stdout).strip().splitlines()[-8:]
+        raise LmError(f"'{quoted(argv)}' ended with status {finished.code}" + "".join(f"\n    {line}" for line in tail))
+    return finished
+
+
+def start_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> int:
+    """Start a program that outlives us, in a session of its own; returns its pid."""
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+        )  # fmt: skip
+    return process.pid
+
+
+def follow(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
+    """Run with our own terminal until it ends or the user presses Ctrl-C; returns its exit status."""
+    process = subprocess.Popen(list(argv), env=_environment(env), cwd=cwd)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        _end(process, signal.SIGINT)
+        return 0
+
+
+def quoted(argv: Sequence[str]) -> str:
+    """An argv as a shell would take it; argv never holds a secret."""
+    return shlex.join(argv)
+
+
+def _environment(env: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if env is None else {**os.environ, **env}
+
+
+def _end(process: "subprocess.Popen[str] | subprocess.Popen[bytes]", first: signal.Signals = signal.SIGTERM) -> None:
+    for sig in (first, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(sig)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+            return

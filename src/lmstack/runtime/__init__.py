@@ -1,0 +1,1 @@
+"""Where the proxy runs: a compose stack or a local process, behind one interface (base.Runtime)."""

@@ -1,0 +1,159 @@
+"""The interface of a runtime, and what is the same in both: waiting for readiness, and the state file."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from lmstack import files
+from lmstack.errors import UnhealthyError
+from lmstack.plan import Plan
+from lmstack.project import Project
+
+READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What `lm up` last started; in .lmstack/state.json. No secret is in it."""
+
+    runtime: str
+    digest: str
+    url: str
+    models: list[str]
+    started_at: float
+    image: str = ""
+    image_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process or container. ``state`` is running, starting, restarting, stopped or failed."""
+
+    name: str
+    state: str
+    detail: str = ""
+    pid: int | None = None
+    restarts: int = 0
+    health: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which log lines are wanted. ``since`` in seconds before now."""
+
+    follow: bool = False
+    since: float | None = None
+    level: str | None = None
+    call_id: str | None = None
+    service: str | None = None
+    tail: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """How `lm up` was asked. ``timeout`` in seconds."""
+
+    timeout: float = READY_SECONDS
+    foreground: bool = False
+    force: bool = False
+
+
+Say = Callable[[str], None]
+
+
+class Runtime(Protocol):
+    """What a command may ask of either runtime; both raise LmError for expected failures."""
+
+    name: str
+
+    def check(self, plan: Plan, options: UpOptions) -> tuple[str, ...]:
+        """Everything that can be known to fail, before anything is touched; returns remarks."""
+
+    def up(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
+        """Start, or apply a change to, the stack; returns when its processes were started."""
+
+    def down(self, volumes: bool, say: Say) -> bool:
+        """Drain and stop everything; False when nothing ran."""
+
+    def restart(self, say: Say) -> None:
+        """Stop and start with the configuration on disk."""
+
+    def services(self) -> list[Service]:
+        """What runs."""
+
+    def logs(self, query: LogQuery) -> int:
+        """Print log lines to stdout."""
+
+    def log_tail(self, lines: int) -> str:
+        """The proxy's last log lines, for an error message."""
+
+    def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """Ask the ledger (lmledger.queries)."""
+
+
+@dataclass
+class Progress:
+    """One line per change on stderr; on a terminal, the running second is shown in place."""
+
+    quiet: bool = False
+    _last: str = field(default="", init=False)
+
+    def __call__(self, text: str) -> None:
+        if self.quiet or text == self._last:
+            return
+        self._last = text
+        print(text, file=sys.stderr, flush=True)
+
+    def tick(self, text: str) -> None:
+        """Show a passing state, terminals only."""
+        if not self.quiet and sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Remove the passing state."""
+        if not self.quiet and sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def wait_ready(plan: Plan, runtime: Runtime, timeout: float, progress: Progress) -> float:
+    """Poll until the proxy serves every planned name; returns the seconds it took, UnhealthyError with the log's end."""
+    from lmstack.health import missing_names
+
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        missing = missing_names(plan)
+        if not missing:
+            progress.clear()
+            return waited
+        broken = [s for s in runtime.services() if s.state == "failed"]
+        if broken or waited > timeout:
+            progress.clear()
+            why = f"{broken[0].name} does not start" if broken else f"the proxy was not ready within {timeout:g} s"
+            if missing != plan.names:
+                why = f"the proxy runs but does not serve: {', '.join(missing)}"
+            raise UnhealthyError(f"{why}. Its last log lines:\n{runtime.log_tail(15)}", "see all of it with: lm logs")
+        progress.tick(f"waiting for the proxy … {waited:.0f} s")
+        time.sleep(0.25)  # the pace of a poll, not a wait for something known
+
+
+def load_state(project: Project) -> State | None:
+    """What was last started here, None when nothing was (or the file is from another version)."""
+    text = files.read(project.state / "state.json")
+    try:
+        return State(**json.loads(text)) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
+def save_state(project: Project, state: State) -> None:
+    """Remember what was started."""
+    files.write(project.state / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+
+
+def clear_state(project: Project) -> None:
+    """Nothing runs any more."""
+    files.remove(project.state / "state.json")

@@ -1,0 +1,68 @@
+"""Which runtime, and why. An engine that answers means compose; otherwise a local process."""
+
+from dataclasses import dataclass
+
+from lmstack.errors import LmError
+from lmstack.plan import DEFAULT_OLLAMA
+from lmstack.project import Project
+from lmstack.runtime import embedded
+from lmstack.runtime.base import Runtime, load_state
+from lmstack.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A runtime's name and the sentence that explains it."""
+
+    name: str
+    why: str
+
+
+def choose(settings: Settings, project: Project, served: bool) -> Choice:
+    """``served``: some provider has a key, or Ollama answers. The engine is only asked when it matters."""
+    wanted = settings.get("LITELLM_RUNTIME").lower()
+    if wanted != "auto":
+        return Choice(wanted, f"chosen by {settings.values['LITELLM_RUNTIME'].source}")
+    state = load_state(project)
+    if state is not None:
+        return Choice(state.runtime, "it is what runs here already")
+    if not served and embedded.available():
+        return Choice("local", "there is no provider key, and the built-in model runs as a local process")
+    if not project.compose_file.exists():
+        return Choice("local", f"there is no docker-compose.yml in {project.root}")
+    from lmstack.runtime.compose import engine_problem
+
+    problem = engine_problem()
+    if problem is None:
+        return Choice("docker", "a Docker engine answers")
+    return Choice("local", f"Docker is not usable: {problem}")
+
+
+def runtime_for(name: str, project: Project) -> Runtime:
+    """The runtime of that name."""
+    if name == "docker":
+        from lmstack.runtime.compose import ComposeRuntime
+
+        return ComposeRuntime(project)
+    from lmstack.runtime.local import LocalRuntime
+
+    return LocalRuntime(project)
+
+
+def current_runtime(settings: Settings, project: Project) -> Runtime:
+    """The runtime of what was last started here, else the one that would be started."""
+    state = load_state(project)
+    return runtime_for(state.runtime if state else choose(settings, project, True).name, project)
+
+
+def running_runtime(project: Project) -> Runtime:
+    """The runtime of what was last started here; LmError when nothing was."""
+    state = load_state(project)
+    if state is None:
+        raise LmError("nothing was started from this folder", "start it with: lm up")
+    return runtime_for(state.runtime, project)
+
+
+def ollama_address(settings: Settings) -> str:
+    """Where Ollama is looked for, as seen from this machine."""
+    return settings.get("OLLAMA_API_BASE").replace("host.docker.internal", "localhost", 1) or DEFAULT_OLLAMA
