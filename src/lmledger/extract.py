@@ -17,7 +17,7 @@ MAX_FIELD = 200
 
 # What keys look like, whoever issued them; values of our own key variables are cut out literally.
 _KEY_SHAPES = re.compile(
-    r"(sk-[A-Za-z0-9_\-*]{6,}|AIza[0-9A-Za-z_\-]{10,}|gsk_\w{10,}|(?i:bearer)\s+[^\s\"',}]+|(?<=[?&]key=)[^&\s\"']+)"
+    r"((?<![A-Za-z0-9])sk-[A-Za-z0-9_\-*]{6,}|AIza[0-9A-Za-z_\-]{10,}|gsk_\w{10,}|(?i:bearer)\s+[^\s\"',}]+|(?<=[?&]key=)[^&\s\"']+)"
 )
 _SECRET_NAMES = re.compile(r"(API_KEY|MASTER_KEY|SECRET|TOKEN|PASSWORD)$")
 

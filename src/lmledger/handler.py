@@ -60,6 +60,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         call = extract.start_call(data)
         _current.set(call)
         _tie(data, call)
+        _ask_for_usage(data, call_type)
         await worker.get().write(Started(call))
 
     @guarded
@@ -136,14 +137,16 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         self, request_data: dict[str, Any], original_exception: Exception, user_api_key_dict: Any, traceback_str: str | None = None
     ) -> HTTPException | None:
         better = _better_error(request_data, original_exception)
-        error: BaseException = better or original_exception
         call = _call_of(request_data)
         if call is None:
             headers, path = arrival.get() or ({}, None)
             call = extract.start_call(request_data, headers, path)
         if not call.ended:
             call.ended = True
-            fault = extract.fault_of(error)
+            fault = extract.fault_of(original_exception)
+            if better is not None:
+                kind = "AuthenticationError" if better.status_code == 401 else fault.type
+                fault = Fault(kind, str(better.status_code), extract.fault_of(better).message)
             if call.attempts:
                 call.attempts[-1].close("failed", fault)
             status = "failed" if call.attempts else "rejected"
@@ -290,11 +293,21 @@ def _why_unserved(model: object) -> str | None:
     """The rendered config lists the catalog names that no key serves, each with the variable to set."""
     unserved = (litellm.callback_settings.get("lmstack") or {}).get("unserved") or {}
     variable = unserved.get(model)
-    return variable and f"Model '{model}' is in the catalog but its provider has no key: set {variable} in .env, then 'lm up'."
+    if variable is None:
+        return None
+    return f"Model '{model}' is in the catalog but its provider is not configured: set {variable} in .env, then 'lm up'."
 
 
 def _http_error(status: int, type_: str, code: str, message: str) -> HTTPException:
     return HTTPException(status, detail={"error": message, "type": type_, "code": code})
+
+
+def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:
+    """Stock asks providers for a stream's true token count and hides the extra chunk from the client, but not where
+    the name is a router (``auto``): then it would count by itself. The same two keys make it do so there too."""
+    if call_type == "acompletion" and data.get("stream") is True and "stream_options" not in data:
+        data["stream_options"] = {"include_usage": True}
+        data["_litellm_strip_stream_usage"] = True
 
 
 def _tie(data: Mapping[str, Any], call: Call) -> None:

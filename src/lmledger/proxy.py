@@ -48,11 +48,11 @@ class Tap(BaseRoute):
     curl (``-d`` without a content type) be read as the JSON it is."""
 
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, dict[str, Any]]:
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "http":
             headers: list[tuple[bytes, bytes]] = scope["headers"]
             seen = {k.decode("latin-1"): v.decode("latin-1") for k, v in headers if k.startswith(b"x-")}
             arrival.set((seen, scope["path"]))
-            if scope["path"].endswith(JSON_ENDPOINTS):
+            if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
                 scope["headers"] = [
                     (k, b"application/json") if k == b"content-type" and v.startswith(b"application/x-www-form") else (k, v)
                     for k, v in headers
@@ -121,8 +121,8 @@ def _state_of(
 def _deployments() -> list[Mapping[str, Any]]:
     router = proxy_server.llm_router
     listed: list[Mapping[str, Any]] = (router.get_model_list() or []) if router else []
-    unique = {d["model_name"]: d for d in listed if (d.get("model_info") or {}).get("lm_provider")}
-    return list(unique.values())
+    # Stock lists the members of a routing group under the group's name too; only a deployment's own name is wanted.
+    return [d for d in listed if (d.get("model_info") or {}).get("id") == d["model_name"]]
 
 
 def _flush_on_shutdown() -> None:
