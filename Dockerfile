@@ -1,0 +1,22 @@
+# The gateway: the pinned stock LiteLLM image plus our configuration and callbacks. Nothing is installed.
+# Another tag, digest or variant: docker build --build-arg LITELLM_IMAGE=ghcr.io/berriai/litellm-non_root:v1.106.2 .
+ARG LITELLM_IMAGE=ghcr.io/berriai/litellm:v1.106.2
+# hadolint ignore=DL3006 - the tag is in the argument above
+FROM ${LITELLM_IMAGE}
+# Stock's entrypoint is a relative path: another WORKDIR would break the start.
+WORKDIR /app
+COPY litellm-config.yaml /app/config/
+# A new volume takes its owner from this folder: the non-root variant must be able to write there.
+RUN mkdir -p /app/logs
+# Not below /app/config: LiteLLM executes callback files beside its config without registering them as modules.
+COPY callbacks /opt/lmstack/callbacks
+COPY src/lmledger /opt/lmstack/lmledger
+ENV PYTHONPATH=/opt/lmstack \
+    PYTHONDONTWRITEBYTECODE=1 \
+    LEDGER_PATH=/app/logs/litellm.db \
+    LITELLM_LOCAL_MODEL_COST_MAP=True \
+    LITELLM_DONT_SHOW_FEEDBACK_BOX=true \
+    LITELLM_WORKER_STARTUP_HOOKS=lmledger.proxy:install
+EXPOSE 4000
+# Stock's entrypoint runs `litellm "$@"`, so the arguments begin with --config.
+CMD ["--config", "/app/config/litellm-config.yaml", "--port", "4000"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pytest_httpserver import HTTPServer
+
 from support import Mock, Stack, TaskMaster, free_port
 
 
@@ -40,7 +41,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, mock: Mock, taskmaster: Ta
     """A running gateway: all four providers are llmock, TaskMaster listens, cool-downs are short."""
     made = Stack(tmp_path_factory.mktemp("gateway"), free_port(), {"LITELLM_RUNTIME": "local"})
     made.lm("init", "--dir", str(made.root))
-    made.write_env(**mock.bases(), TASKMASTER_API_URL=taskmaster.url, TASKMASTER_WEBHOOK_SECRET="whsec_dGVzdC1zZWNyZXQ=")
+    made.write_env(
+        **mock.bases(), TASKMASTER_API_URL=taskmaster.url, TASKMASTER_WEBHOOK_SECRET="whsec_dGVzdC1zZWNyZXQ="
+    )
     made.lm("up")
     yield made
     made.lm("down")

@@ -65,7 +65,12 @@ class Stack:
 
     def lm(self, *words: str, check: bool = True, timeout: float = 200) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*LM, *words], cwd=self.root, env=clean_environ(self.root, **self.env), capture_output=True, text=True, timeout=timeout
+            [*LM, *words],
+            cwd=self.root,
+            env=clean_environ(self.root, **self.env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         assert not check or done.returncode == 0, f"lm {words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -74,7 +79,9 @@ class Stack:
         return json.loads(self.lm(*words, "--json", check=check).stdout)
 
     def write_env(self, **values: str) -> None:
-        (self.root / ".env").write_text("".join(f"{k}={v}\n" for k, v in {"LITELLM_PORT": str(self.port), **values}.items()))
+        (self.root / ".env").write_text(
+            "".join(f"{k}={v}\n" for k, v in {"LITELLM_PORT": str(self.port), **values}.items())
+        )
 
     @property
     def ledger(self) -> Path:
@@ -92,7 +99,9 @@ class Stack:
 
         return wait_for(ended, what=f"the row of {call_id}")
 
-    def post(self, path: str, body: dict[str, Any], key: str | None = KEY, timeout: float = 60, **headers: str) -> httpx.Response:
+    def post(
+        self, path: str, body: dict[str, Any], key: str | None = KEY, timeout: float = 60, **headers: str
+    ) -> httpx.Response:
         auth = {"authorization": f"Bearer {key}"} if key else {}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.post(self.url + path, json=body, headers={**auth, **given}, timeout=timeout, trust_env=False)
@@ -120,7 +129,9 @@ class Mock:
         return False
 
     def script(self, *behaviors: dict[str, Any]) -> None:
-        httpx.post(f"{self.url}/_llmock/scenario", json={"behaviors": list(behaviors)}, trust_env=False).raise_for_status()
+        httpx.post(
+            f"{self.url}/_llmock/scenario", json={"behaviors": list(behaviors)}, trust_env=False
+        ).raise_for_status()
 
     def reset(self) -> None:
         httpx.post(f"{self.url}/_llmock/reset", trust_env=False).raise_for_status()

@@ -26,15 +26,40 @@ def legal_keys() -> dict[str, Any]:
     names = {name for name in vars(litellm) if name.islower() and not name.startswith("_")}
     return {
         "litellm": litellm._version.version,
-        "root": sorted(set(re.findall(r'config(?:_data|_file)?\.get\(\s*"(\w+)"', server)) | {"include", "model_list", "router_settings", "litellm_settings", "general_settings", "environment_variables"}),
+        "root": sorted(
+            set(re.findall(r'config(?:_data|_file)?\.get\(\s*"(\w+)"', server))
+            | {
+                "include",
+                "model_list",
+                "router_settings",
+                "litellm_settings",
+                "general_settings",
+                "environment_variables",
+            }
+        ),
         "router_settings": sorted(router | set(UpdateRouterConfig.model_fields)),
-        "litellm_settings": sorted(names | set(re.findall(r'key == "(\w+)"', server)) | _gets("litellm_settings", sources)),
+        "litellm_settings": sorted(
+            names | set(re.findall(r'key == "(\w+)"', server)) | _gets("litellm_settings", sources)
+        ),
         "general_settings": sorted(set(ConfigGeneralSettings.model_fields) | _gets("general_settings", sources)),
         "model": sorted(set(Deployment.model_fields)),
         "litellm_params": sorted(
-            set(LiteLLM_Params.model_fields) | set(litellm.OPENAI_CHAT_COMPLETION_PARAMS) | set(litellm.all_litellm_params)
+            set(LiteLLM_Params.model_fields)
+            | set(litellm.OPENAI_CHAT_COMPLETION_PARAMS)
+            | set(litellm.all_litellm_params)
         ),
-        "model_info": sorted(set(ModelInfo.model_fields) | set(litellm.types.utils.ModelInfo.__annotations__) | set(litellm.types.utils.ModelInfoBase.__annotations__) | {"health_check_timeout", "health_check_model", "health_check_max_tokens", "disable_background_health_check", "health_check_voice"}),
+        "model_info": sorted(
+            set(ModelInfo.model_fields)
+            | set(litellm.types.utils.ModelInfo.__annotations__)
+            | set(litellm.types.utils.ModelInfoBase.__annotations__)
+            | {
+                "health_check_timeout",
+                "health_check_model",
+                "health_check_max_tokens",
+                "disable_background_health_check",
+                "health_check_voice",
+            }
+        ),
         "providers": sorted({getattr(p, "value", str(p)) for p in litellm.provider_list} | {"auto_router"}),
     }
 

@@ -58,7 +58,10 @@ def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None
 
 def attribution(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribution:
     """Whom to charge: headers first, then the body's ``metadata``, ``user`` and tags."""
-    meta = {**_mapping(_mapping(data.get("litellm_metadata")).get("requester_metadata")), **_mapping(data.get("metadata"))}
+    meta = {
+        **_mapping(_mapping(data.get("litellm_metadata")).get("requester_metadata")),
+        **_mapping(data.get("metadata")),
+    }
     tags = headers.get("x-litellm-tags") or ""
     listed = [str(tag) for tag in meta.get("tags") or () if isinstance(tag, str)]
     return Attribution(
@@ -102,7 +105,10 @@ def usage_of(usage: object) -> Usage:
     """Tokens from a chat, embeddings, Responses or Messages usage object or dict (OpenAI and Anthropic names)."""
     if usage is None:
         return Usage()
-    get = usage.get if isinstance(usage, Mapping) else lambda name: getattr(usage, name, None)
+
+    def get(name: str) -> object:
+        return _field(usage, name)
+
     cached_read, cached_made = _int(get("cache_read_input_tokens")), _int(get("cache_creation_input_tokens"))
     prompt = _int(get("prompt_tokens"))
     if prompt is None:
@@ -115,7 +121,9 @@ def usage_of(usage: object) -> Usage:
     inside = get("prompt_tokens_details") or get("input_tokens_details")
     outside = get("completion_tokens_details") or get("output_tokens_details")
     cached = _int(_field(inside, "cached_tokens"))
-    return Usage(prompt, completion, cached if cached is not None else cached_read, _int(_field(outside, "reasoning_tokens")))
+    return Usage(
+        prompt, completion, cached if cached is not None else cached_read, _int(_field(outside, "reasoning_tokens"))
+    )
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, str]:

@@ -32,6 +32,7 @@ FLUSH_SECONDS = 10.0
 
 def install() -> None:
     """Add our routes before the stock ones, flush on shutdown, apply the log level. Raising would stop the worker."""
+    _drop_empty_variables()
     routes = proxy_server.app.router.routes
     if any(isinstance(route, Tap) for route in routes):
         return
@@ -47,14 +48,16 @@ class Tap(BaseRoute):
     """Matches nothing. Notes headers and path, which hooks lack when authentication fails, and lets the guide's
     curl (``-d`` without a content type) be read as the JSON it is."""
 
-    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, dict[str, Any]]:
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
         if scope["type"] == "http":
             headers: list[tuple[bytes, bytes]] = scope["headers"]
             seen = {k.decode("latin-1"): v.decode("latin-1") for k, v in headers if k.startswith(b"x-")}
             arrival.set((seen, scope["path"]))
             if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
                 scope["headers"] = [
-                    (k, b"application/json") if k == b"content-type" and v.startswith(b"application/x-www-form") else (k, v)
+                    (k, b"application/json")
+                    if k == b"content-type" and v.startswith(b"application/x-www-form")
+                    else (k, v)
                     for k, v in headers
                 ]
         return Match.NONE, {}
@@ -63,7 +66,7 @@ class Tap(BaseRoute):
 class AnonymousRoute(Route):
     """A route for callers without any credential; with one, the stock route and its check answer."""
 
-    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, dict[str, Any]]:
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
         if scope["type"] == "http" and any(name in CREDENTIALS for name, _ in scope["headers"]):
             return Match.NONE, {}
         match, child = super().matches(scope)
@@ -138,6 +141,12 @@ def _flush_on_shutdown() -> None:
         await stock(*args, **kwargs)
 
     proxy_server.proxy_shutdown_event = flushing
+
+
+def _drop_empty_variables() -> None:
+    """Compose passes an unset variable on as an empty one, which LiteLLM and the SDKs may take for a value."""
+    for name in [name for name, value in os.environ.items() if value == ""]:
+        del os.environ[name]
 
 
 def _apply_log_level(level: str) -> None:

@@ -64,13 +64,12 @@ def requests(
     if task is not None:
         where.append("task_id = ?")
         args.append(task)  # type: ignore[arg-type]
-    return _rows(
-        conn,
+    sql = (
         "SELECT *, CASE WHEN status = 'started' AND worker NOT IN (SELECT id FROM workers WHERE beat_at >= ?) "
-        f"THEN 'interrupted' ELSE status END AS status FROM requests WHERE {' AND '.join(where)} "  # noqa: S608 - literals
-        "ORDER BY started_at DESC LIMIT ?",
-        (*args, limit),
+        f"THEN 'interrupted' ELSE status END AS status FROM requests WHERE {' AND '.join(where)} "
+        "ORDER BY started_at DESC LIMIT ?"
     )
+    return _rows(conn, sql, (*args, limit))
 
 
 def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the ledger's own column name

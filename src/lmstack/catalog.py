@@ -71,7 +71,7 @@ class Catalog:
 
 def parse_catalog(shipped: str, user: str | None = None, user_file: str = "models.yaml") -> Catalog:
     """Parse the shipped YAML and lay ``user``'s over it; ConfigError lists everything wrong in the user's file."""
-    base = yaml.load(shipped, Loader=_Loader)
+    base = yaml.load(shipped, Loader=_Loader)  # noqa: S506 - a SafeLoader
     catalog = Catalog(
         {name: Provider(name, **fields) for name, fields in base["providers"].items()},
         {name: _model(name, fields) for name, fields in base["models"].items()},
@@ -136,7 +136,7 @@ class _Overlay:
 
     def _load(self, text: str) -> dict[str, Any]:
         try:
-            root = yaml.load(text, Loader=_Loader) or {}
+            root = yaml.load(text, Loader=_Loader) or {}  # noqa: S506 - a SafeLoader
             self._index(yaml.compose(text, Loader=yaml.SafeLoader))
         except yaml.YAMLError as error:
             raise invalid([yaml_problem(self.file, error)]) from None
@@ -182,7 +182,7 @@ class _Overlay:
         if name in RESERVED:
             self._add(f"models.{name}", "is a reserved group name", "choose another name")
             return
-        priced = {"own_price": True} if {"input", "output"} & fields.keys() else {}
+        priced: dict[str, Any] = {"own_price": True} if {"input", "output"} & fields.keys() else {}
         old = self.models.get(name)
         if old is None and "provider" not in fields:
             self._add(f"models.{name}", "a new model needs a 'provider'", did_you_mean(name, self.models))
@@ -206,4 +206,13 @@ def yaml_problem(file: str, error: yaml.YAMLError) -> Problem:
     return Problem(where, f"not readable as YAML: {getattr(error, 'problem', None) or error}", "check the indentation")
 
 
-__all__ = ["GUIDE_NAMES", "Catalog", "ConfigError", "Model", "Provider", "did_you_mean", "parse_catalog", "yaml_problem"]
+__all__ = [
+    "GUIDE_NAMES",
+    "Catalog",
+    "ConfigError",
+    "Model",
+    "Provider",
+    "did_you_mean",
+    "parse_catalog",
+    "yaml_problem",
+]

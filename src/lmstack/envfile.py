@@ -24,7 +24,11 @@ def parse_env(text: str, file: str = ".env") -> dict[str, Entry]:
     problems = []
     for binding in parse_stream(StringIO(text)):
         if binding.error:
-            problems.append(Problem(f"{file}:{binding.original.line}", "not a NAME=value line", "quote the value, or start it with #"))
+            problems.append(
+                Problem(
+                    f"{file}:{binding.original.line}", "not a NAME=value line", "quote the value, or start it with #"
+                )
+            )
         elif binding.key is not None:
             # A parsed binding begins with the blank and comment lines above it.
             line = binding.original.line + _leading_lines(binding.original.string, binding.key)
@@ -36,7 +40,7 @@ def parse_env(text: str, file: str = ".env") -> dict[str, Entry]:
 
 def set_line(text: str, name: str, value: str) -> str:
     """``text`` with ``name`` set: its last assignment is edited in place, or a commented one opened, or a line added."""
-    assignment = re.compile(rf"^(\s*(?:export\s+)?{re.escape(name)}\s*=)[^\n]*?(\s+#[^\n]*)?$", re.MULTILINE)
+    assignment = re.compile(rf"^([ \t]*(?:export\s+)?{re.escape(name)}\s*=)[^\n]*?(\s+#[^\n]*)?$", re.MULTILINE)
     found = list(assignment.finditer(text))
     if found:
         last = found[-1]
@@ -47,7 +51,7 @@ def set_line(text: str, name: str, value: str) -> str:
 
 def unset_line(text: str, name: str) -> str:
     """``text`` without any assignment of ``name``."""
-    return re.sub(rf"^\s*(?:export\s+)?{re.escape(name)}\s*=[^\n]*\n?", "", text, flags=re.MULTILINE)
+    return re.sub(rf"^[ \t]*(?:export\s+)?{re.escape(name)}\s*=[^\n]*\n?", "", text, flags=re.MULTILINE)
 
 
 def quote(value: str) -> str:
@@ -58,5 +62,5 @@ def quote(value: str) -> str:
 
 
 def _leading_lines(original: str, key: str) -> int:
-    before = re.split(rf"^\s*(?:export\s+)?['\"]?{re.escape(key)}", original, maxsplit=1, flags=re.MULTILINE)[0]
+    before = re.split(rf"^[ \t]*(?:export\s+)?['\"]?{re.escape(key)}", original, maxsplit=1, flags=re.MULTILINE)[0]
     return before.count("\n")

@@ -38,7 +38,9 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise LmError(f"cannot write {path}: {_reason(error)}", f"check it with: ls -ld {path.parent}; df -h {path.parent}") from None
+        raise LmError(
+            f"cannot write {path}: {_reason(error)}", f"check it with: ls -ld {path.parent}; df -h {path.parent}"
+        ) from None
     return True
 
 
@@ -54,7 +56,9 @@ def ensure_writable_folder(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise LmError(f"cannot write to {path}: {_reason(error)}", f"mend it with: sudo chown -R $(id -u) {path}") from None
+        raise LmError(
+            f"cannot write to {path}: {_reason(error)}", f"mend it with: sudo chown -R $(id -u) {path}"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -65,7 +69,9 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise LmError("another lm command is changing this stack right now", "wait for it to end, then try again") from None
+            raise LmError(
+                "another lm command is changing this stack right now", "wait for it to end, then try again"
+            ) from None
         yield
 
 

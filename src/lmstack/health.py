@@ -64,7 +64,13 @@ def gateway(url: str, settings: Settings, ledger: dict[str, Any], deep: bool) ->
         for entry in report.get(f"{state}_endpoints", [])
     ]
     key_works = get(f"{url}/v1/models", settings.master_key).status == 200 if alive.status == 200 else False
-    proxy = {"url": url, "alive": alive.status == 200, "key_accepted": key_works, "ms": round(alive.ms, 1), "error": alive.error}
+    proxy = {
+        "url": url,
+        "alive": alive.status == 200,
+        "key_accepted": key_works,
+        "ms": round(alive.ms, 1),
+        "error": alive.error,
+    }
     taskmaster = _taskmaster(settings)
     status = "unhealthy" if not proxy["alive"] else str(report.get("status", "degraded"))
     if status == "healthy" and (not key_works or taskmaster["status"] == "unreachable" or ledger.get("status") != "ok"):

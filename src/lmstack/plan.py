@@ -90,7 +90,9 @@ def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
             for model in catalog.models.values()
             if model.provider == "embedded"
         ]
-        messages.append("No provider key and no Ollama: serving the built-in toy model smollm2 (135M parameters). Set a key in .env for real work.")
+        messages.append(
+            "No provider key and no Ollama: serving the built-in toy model smollm2 (135M parameters). Set a key in .env for real work."
+        )
     for deployment in deployments:
         if deployment.model.successor:
             messages.append(f"{deployment.name} was retired by its provider: served by {deployment.model.successor}.")
@@ -135,7 +137,7 @@ def _groups(deployments: list[Deployment]) -> dict[str, tuple[str, ...]]:
 
 
 def _lacking(provider: Provider, settings: Settings, facts: Facts) -> str | None:
-    """"" when it can be served, the variable that is missing, or None when it is not offered at all."""
+    """ "" when it can be served, the variable that is missing, or None when it is not offered at all."""
     if provider.name == "embedded":
         return None
     if provider.name == "ollama":

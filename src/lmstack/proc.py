@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +70,19 @@ def start_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, lo
     return process.pid
 
 
-def follow(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> int:
-    """Run with our own terminal until it ends or the user presses Ctrl-C; returns its exit status."""
-    process = subprocess.Popen(list(argv), env=_environment(env), cwd=cwd)
+def lines(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[str]:
+    """The output of a program, line by line, until it ends or the user presses Ctrl-C."""
+    process = subprocess.Popen(
+        list(argv), env=_environment(env), cwd=cwd, text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )  # fmt: skip
+    assert process.stdout is not None  # noqa: S101 - for the type checker
     try:
-        return process.wait()
+        for line in process.stdout:
+            yield line.rstrip("\n")
     except KeyboardInterrupt:
-        _end(process, signal.SIGINT)
-        return 0
+        return
+    finally:
+        _end(process)
 
 
 def quoted(argv: Sequence[str]) -> str:
@@ -89,8 +94,8 @@ def _environment(env: Mapping[str, str] | None) -> dict[str, str] | None:
     return None if env is None else {**os.environ, **env}
 
 
-def _end(process: "subprocess.Popen[str] | subprocess.Popen[bytes]", first: signal.Signals = signal.SIGTERM) -> None:
-    for sig in (first, signal.SIGKILL):
+def _end(process: "subprocess.Popen[str]") -> None:
+    for sig in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(sig)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -68,7 +68,13 @@ def _deployment(d: Deployment) -> str:
 
 def _remark(d: Deployment) -> str:
     model = d.model
-    price = "free" if model.free else f"{model.input:g} / {model.output:g} USD per million tokens" if model.priced else "price unknown"
+    price = (
+        "free"
+        if model.free
+        else f"{model.input:g} / {model.output:g} USD per million tokens"
+        if model.priced
+        else "price unknown"
+    )
     if model.successor:
         return f"{model.name}: retired by {d.provider.title} ({model.retired}), served by {model.successor}; {price}"
     return f"{model.name}: {d.provider.title}, {price}"
@@ -136,7 +142,8 @@ def _general(plan: Plan) -> dict[str, Any]:
         "health_check_details": False,
     }
     if plan.redis:
-        settings["coordination_redis"] = {"url": "os.environ/REDIS_URL"}
+        own = {"host": "redis", "port": 6379, "password": "os.environ/REDIS_PASSWORD"}
+        settings["coordination_redis"] = {"url": "os.environ/REDIS_URL"} if plan.settings.get("REDIS_URL") else own
     return settings
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +35,12 @@ def failure(command: str, error: LmError) -> Result:
 def show(result: Result, as_json: bool, quiet: bool) -> None:
     """Print a result. Errors go to stderr as text, to stdout as JSON; --quiet leaves only errors."""
     if as_json:
-        envelope = {"command": result.command, "ok": result.exit == Exit.OK, "data": result.data, "messages": list(result.messages)}
+        envelope = {
+            "command": result.command,
+            "ok": result.exit == Exit.OK,
+            "data": result.data,
+            "messages": list(result.messages),
+        }
         print(json.dumps(envelope, indent=2, default=str))
         return
     failed = "error" in result.data
@@ -46,13 +52,17 @@ def show(result: Result, as_json: bool, quiet: bool) -> None:
         print(line, file=sys.stderr if failed else sys.stdout)
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]], right: frozenset[int] = frozenset()) -> tuple[str, ...]:
+def table(
+    header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: frozenset[int] = frozenset()
+) -> tuple[str, ...]:
     """Aligned columns as lines; ``right`` holds the columns with numbers. The last column is cut to the terminal."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     room = terminal_width()
     out = []
     for row in [header, *rows]:
-        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         line = "  ".join(cells).rstrip()
         out.append(line if room is None or len(line) <= room else line[: room - 1] + "…")
     return tuple(out)

@@ -97,7 +97,11 @@ class _Check:
         self._known(params, path, self.keys["litellm_params"])
         prefix, slash, _ = params["model"].partition("/")
         if slash and prefix not in self.keys["providers"]:
-            self._add(f"{path}.model", f"unknown provider '{prefix}' in '{params['model']}'", did_you_mean(prefix, self.keys["providers"]))
+            self._add(
+                f"{path}.model",
+                f"unknown provider '{prefix}' in '{params['model']}'",
+                did_you_mean(prefix, self.keys["providers"]),
+            )
         key = params.get("api_key")
         if isinstance(key, str) and len(key) > 20 and not key.startswith("os.environ/"):
             self._add(f"{path}.api_key", "a key stands in the file", "write os.environ/NAME and put the key into .env")
@@ -113,7 +117,9 @@ class _Check:
                 self._served(member, f"{path}.models", names)
             priorities = group.get("model_priorities")
             if isinstance(priorities, dict) and len(set(priorities.values())) != len(priorities):
-                self._add(f"{path}.model_priorities", "equal priorities are picked at random", "give each model its own")
+                self._add(
+                    f"{path}.model_priorities", "equal priorities are picked at random", "give each model its own"
+                )
         return found
 
     def _references(self, entries: Any, path: str, names: set[str]) -> None:

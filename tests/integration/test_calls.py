@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from support import KEY, Mock, Stack, TaskMaster, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -20,7 +21,9 @@ def _quiet_mock(mock: Mock) -> None:
     mock.reset()
 
 
-def send(gateway: Stack, path: str, body: dict[str, Any], task: str, **headers: str) -> tuple[httpx.Response, dict[str, Any]]:
+def send(
+    gateway: Stack, path: str, body: dict[str, Any], task: str, **headers: str
+) -> tuple[httpx.Response, dict[str, Any]]:
     answer = gateway.post(path, body, x_task_id=task, x_agent_id=f"agent-{task}", **headers)
     return answer, gateway.row(answer.headers["x-litellm-call-id"])
 
@@ -31,10 +34,18 @@ def send(gateway: Stack, path: str, body: dict[str, Any], task: str, **headers: 
         (CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, "gpt-4o-mini"),
         (CHAT, {"model": "gpt-4o-mini", "messages": HELLO, "stream": True}, "gpt-4o-mini"),
         (MESSAGES, {"model": "claude-haiku-4-5", "messages": HELLO, "max_tokens": 50}, "claude-haiku-4-5"),
-        (MESSAGES, {"model": "claude-haiku-4-5", "messages": HELLO, "max_tokens": 50, "stream": True}, "claude-haiku-4-5"),
+        (
+            MESSAGES,
+            {"model": "claude-haiku-4-5", "messages": HELLO, "max_tokens": 50, "stream": True},
+            "claude-haiku-4-5",
+        ),
         (RESPONSES, {"model": "gpt-4o-mini", "input": "Hello!"}, "gpt-4o-mini"),
         (RESPONSES, {"model": "gpt-4o-mini", "input": "Hello!", "stream": True}, "gpt-4o-mini"),
-        (EMBEDDINGS, {"model": "text-embedding-3-small", "input": "Hello there, how are you?"}, "text-embedding-3-small"),
+        (
+            EMBEDDINGS,
+            {"model": "text-embedding-3-small", "input": "Hello there, how are you?"},
+            "text-embedding-3-small",
+        ),
     ],
     ids=["chat", "chat-stream", "messages", "messages-stream", "responses", "responses-stream", "embeddings"],
 )
@@ -44,7 +55,12 @@ def test_every_endpoint_leaves_a_priced_attributed_row_and_its_events(
     task = f"task-{request.node.callspec.id}"
     answer, row = send(gateway, path, body, task)
     assert answer.status_code == 200, answer.text
-    assert (row["status"], row["served_model"], row["task_id"], row["agent_id"]) == ("succeeded", model, task, f"agent-{task}")
+    assert (row["status"], row["served_model"], row["task_id"], row["agent_id"]) == (
+        "succeeded",
+        model,
+        task,
+        f"agent-{task}",
+    )
     assert row["endpoint"] == path
     assert row["stream"] == int(body.get("stream", False))
     assert row["prompt_tokens"] is not None
@@ -123,11 +139,24 @@ def test_everything_but_health_and_models_needs_the_key(gateway: Stack) -> None:
     assert wrong.status_code == 401
 
 
-def test_a_wrong_key_leaves_a_rejected_row_with_its_task_and_a_failure_event(gateway: Stack, taskmaster: TaskMaster) -> None:
-    answer = gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, key="sk-wrong-9876543210", x_task_id="badkey", x_agent_id="mallory")
+def test_a_wrong_key_leaves_a_rejected_row_with_its_task_and_a_failure_event(
+    gateway: Stack, taskmaster: TaskMaster
+) -> None:
+    answer = gateway.post(
+        CHAT,
+        {"model": "gpt-4o-mini", "messages": HELLO},
+        key="sk-wrong-9876543210",
+        x_task_id="badkey",
+        x_agent_id="mallory",
+    )
     assert answer.status_code == 401
     (row,) = wait_for(lambda: gateway.ask("requests", task="badkey"), what="the rejected row")
-    assert (row["status"], row["error_type"], row["error_code"], row["agent_id"]) == ("rejected", "AuthenticationError", "401", "mallory")
+    assert (row["status"], row["error_type"], row["error_code"], row["agent_id"]) == (
+        "rejected",
+        "AuthenticationError",
+        "401",
+        "mallory",
+    )
     ((headers, event),) = taskmaster.events(row["call_id"])
     assert headers["ce-type"] == "litellm.request.failed"
     assert event["success"] is False
@@ -145,7 +174,9 @@ def test_a_provider_500_leaves_a_failed_row_with_its_attempt_and_a_failure_event
     gateway: Stack, taskmaster: TaskMaster, mock: Mock
 ) -> None:
     mock.script({"type": "fail", "status": 500, "times": 1})
-    answer, row = send(gateway, CHAT, {"model": "gpt-6-astra", "messages": HELLO, "disable_fallbacks": True}, "five-hundred")
+    answer, row = send(
+        gateway, CHAT, {"model": "gpt-6-astra", "messages": HELLO, "disable_fallbacks": True}, "five-hundred"
+    )
     assert answer.status_code == 500
     assert (row["status"], row["error_code"], row["attempts"], row["cost_usd"]) == ("failed", "500", 1, None)
     assert [(a["outcome"], a["error_code"]) for a in row["attempt_list"]] == [("failed", "500")]
@@ -168,7 +199,10 @@ def test_a_failing_model_falls_back_and_both_attempts_stand_on_the_ledger(gatewa
     assert answer.status_code == 200
     assert (row["status"], row["requested_model"], row["deployment"]) == ("succeeded", "gemini-2.5-flash", "llama3.2")
     assert (row["attempts"], row["fallbacks"]) == (2, 1)
-    assert [(a["deployment"], a["outcome"]) for a in row["attempt_list"]] == [("gemini-2.5-flash", "failed"), ("llama3.2", "succeeded")]
+    assert [(a["deployment"], a["outcome"]) for a in row["attempt_list"]] == [
+        ("gemini-2.5-flash", "failed"),
+        ("llama3.2", "succeeded"),
+    ]
 
 
 def test_a_client_that_leaves_mid_stream_is_recorded_as_interrupted(gateway: Stack, mock: Mock) -> None:
@@ -183,15 +217,27 @@ def test_a_client_that_leaves_mid_stream_is_recorded_as_interrupted(gateway: Sta
 
 
 def test_attribution_comes_from_the_body_too(gateway: Stack) -> None:
-    body = {"model": "gpt-4o-mini", "messages": HELLO, "user": "u-7", "metadata": {"task_id": "body-task", "agent_id": "body-agent"}}
+    body = {
+        "model": "gpt-4o-mini",
+        "messages": HELLO,
+        "user": "u-7",
+        "metadata": {"task_id": "body-task", "agent_id": "body-agent"},
+    }
     row = gateway.row(gateway.post(CHAT, body, x_litellm_tags="red, blue").headers["x-litellm-call-id"])
-    assert (row["task_id"], row["agent_id"], row["user"], row["tags"]) == ("body-task", "body-agent", "u-7", '["red", "blue"]')
+    assert (row["task_id"], row["agent_id"], row["user"], row["tags"]) == (
+        "body-task",
+        "body-agent",
+        "u-7",
+        '["red", "blue"]',
+    )
 
 
 def test_two_calls_with_one_client_chosen_call_id_are_two_rows(gateway: Stack) -> None:
     for _ in range(2):
         gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, x_litellm_call_id="mine", x_task_id="same-id")
-    rows = wait_for(lambda: [r for r in gateway.ask("requests", task="same-id") if r["status"] == "succeeded"][1:] or None)
+    rows = wait_for(
+        lambda: [r for r in gateway.ask("requests", task="same-id") if r["status"] == "succeeded"][1:] or None
+    )
     assert len(rows) == 1
 
 
@@ -215,13 +261,23 @@ def test_no_secret_and_no_prompt_reaches_ledger_logs_or_files(gateway: Stack, mo
     send(gateway, CHAT, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}, "privacy")
     gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, key="sk-wrong-9876543210")
     mock.script({"type": "fail", "status": 401, "times": 1})
-    gateway.post(CHAT, {"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}], "disable_fallbacks": True})
+    gateway.post(
+        CHAT, {"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}], "disable_fallbacks": True}
+    )
     with sqlite3.connect(gateway.ledger) as conn:
         dump = "\n".join(conn.iterdump())
     texts = {"ledger": dump}
     # .env is where the keys belong; everything else must be free of them.
-    texts |= {str(p): p.read_text(errors="replace") for p in gateway.root.rglob("*") if p.is_file() and p.suffix != ".db" and p.name != ".env"}
-    secrets = [v for k, v in mock.bases().items() if k.endswith("KEY")] + [KEY, "sk-wrong-9876543210", "dGVzdC1zZWNyZXQ="]
+    texts |= {
+        str(p): p.read_text(errors="replace")
+        for p in gateway.root.rglob("*")
+        if p.is_file() and p.suffix != ".db" and p.name != ".env"
+    }
+    secrets = [v for k, v in mock.bases().items() if k.endswith("KEY")] + [
+        KEY,
+        "sk-wrong-9876543210",
+        "dGVzdC1zZWNyZXQ=",
+    ]
     for place, text in texts.items():
         allowed = (KEY,) if place.endswith((".env.example", ".py")) else ()
         assert not [s for s in secrets if s in text and s not in allowed], place

@@ -11,6 +11,7 @@ import time
 import httpx
 import psutil
 import pytest
+
 from support import ROOT, Mock, Stack, clean_environ, free_port, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -82,7 +83,12 @@ def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(st
     wait_for(lambda: proxy_pid(stack) not in (0, proxy), 60, "a new proxy process")
     wait_for(lambda: _answers(stack), 90, "the proxy to answer again")
     # What was under way when the process died is not left open for ever.
-    wait_for(lambda: all(r["status"] in ("succeeded", "interrupted") for r in stack.ask("requests", task="burst", limit=500)), 60)
+    wait_for(
+        lambda: all(
+            r["status"] in ("succeeded", "interrupted") for r in stack.ask("requests", task="burst", limit=500)
+        ),
+        60,
+    )
 
 
 def test_down_lets_an_open_request_finish(stack: Stack, mock: Mock) -> None:
@@ -92,7 +98,9 @@ def test_down_lets_an_open_request_finish(stack: Stack, mock: Mock) -> None:
     mock.script({"type": "delay", "seconds": 3, "times": 1})
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         slow = pool.submit(stack.post, CHAT, {"model": "gpt-4o-mini", "messages": HELLO})
-        wait_for(lambda: any(r["status"] == "started" for r in stack.ask("requests")), what="the request to be under way")
+        wait_for(
+            lambda: any(r["status"] == "started" for r in stack.ask("requests")), what="the request to be under way"
+        )
         stack.lm("down")
         assert slow.result().status_code == 200
     assert stack.pids() == []
@@ -146,7 +154,9 @@ def test_logs_are_filtered_by_level_and_call_id(gateway: Stack) -> None:
 
 
 def test_usage_requests_and_events_read_the_ledger(gateway: Stack) -> None:
-    call = gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, x_task_id="report").headers["x-litellm-call-id"]
+    call = gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, x_task_id="report").headers[
+        "x-litellm-call-id"
+    ]
     gateway.row(call)
     usage = gateway.json("usage", "--by", "task")["data"]
     assert next(r for r in usage["rows"] if r["name"] == "report")["requests"] == 1

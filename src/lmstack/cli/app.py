@@ -38,7 +38,9 @@ _DIR = Annotated[Path | None, typer.Option("--dir", "-C", help="The stack's fold
 _SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
 
 
-def command(name: str, example: str, group: typer.Typer = app) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+def command(
+    name: str, example: str, group: typer.Typer = app
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Register ``f(context, ...) -> Result`` as a command; ``example`` stands at the end of its help."""
 
     def register(f: Callable[..., Result]) -> Callable[..., Result]:

@@ -1,18 +1,20 @@
 """init, render, validate, models, config, key, env, version: what will run, before it runs."""
 
 import secrets
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lmstack import __version__, files, pins
+from lmstack.catalog import parse_catalog
 from lmstack.cli.app import Context, app, command
 from lmstack.cli.planning import planned, runtime_flags
 from lmstack.envfile import set_line
 from lmstack.errors import ConfigError, Exit, LmError, Problem, invalid
-from lmstack.project import Project, shipped_config
+from lmstack.project import Project, shipped_catalog, shipped_config
 from lmstack.render import diff_config
 from lmstack.result import Result, table
 from lmstack.settings import SETTINGS, env_example
@@ -23,7 +25,14 @@ key_app = typer.Typer(name="key", help="The key that clients send.", no_args_is_
 app.add_typer(config_app)
 app.add_typer(key_app)
 
-ASSETS = ("Dockerfile", "docker-compose.yml", ".dockerignore", ".env.example", "callbacks/taskmaster.py", "litellm-config.yaml")
+ASSETS = (
+    "Dockerfile",
+    "docker-compose.yml",
+    ".dockerignore",
+    ".env.example",
+    "callbacks/taskmaster.py",
+    "litellm-config.yaml",
+)
 
 
 @command("init", "lm init --dir my-gateway")
@@ -36,7 +45,10 @@ def init(context: Context) -> Result:
     if not context.project.env_file.exists():
         files.write(context.project.env_file, env_example(), 0o600)
         made.append(".env")
-    lines = (f"Stack in {root}: {', '.join(made) or 'everything was there already'}", "Next: put a key into .env, then: lm up")
+    lines = (
+        f"Stack in {root}: {', '.join(made) or 'everything was there already'}",
+        "Next: put a key into .env, then: lm up",
+    )
     return Result("init", {"root": str(root), "created": made}, lines)
 
 
@@ -46,7 +58,9 @@ def render(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 3 when the file is stale.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; show what would change.")] = False,
     stdout: Annotated[bool, typer.Option("--stdout", help="Write nothing; print the text.")] = False,
-    shipped: Annotated[bool, typer.Option("--shipped", help="The text that the repository carries: every provider.")] = False,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="The text that the repository carries: every provider.")
+    ] = False,
     runtime: Annotated[str | None, typer.Option("--runtime", help="auto, docker or local.")] = None,
 ) -> Result:
     """Write litellm-config.yaml from .env, models.yaml and the catalog. It never holds a key."""
@@ -66,7 +80,10 @@ def render(
 
 
 @command("validate", "lm validate other-config.yaml")
-def validate(context: Context, file: Annotated[Path | None, typer.Argument(help="Any LiteLLM config; default: this stack's files.")] = None) -> Result:
+def validate(
+    context: Context,
+    file: Annotated[Path | None, typer.Argument(help="Any LiteLLM config; default: this stack's files.")] = None,
+) -> Result:
     """Check .env, models.yaml and the LiteLLM config, strictly and offline. All problems at once; exit code 3."""
     problems = _problems_of_file(file) if file else _problems_of_project(context.project)
     if problems:
@@ -80,7 +97,7 @@ def models(context: Context) -> Result:
     """List every model of the catalog: what serves it, its tier, its price, and whether a key is there."""
     catalog = context.project.catalog()
     settings = context.project.settings(None, catalog)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model in catalog.models.values():
         provider, real = catalog.providers[model.provider], catalog.resolve(model)
         need = None if provider.keyless else provider.key
@@ -92,7 +109,9 @@ def models(context: Context) -> Result:
                 "needs": need if need and not settings.get(need) else None,
             }
         )  # fmt: skip
-    rows.sort(key=lambda r: (r["tier"] or 9, r["input_usd_per_million"] is None, r["input_usd_per_million"] or 0, r["name"]))
+    rows.sort(
+        key=lambda r: (r["tier"] or 9, r["input_usd_per_million"] is None, r["input_usd_per_million"] or 0, r["name"])
+    )
     shown = [
         (r["name"], str(r["tier"] or "-"), _price(r["input_usd_per_million"]), _price(r["output_usd_per_million"]), str(r["context"] or "?"), _remark(r))
         for r in rows
@@ -109,7 +128,9 @@ def config_show(context: Context) -> Result:
     rows = []
     for name, value in {**settings.values, **settings.extra}.items():
         hidden = value.text and (name in secret or name not in settings.values)
-        rows.append({"name": name, "value": "***" if hidden else value.text, "source": value.source if value.text else "unset"})
+        rows.append(
+            {"name": name, "value": "***" if hidden else value.text, "source": value.source if value.text else "unset"}
+        )
     lines = table(("NAME", "VALUE", "SOURCE"), [(r["name"], r["value"], r["source"]) for r in rows])
     return Result("config show", {"settings": rows}, lines, settings.notes)
 
@@ -126,8 +147,13 @@ def key_rotate(context: Context) -> Result:
     """Make a strong key and write it into .env (mode 600); it counts from the next `lm up`."""
     key = f"sk-{secrets.token_urlsafe(32)}"
     text = files.read(context.project.env_file)
-    files.write(context.project.env_file, set_line(env_example() if text is None else text, "LITELLM_MASTER_KEY", key), 0o600)
-    lines = ("A new LITELLM_MASTER_KEY is in .env.", "Next: lm up (applies it); lm key show (prints it for your clients)")
+    files.write(
+        context.project.env_file, set_line(env_example() if text is None else text, "LITELLM_MASTER_KEY", key), 0o600
+    )
+    lines = (
+        "A new LITELLM_MASTER_KEY is in .env.",
+        "Next: lm up (applies it); lm key show (prints it for your clients)",
+    )
     return Result("key rotate", {"file": str(context.project.env_file)}, lines)
 
 
@@ -165,18 +191,11 @@ def _problems_of_project(project: Project) -> list[Problem]:
     except ConfigError as error:
         problems += error.problems
     try:
-        project.settings(None, catalog or _plain_catalog())
+        project.settings(None, catalog or parse_catalog(shipped_catalog()))
     except ConfigError as error:
         problems += error.problems
     text = files.read(project.config_file)
     return problems + (check_litellm_config(text, project.config_file.name) if text is not None else [])
-
-
-def _plain_catalog():  # type: ignore[no-untyped-def]
-    from lmstack.catalog import parse_catalog
-    from lmstack.project import shipped_catalog
-
-    return parse_catalog(shipped_catalog())
 
 
 def _problems_of_file(file: Path) -> list[Problem]:
@@ -190,7 +209,7 @@ def _price(amount: object) -> str:
     return "?" if amount is None else "free" if amount == 0 else f"{amount:g}"
 
 
-def _remark(row: dict[str, object]) -> str:
+def _remark(row: Mapping[str, object]) -> str:
     parts = [f"retired, served by {row['successor']}"] if row["successor"] else []
     if row["needs"]:
         parts.append(f"set {row['needs']}")

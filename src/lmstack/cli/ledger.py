@@ -13,7 +13,9 @@ from lmstack.errors import LmError
 from lmstack.result import Result, table, usd
 from lmstack.runtime.choose import current_runtime
 
-events_app = typer.Typer(name="events", help="What TaskMaster was told, or will be.", no_args_is_help=True, rich_markup_mode=None)
+events_app = typer.Typer(
+    name="events", help="What TaskMaster was told, or will be.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(events_app)
 
 _SINCE = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
@@ -32,7 +34,14 @@ def usage(
     total = sum(row["cost_usd"] for row in rows)
     unpriced = sum(row["unpriced"] for row in rows)
     shown = [
-        (str(r["name"]), str(r["requests"]), str(r["failures"]), str(r["prompt_tokens"]), str(r["completion_tokens"]), _cost(r))
+        (
+            str(r["name"]),
+            str(r["requests"]),
+            str(r["failures"]),
+            str(r["prompt_tokens"]),
+            str(r["completion_tokens"]),
+            _cost(r),
+        )
         for r in rows
     ]
     lines = table((by.upper(), "REQUESTS", "FAILED", "IN", "OUT", "COST"), shown, frozenset({1, 2, 3, 4, 5}))
@@ -72,7 +81,17 @@ def request(context: Context, id: Annotated[str, typer.Argument(help="Our id, or
     row = dict(rows[0])
     attempts = row.pop("attempt_list")
     lines = [f"{name:18} {value}" for name, value in row.items() if value is not None]
-    shown = [(str(a["number"]), a["deployment"] or "-", a["provider"] or "-", a["outcome"], f"{a['latency_ms'] or 0:.0f}", a["error_message"] or "") for a in attempts]
+    shown = [
+        (
+            str(a["number"]),
+            a["deployment"] or "-",
+            a["provider"] or "-",
+            a["outcome"],
+            f"{a['latency_ms'] or 0:.0f}",
+            a["error_message"] or "",
+        )
+        for a in attempts
+    ]
     lines += table(("TRY", "MODEL", "PROVIDER", "OUTCOME", "MS", "ERROR"), shown, frozenset({0, 4}))
     return Result("request", {"request": row, "attempts": attempts}, tuple(lines))
 
@@ -82,7 +101,11 @@ def events_status(context: Context) -> Result:
     """How many events wait, were delivered, or are dead."""
     rows = ask(context, "event_counts")
     shown = [(r["state"], str(r["events"])) for r in rows]
-    lines = table(("STATE", "EVENTS"), shown, frozenset({1})) if rows else ("No events: set TASKMASTER_API_URL in .env to send some.",)
+    lines = (
+        table(("STATE", "EVENTS"), shown, frozenset({1}))
+        if rows
+        else ("No events: set TASKMASTER_API_URL in .env to send some.",)
+    )
     return Result("events status", {"states": rows}, lines)
 
 

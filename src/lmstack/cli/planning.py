@@ -36,7 +36,12 @@ def planned(context: Context, flags: dict[str, str]) -> Planned:
 
 def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: int | None) -> dict[str, str]:
     """Flags as settings; what was not given is not there."""
-    flags = {"LITELLM_RUNTIME": runtime, "LITELLM_PORT": port, "LITELLM_WORKERS": workers, "LITELLM_REDIS": "on" if redis else None}
+    flags = {
+        "LITELLM_RUNTIME": runtime,
+        "LITELLM_PORT": port,
+        "LITELLM_WORKERS": workers,
+        "LITELLM_REDIS": "on" if redis else None,
+    }
     return {name: str(value) for name, value in flags.items() if value is not None}
 
 
@@ -74,7 +79,7 @@ def curl_example(settings: Settings, url: str, model: str) -> str:
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     return (
         f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f'    -H "Authorization: Bearer {key}" \\\n    -d \'{body}\''
+        f"    -H \"Authorization: Bearer {key}\" \\\n    -d '{body}'"
     )
 
 

@@ -24,8 +24,12 @@ def up(
     redis: Annotated[bool, typer.Option("--redis", help="Share cool-downs over workers through Redis.")] = False,
     port: Annotated[int | None, typer.Option("--port", help="Port of the gateway.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Worker processes of the proxy.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until the proxy answers.")] = base.READY_SECONDS,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay and show the log; Ctrl-C stops the stack.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", help="Seconds to wait until the proxy answers.")
+    ] = base.READY_SECONDS,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay and show the log; Ctrl-C stops the stack.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run even a floating or denied image.")] = False,
 ) -> Result:
     """Start the gateway, or apply a change; running it again is harmless.
@@ -49,7 +53,11 @@ def down(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> Result:
     """Finish open requests and stop everything; data stays unless --volumes is given."""
-    if volumes and not yes and not typer.confirm("Delete the ledger and all other data of this stack?", default=False, err=True):
+    if (
+        volumes
+        and not yes
+        and not typer.confirm("Delete the ledger and all other data of this stack?", default=False, err=True)
+    ):
         raise LmError("nothing was deleted, nothing was stopped", "lm down (without --volumes) keeps the data")
     with files.locked(context.project.state / "lock"):
         runtime = current_runtime(context.project.settings(), context.project)
@@ -59,7 +67,9 @@ def down(
 
 
 @command("restart", "lm restart")
-def restart(context: Context, timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = base.READY_SECONDS) -> Result:
+def restart(
+    context: Context, timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = base.READY_SECONDS
+) -> Result:
     """Stop and start with the settings on disk, and wait until the proxy answers again."""
     running_runtime(context.project)
     with files.locked(context.project.state / "lock"):
@@ -81,12 +91,19 @@ def status(context: Context) -> Result:
         "image_digest": state.image_digest if state else None,
         "services": service_rows(services),
     }
-    lines = table(("SERVICE", "STATE", "DETAIL"), [(s.name, s.state, s.detail) for s in services]) if services else ("Nothing is running. Start it with: lm up",)
+    lines = (
+        table(("SERVICE", "STATE", "DETAIL"), [(s.name, s.state, s.detail) for s in services])
+        if services
+        else ("Nothing is running. Start it with: lm up",)
+    )
     return Result("status", data, lines)
 
 
 @command("health", "lm health --json")
-def health(context: Context, deep: Annotated[bool, typer.Option("--deep", help="Also show the proxy's own check results.")] = False) -> Result:
+def health(
+    context: Context,
+    deep: Annotated[bool, typer.Option("--deep", help="Also show the proxy's own check results.")] = False,
+) -> Result:
     """Ask the running gateway how it is. No provider is called. Exit code 5 when it is unhealthy."""
     data = gateway_health(context, deep)
     exit_code = Exit.UNHEALTHY if data["status"] == "unhealthy" else Exit.OK
@@ -131,7 +148,9 @@ def _unchanged(context: Context, wanted: Planned) -> Result | None:
     from lmstack.health import missing_names
 
     state = base.load_state(context.project)
-    same = state is not None and state.runtime == wanted.runtime.name and state.digest == wanted.plan.digest(wanted.config)
+    same = (
+        state is not None and state.runtime == wanted.runtime.name and state.digest == wanted.plan.digest(wanted.config)
+    )
     if not same or missing_names(wanted.plan):
         return None
     return _report(wanted, "Already running; nothing has changed.", 0.0, False, "up")
@@ -168,7 +187,9 @@ def _state(wanted: Planned, now: float) -> base.State:
     )  # fmt: skip
 
 
-def _report(wanted: Planned, headline: str, took: float, changed: bool, name: str, remarks: tuple[str, ...] = ()) -> Result:
+def _report(
+    wanted: Planned, headline: str, took: float, changed: bool, name: str, remarks: tuple[str, ...] = ()
+) -> Result:
     plan = wanted.plan
     example = "auto" if plan.groups else plan.deployments[0].name
     data = {

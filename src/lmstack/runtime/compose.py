@@ -1,2 +1,307 @@
-"""placeholder"""
-def engine_problem(): return "not yet"
+"""The Docker runtime: the compose stack. `docker compose` does the work; the SDK is for looking.
+
+The stack's own files (docker-compose.yml, Dockerfile) work without this module; it adds checks, the rendered
+configuration, addresses as a container sees them, and the ledger's answers from inside the volume.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lmstack import files, proc, supply
+from lmstack.errors import ConfigError, LmError, MissingToolError
+from lmstack.pins import IMAGE
+from lmstack.plan import Plan
+from lmstack.project import Project
+from lmstack.runtime import base
+from lmstack.runtime.local import check_port_free, no_models, wanted_lines
+from lmstack.settings import SETTINGS, Settings
+
+PROXY = "litellm-proxy"
+LEDGER = "/app/logs/litellm.db"
+BUILD_SECONDS, UP_SECONDS, DOWN_SECONDS, QUERY_SECONDS = 1800.0, 300.0, 120.0, 60.0
+# What the stock image needs when nothing is built on it: our files mounted, our variables set.
+MOUNTED = """\
+# Written by `lm up` because LITELLM_MOUNT is on: the unmodified image, with this folder's files mounted.
+services:
+  litellm-proxy:
+    image: {image}
+    environment:
+      PYTHONPATH: /opt/lmstack
+      PYTHONDONTWRITEBYTECODE: "1"
+      LEDGER_PATH: /app/logs/litellm.db
+      LITELLM_LOCAL_MODEL_COST_MAP: "True"
+      LITELLM_DONT_SHOW_FEEDBACK_BOX: "true"
+      LITELLM_WORKER_STARTUP_HOOKS: lmledger.proxy:install
+    volumes:
+      - {root}/litellm-config.yaml:/app/config/litellm-config.yaml:ro
+      - {root}/callbacks:/opt/lmstack/callbacks:ro
+      - {root}/src/lmledger:/opt/lmstack/lmledger:ro
+"""
+
+
+class ComposeRuntime:
+    """Implements base.Runtime with docker compose."""
+
+    name = "docker"
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+
+    def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
+        """Client, engine, compose, image, port; in the order in which they would fail."""
+        require_engine()
+        self._compose()
+        if not plan.deployments:
+            raise no_models(plan)
+        missing = [
+            name
+            for name in ("docker-compose.yml", "Dockerfile", "callbacks/taskmaster.py")
+            if not (self.project.root / name).exists()
+        ]
+        if missing:
+            raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "lay the stack down with: lm init")
+        remarks = supply.require_safe(_image(plan.settings), options.force)
+        if not self._proxy_container():
+            check_port_free(plan.settings.host, plan.settings.port, [])
+        return remarks
+
+    def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Write the config, build or pull with progress, and let compose recreate just what has changed."""
+        files.write(self.project.config_file, config)
+        if not self.project.env_file.exists():
+            files.write(self.project.env_file, "# Settings and keys: see .env.example\n", 0o600)
+        env, image = self._environment(plan, config), _image(plan.settings)
+        mounted = plan.settings.on("LITELLM_MOUNT")
+        if mounted:
+            files.write(self._override, MOUNTED.format(image=image, root=self.project.root))
+        else:
+            files.remove(self._override)
+        show = not getattr(say, "quiet", False)
+        if self._image_id(image) is None:
+            say(f"Getting {image} (once) …")
+            proc.run(["docker", "pull", image], timeout=BUILD_SECONDS, show=show)
+        self._refuse_bad_digest(image, options)
+        if not mounted:
+            say("Building the gateway's image (only what has changed) …")
+            self._run(["build", "--quiet", PROXY], BUILD_SECONDS, env)
+        profile = ["--profile", "redis"] if _own_redis(plan) else []
+        self._run([*profile, "up", "-d", "--no-build", "--remove-orphans"], UP_SECONDS, env, show=show)
+
+    def down(self, volumes: bool, say: base.Say) -> bool:
+        """Stop with the grace that the file gives; volumes only when asked."""
+        require_engine()
+        ran = bool(self._containers())
+        self._run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
+        base.clear_state(self.project)
+        return ran
+
+    def restart(self, say: base.Say) -> None:
+        """Restart the containers as they are."""
+        self._run(["restart"], DOWN_SECONDS)
+
+    def services(self) -> list[base.Service]:
+        """What the engine says of this folder's containers; empty when no engine answers."""
+        if engine_problem() is not None:
+            return []
+        found = []
+        for container in self._containers():
+            state = container.attrs["State"]
+            health = (state.get("Health") or {}).get("Status", "")
+            name = container.labels["com.docker.compose.service"]
+            found.append(
+                base.Service(
+                    name, _STATES.get(container.status, "stopped"), f"{container.name}, {health or container.status}", state.get("Pid") or None,
+                    container.attrs.get("RestartCount", 0), health,
+                )
+            )  # fmt: skip
+        return sorted(found, key=lambda s: s.name)
+
+    def logs(self, query: base.LogQuery) -> int:
+        """`docker compose logs`, with the filters that it lacks."""
+        for line in self._matching(query):
+            print(line, flush=True)
+        return 0
+
+    def log_tail(self, lines: int) -> str:
+        """The last lines of the proxy's container."""
+        done = proc.run(
+            [*self._compose(), *self._files(), "logs", "--no-log-prefix", "--tail", str(lines), PROXY],
+            timeout=30,
+            cwd=self.project.root,
+            check=False,
+        )
+        return "\n".join("    " + line[:300] for line in (done.stdout or done.stderr).splitlines())
+
+    def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        """Ask inside the volume: in the running container, else in a short-lived one."""
+        require_engine()
+        running = any(s.name == PROXY and s.state == "running" for s in self.services())
+        python = ["python3", "-m", "lmledger.queries", LEDGER, name, json.dumps(arguments)]
+        words = (
+            ["exec", "-T", PROXY, *python]
+            if running
+            else ["run", "--rm", "--no-deps", "-T", "--entrypoint", python[0], PROXY, *python[1:]]
+        )
+        argv = [*self._compose(), *self._files(), *words]
+        done = proc.run(argv, timeout=QUERY_SECONDS, cwd=self.project.root, check=False, env=self._base_environment())
+        if done.code:
+            last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+            if "FileNotFoundError" in last:
+                raise LmError(
+                    f"there is no ledger at {LEDGER} yet", "it appears with the first request; start with: lm up"
+                )
+            raise LmError(f"the ledger in the container cannot be read: {last}", "see: lm logs")
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        return rows
+
+    def image_ran(self) -> tuple[str, str]:
+        """The image reference and the digest (or id) that is behind it here."""
+        image = _image(self.project.settings())
+        return image, self._image_id(image) or ""
+
+    def _matching(self, query: base.LogQuery) -> Iterator[str]:
+        argv = [*self._compose(), *self._files(), "logs", "--no-log-prefix", *(["-f"] if query.follow else [])]
+        argv += ["--since", f"{int(query.since)}s"] if query.since else []
+        argv += ["--tail", str(query.tail)] if query.tail else []
+        argv += [query.service or PROXY]
+        plain = base.LogQuery(level=query.level, call_id=query.call_id)
+        for line in proc.lines(argv, cwd=self.project.root, env=self._base_environment()):
+            yield from wanted_lines(iter([line]), plain)
+
+    def _run(self, words: list[str], timeout: float, env: dict[str, str] | None = None, show: bool = False) -> None:
+        argv = [*self._compose(), *self._files(), *words]
+        proc.run(argv, timeout=timeout, cwd=self.project.root, env=env or self._base_environment(), show=show)
+
+    def _files(self) -> list[str]:
+        extra = ["-f", str(self._override)] if self._override.exists() else []
+        return ["--project-directory", str(self.project.root), "-f", str(self.project.compose_file), *extra]
+
+    @property
+    def _override(self) -> Path:
+        return self.project.state / "compose.mounted.yml"
+
+    def _environment(self, plan: Plan, config: str) -> dict[str, str]:
+        """What compose puts into the containers: the settings as they look from there."""
+        known = {s.name for s in SETTINGS} | {name for name in plan.environ if not name.startswith("LITELLM_WORKER")}
+        env = {name: plan.environ.get(name, "") for name in known}
+        env["LMSTACK_CONFIG_DIGEST"] = plan.digest(config)
+        env["LITELLM_IMAGE"] = _image(plan.settings)
+        if _own_redis(plan):
+            env["REDIS_PASSWORD"] = plan.settings.get("REDIS_PASSWORD") or self._made_password()
+        return env
+
+    def _base_environment(self) -> dict[str, str]:
+        """For commands that start nothing: compose only has to be able to read its file."""
+        return {"LITELLM_IMAGE": os.environ.get("LITELLM_IMAGE") or IMAGE}
+
+    def _made_password(self) -> str:
+        path = self.project.state / "redis-password"
+        found = files.read(path)
+        if found:
+            return found.strip()
+        made = secrets.token_urlsafe(24)
+        files.write(path, made + "\n", 0o600)
+        return made
+
+    def _compose(self) -> list[str]:
+        return compose_command()
+
+    def _containers(self) -> list[Any]:
+        labels = [f"com.docker.compose.project.working_dir={self.project.root}", "com.docker.compose.oneoff=False"]
+        found: list[Any] = docker_client().containers.list(all=True, filters={"label": labels})
+        return found
+
+    def _proxy_container(self) -> bool:
+        return any(s.name == PROXY and s.state == "running" for s in self.services())
+
+    def _image_id(self, image: str) -> str | None:
+        import docker
+
+        try:
+            found = docker_client().images.get(image)
+        except docker.errors.ImageNotFound:
+            return None
+        digests = found.attrs.get("RepoDigests") or []
+        return str(digests[0]) if digests else str(found.id)
+
+    def _refuse_bad_digest(self, image: str, options: base.UpOptions) -> None:
+        objection = supply.digest_objection(self._image_id(image) or "")
+        if objection and not options.force:
+            raise ConfigError(
+                f"the image {image} is refused: its digest is a {objection}", f"remove it with: docker rmi {image}"
+            )
+
+
+_STATES = {
+    "running": "running",
+    "restarting": "restarting",
+    "created": "starting",
+    "exited": "stopped",
+    "dead": "failed",
+    "paused": "stopped",
+}
+
+
+def engine_problem() -> str | None:
+    """Why Docker cannot be used, None when it can; one clear sentence for each missing piece."""
+    try:
+        require_engine()
+        compose_command()
+    except LmError as error:
+        return str(error)
+    return None
+
+
+def require_engine() -> None:
+    """MissingToolError for: no client, no permission, no engine."""
+    if shutil.which("docker") is None:
+        raise MissingToolError("the docker command is not installed", "install Docker, or use: lm up --runtime local")
+    import docker
+
+    try:
+        docker_client().ping()
+    except (docker.errors.DockerException, OSError) as error:
+        text = str(error)
+        if "Permission denied" in text:
+            raise MissingToolError(
+                "this user may not talk to the Docker engine",
+                'join its group: sudo usermod -aG docker "$USER", then log in again',
+            ) from None
+        raise MissingToolError(
+            "no Docker engine answers", "start it (Linux: sudo systemctl start docker; else: open Docker Desktop)"
+        ) from None
+
+
+def docker_client() -> Any:
+    """The SDK's client for DOCKER_HOST or the current `docker context`, which the SDK alone would ignore."""
+    import docker
+
+    host = os.environ.get("DOCKER_HOST")
+    if not host:
+        context = docker.ContextAPI.get_current_context()
+        host = context.Host if context is not None else None
+    return docker.DockerClient(base_url=host, timeout=15) if host else docker.from_env(timeout=15)
+
+
+def compose_command() -> list[str]:
+    """`docker compose`, else `docker-compose`; MissingToolError when neither is there."""
+    if shutil.which("docker") and proc.run(["docker", "compose", "version"], timeout=30, check=False).code == 0:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    raise MissingToolError(
+        "docker compose is not installed", "install the compose plugin (Debian: apt-get install docker-compose-plugin)"
+    )
+
+
+def _image(settings: Settings) -> str:
+    return settings.get("LITELLM_IMAGE") or IMAGE
+
+
+def _own_redis(plan: Plan) -> bool:
+    return plan.redis and not plan.settings.get("REDIS_URL")

@@ -26,13 +26,19 @@ from lmstack.errors import ConfigError, LmError, MissingToolError
 from lmstack.pins import LITELLM_VERSION
 from lmstack.plan import Plan
 from lmstack.project import Project
-from lmstack.runtime import base, embedded
+from lmstack.runtime import base
 
 PROXY, MODEL = "litellm-proxy", "embedded-model"
 STOP_SECONDS = 30
 LOG_BYTES, LOG_BACKUPS = "10MB", 5
 MARK = "LMSTACK_HOME"
-_STATES = {"RUNNING": "running", "STARTING": "starting", "BACKOFF": "restarting", "FATAL": "failed", "STOPPING": "stopping"}
+_STATES = {
+    "RUNNING": "running",
+    "STARTING": "starting",
+    "BACKOFF": "restarting",
+    "FATAL": "failed",
+    "STOPPING": "stopping",
+}
 
 
 class LocalRuntime:
@@ -53,7 +59,9 @@ class LocalRuntime:
         if not self._supervised():
             check_port_free(plan.settings.host, plan.settings.port, orphans(self.project.root))
         if plan.redis and not plan.settings.get("REDIS_URL"):
-            raise ConfigError("LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker")
+            raise ConfigError(
+                "LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker"
+            )
         return ()
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
@@ -99,7 +107,8 @@ class LocalRuntime:
         except (OSError, RpcFault):
             return []
         return [
-            base.Service(i["name"], _STATES.get(i["statename"], "stopped"), i["description"], i["pid"] or None) for i in infos
+            base.Service(i["name"], _STATES.get(i["statename"], "stopped"), i["description"], i["pid"] or None)
+            for i in infos
         ]
 
     def logs(self, query: base.LogQuery) -> int:
@@ -157,7 +166,15 @@ class LocalRuntime:
 
 def supervisor_conf(project: Project, plan: Plan, model_port: int | None, sock: Path) -> str:
     """supervisord.conf. No secret is in it: the programs inherit supervisord's environment."""
-    serve = [*litellm_command(), "--config", str(project.config_file), "--host", plan.settings.host, "--port", str(plan.settings.port)]
+    serve = [
+        *litellm_command(),
+        "--config",
+        str(project.config_file),
+        "--host",
+        plan.settings.host,
+        "--port",
+        str(plan.settings.port),
+    ]
     if plan.settings.workers > 1:
         # Without the longer time-out uvicorn kills its workers before they have imported LiteLLM.
         serve += ["--num_workers", str(plan.settings.workers), "--timeout_worker_healthcheck", "60"]
@@ -195,7 +212,9 @@ def litellm_command() -> list[str]:
 def no_models(plan: Plan) -> ConfigError:
     """Nothing could be served."""
     keys = ", ".join(sorted(set(plan.unserved.values())))
-    return ConfigError("no model can be served: no provider has a key", f"set one of {keys} in .env, then run 'lm up' again")
+    return ConfigError(
+        "no model can be served: no provider has a key", f"set one of {keys} in .env, then run 'lm up' again"
+    )
 
 
 def check_port_free(host: str, port: int, ours: list[int]) -> None:
@@ -286,7 +305,9 @@ def ask_ledger(path: Path, name: str, arguments: dict[str, Any]) -> list[dict[st
     try:
         return queries.ask(path, name, arguments)
     except FileNotFoundError:
-        raise LmError(f"there is no ledger at {path} yet", "it appears with the first request; start with: lm up") from None
+        raise LmError(
+            f"there is no ledger at {path} yet", "it appears with the first request; start with: lm up"
+        ) from None
     except LedgerVersionError as error:
         raise LmError(str(error), "pip install -U lmstack") from None
     except sqlite3.Error as error:
@@ -345,7 +366,9 @@ def _follow(path: Path, query: base.LogQuery) -> None:
     while True:
         line = stream.readline()
         if line:
-            for kept in wanted_lines(iter([line.rstrip("\n")]), base.LogQuery(level=query.level, call_id=query.call_id)):
+            for kept in wanted_lines(
+                iter([line.rstrip("\n")]), base.LogQuery(level=query.level, call_id=query.call_id)
+            ):
                 print(kept, flush=True)
         elif path.exists() and path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
             stream.close()

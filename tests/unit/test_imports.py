@@ -1,0 +1,90 @@
+"""Imports go one way (docs/architecture.md), and the light parts stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+LEDGER = sorted(p.stem for p in (SRC / "lmledger").glob("*.py") if p.stem not in ("handler", "proxy", "__init__"))
+# Lower rooms first: a module may import from its own room and from those before it.
+ROOMS = (
+    {"pins", "errors"}, {"catalog", "envfile"}, {"settings"}, {"plan"}, {"render", "validate", "supply"}, {"files", "proc"},
+    {"project"}, {"health", "result"}, {"runtime"}, {"cli"}, {"__main__"},
+)  # fmt: skip
+PURE = {"errors", "pins", "catalog", "envfile", "settings", "plan", "render", "validate", "supply"}
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(name: str) -> int:
+    return next(i for i, members in enumerate(ROOMS) if name in members)
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "lmstack").rglob("*.py")), ids=lambda p: str(p.relative_to(SRC)))
+def test_lmstack_imports_downwards_only(path: Path) -> None:
+    names = imported(path)
+    assert not {n for n in names if n.split(".")[0] in ("litellm", "callbacks")}
+    here = path.relative_to(SRC / "lmstack").parts[0].removesuffix(".py")
+    for name in names:
+        parts = name.split(".")
+        if (
+            parts[0] == "lmstack"
+            and len(parts) > 1
+            and (SRC / "lmstack" / parts[1]).exists() | (SRC / "lmstack" / f"{parts[1]}.py").exists()
+        ):
+            assert room(parts[1]) <= room(here), f"{here} must not import {name}"
+        if parts[0] == "lmledger" and len(parts) > 1:
+            assert parts[1] in ("queries", "schema", "outbox", "delivery"), f"{here} reaches into {name}"
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "lmledger").rglob("*.py")), ids=lambda p: p.stem)
+def test_lmledger_never_imports_lmstack_and_only_two_modules_know_litellm(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imported(path)}
+    assert not tops & {"lmstack", "callbacks"}
+    if path.stem not in ("handler", "proxy"):
+        assert not tops & {"litellm", "fastapi", "starlette"}
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_modules_touch_no_file_clock_or_process(module: str) -> None:
+    tops = {name.split(".")[0] for name in imported(SRC / "lmstack" / f"{module}.py")}
+    assert not tops & {"os", "subprocess", "time", "datetime", "socket", "pathlib", "httpx", "docker", "tempfile"}
+
+
+def test_the_ledger_needs_nothing_but_the_standard_library_and_httpx() -> None:
+    code = f"""
+import importlib, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('litellm', 'fastapi', 'starlette', 'pydantic', 'yaml', 'typer', 'docker', 'psutil', 'dotenv'):
+            raise ImportError(name + ' is not to be imported here')
+sys.meta_path.insert(0, Block())
+for name in {LEDGER!r}:
+    importlib.import_module('lmledger.' + name)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["models"], ["up", "--help"], ["render", "--shipped", "--stdout"]])
+def test_light_commands_import_neither_litellm_nor_docker(words: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lmstack", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "lmstack" in modules
+    assert not modules & {"litellm", "docker", "xllamacpp"}
