@@ -1,12 +1,26 @@
 """Fixtures: what they are made of is in support.py."""
 
+import functools
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pytest_httpserver import HTTPServer
 
-from support import Mock, Stack, TaskMaster, free_port
+from support import Mock, Stack, TaskMaster, docker_missing, free_port
+
+SECRET = "whsec_dGVzdC1zZWNyZXQ="
+_why_no_docker = functools.cache(docker_missing)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need an engine are skipped, with the reason, where there is none."""
+    wanting = [item for item in items if item.get_closest_marker("docker")]
+    why = _why_no_docker() if wanting else ""
+    for item in wanting if why else []:
+        item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
 
 
 @pytest.fixture
@@ -38,13 +52,58 @@ def taskmaster() -> Iterator[TaskMaster]:
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory, mock: Mock, taskmaster: TaskMaster) -> Iterator[Stack]:
-    """A running gateway: all four providers are llmock, TaskMaster listens, cool-downs are short."""
+    """A running gateway: all four providers are llmock, TaskMaster listens."""
     made = Stack(tmp_path_factory.mktemp("gateway"), free_port(), {"LITELLM_RUNTIME": "local"})
     made.lm("init", "--dir", str(made.root))
-    made.write_env(
-        **mock.bases(), TASKMASTER_API_URL=taskmaster.url, TASKMASTER_WEBHOOK_SECRET="whsec_dGVzdC1zZWNyZXQ="
-    )
+    made.write_env(**mock.bases(), TASKMASTER_API_URL=taskmaster.url, TASKMASTER_WEBHOOK_SECRET=SECRET)
     made.lm("up")
     yield made
     made.lm("down")
     assert made.pids() == []
+
+
+@pytest.fixture(scope="session")
+def bridge_mock() -> Iterator[Mock]:
+    """llmock where a container can reach it."""
+    one = Mock("0.0.0.0")
+    yield one
+    one.stop()
+
+
+@pytest.fixture(scope="session")
+def bridge_taskmaster() -> Iterator[TaskMaster]:
+    """TaskMaster at the guide's own port, where a container can reach it."""
+    server = HTTPServer(host="0.0.0.0", port=3001)
+    server.start()
+    yield TaskMaster(server)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def compose_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH on which the guide's `docker-compose` is found too: compose v2's plugin answers to that name."""
+    import os
+
+    found = subprocess.run(
+        ["docker", "info", "--format", "{{json .ClientInfo.Plugins}}"], capture_output=True, text=True, check=True
+    )
+    plugin = next(p["Path"] for p in json.loads(found.stdout) if p["Name"] == "compose")
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "docker-compose").symlink_to(plugin)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session")
+def docker_gateway(
+    tmp_path_factory: pytest.TempPathFactory, bridge_mock: Mock, bridge_taskmaster: TaskMaster, compose_path: str
+) -> Iterator[Stack]:
+    """The compose stack, started by `lm up`: llmock for every provider, TaskMaster at host.docker.internal:3001."""
+    made = Stack(tmp_path_factory.mktemp("stack"), free_port(), {"LITELLM_RUNTIME": "docker", "PATH": compose_path})
+    made.lm("init", "--dir", str(made.root))
+    made.write_env(
+        **bridge_mock.bases(), TASKMASTER_API_URL="http://host.docker.internal:3001", TASKMASTER_WEBHOOK_SECRET=SECRET
+    )
+    made.lm("up", timeout=600)
+    yield made
+    made.lm("down", "--volumes", "--yes")
+    subprocess.run(["docker", "image", "rm", "-f", f"{made.root.name}-litellm-proxy"], capture_output=True, check=False)

@@ -88,7 +88,22 @@ class Stack:
         return self.root / "logs" / "litellm.db"
 
     def ask(self, name: str, **arguments: Any) -> list[dict[str, Any]]:
+        """The ledger's answer, from the file or from inside the container."""
+        if self.env.get("LITELLM_RUNTIME") == "docker":
+            from lmstack.project import Project
+            from lmstack.runtime.compose import ComposeRuntime
+
+            return ComposeRuntime(Project(self.root)).query(name, arguments)
         return queries.ask(self.ledger, name, arguments)
+
+    def shell(self, script: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """A command of the guide, as a user types it in the stack's folder."""
+        env = clean_environ(self.root, **self.env)
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=self.root, env=env, capture_output=True, text=True, timeout=300
+        )
+        assert not check or done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
 
     def row(self, call_id: str) -> dict[str, Any]:
         """The finished ledger row of one call."""
@@ -115,11 +130,11 @@ class Stack:
 class Mock:
     """llmock: a provider nobody here wrote, scripted over HTTP."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, host: str = "127.0.0.1", *options: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         beside = Path(sys.executable).with_name("llmock")
-        argv = [str(beside), "serve", "--port", str(self.port), "--log-level", "warning", *options]
+        argv = [str(beside), "serve", "--host", host, "--port", str(self.port), "--log-level", "warning", *options]
         self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self._alive, what="llmock")
 
@@ -178,3 +193,16 @@ class TaskMaster:
     def costs(self, task_id: str) -> list[dict[str, Any]]:
         wanted = "litellm.cost.recorded"
         return [b for h, b, _ in list(self.received) if h["ce-type"] == wanted and b["task_id"] == task_id]
+
+
+def docker_missing() -> str:
+    """Why tests against a real engine cannot run here, "" when they can."""
+    from lmstack.pins import IMAGE
+    from lmstack.runtime.compose import docker_client, engine_problem
+
+    problem = engine_problem()
+    if problem:
+        return problem
+    have = {tag for image in docker_client().images.list() for tag in image.tags}
+    lacking = [name for name in (IMAGE, "redis:7-alpine") if name not in have]
+    return f"the engine lacks {', '.join(lacking)}" if lacking else ""

@@ -68,7 +68,7 @@ class ComposeRuntime:
         remarks = supply.require_safe(_image(plan.settings), options.force)
         if not self._proxy_container():
             check_port_free(plan.settings.host, plan.settings.port, [])
-        return remarks
+        return remarks + self._digest_remark(_image(plan.settings))
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the config, build or pull with progress, and let compose recreate just what has changed."""
@@ -91,6 +91,7 @@ class ComposeRuntime:
             self._run(["build", "--quiet", PROXY], BUILD_SECONDS, env)
         profile = ["--profile", "redis"] if _own_redis(plan) else []
         self._run([*profile, "up", "-d", "--no-build", "--remove-orphans"], UP_SECONDS, env, show=show)
+        files.write(self._record, json.dumps({"image": image, "digest": self._image_id(image)}) + "\n")
 
     def down(self, volumes: bool, say: base.Say) -> bool:
         """Stop with the grace that the file gives; volumes only when asked."""
@@ -184,6 +185,21 @@ class ComposeRuntime:
     @property
     def _override(self) -> Path:
         return self.project.state / "compose.mounted.yml"
+
+    @property
+    def _record(self) -> Path:
+        """Image and digest of the last start; it outlives `lm down`."""
+        return self.project.state / "image.json"
+
+    def _digest_remark(self, image: str) -> tuple[str, ...]:
+        """A tag that means something else than last time is worth a word, whoever changed it."""
+        last = json.loads(files.read(self._record) or "{}")
+        now = self._image_id(image)
+        if last.get("image") != image or now is None or last.get("digest") == now:
+            return ()
+        return (
+            f"{image} is {now}, which is not the one that ran before ({last['digest']}); pin it with LITELLM_IMAGE=…@sha256:…",
+        )
 
     def _environment(self, plan: Plan, config: str) -> dict[str, str]:
         """What compose puts into the containers: the settings as they look from there."""

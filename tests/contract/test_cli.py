@@ -1,0 +1,146 @@
+"""The CLI's contract: envelope, exit codes, help with an example, no traceback for an expected failure."""
+
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import generate
+import pytest
+
+from lmstack.cli.config import ASSETS
+from lmstack.settings import SETTINGS
+from support import LM, ROOT, Stack, clean_environ
+
+DATA_KEYS = {
+    "version": {"lmstack", "litellm", "image"},
+    "models": {"models"},
+    "config show": {"settings"},
+    "status": {"running", "runtime", "url", "started_at", "image", "image_digest", "services"},
+    "health": {"status", "proxy", "models", "taskmaster", "ledger", "redis"},
+    "validate": {"checked", "problems"},
+    "render": {"file", "changed", "diff"},
+    "down": {"stopped", "volumes_deleted"},
+    "key show": {"key"},
+}
+
+
+@pytest.mark.parametrize("words", DATA_KEYS)
+def test_every_command_gives_the_envelope_with_its_keys(stack: Stack, words: str) -> None:
+    result = json.loads(stack.lm(*words.split(), "--json", check=False).stdout)
+    assert sorted(result) == ["command", "data", "messages", "ok"]
+    assert result["command"] == words
+    assert set(result["data"]) == DATA_KEYS[words]
+
+
+@pytest.mark.parametrize("words", generate.command_names(), ids=" ".join)
+def test_every_command_has_an_example_in_its_help_and_a_place_in_the_docs(words: tuple[str, ...]) -> None:
+    text = generate.help_text(*words)
+    assert "Example: lm " in text
+    for option in ("--json", "--quiet", "--dir"):
+        assert option in text
+    assert f"## lm {' '.join(words)}\n" in (ROOT / "docs" / "cli.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "code", "says"),
+    [
+        (["up"], {"LITELLM_PORT": "99999"}, 3, "LITELLM_PORT must be a port"),
+        (["health"], {}, 5, "start it with: lm up"),
+        (["usage", "--by", "colour"], {}, 1, "cannot group by 'colour'"),
+        (["usage"], {}, 1, "there is no ledger"),
+        (["restart"], {}, 1, "nothing was started from this folder"),
+        (["logs", "--level", "loud"], {}, 1, "unknown level"),
+        (["logs", "--since", "yesterday"], {}, 1, "is no time span"),
+        (["validate", "nowhere.yaml"], {}, 1, "there is no file nowhere.yaml"),
+        (["up", "--port", "many"], {}, 2, "Invalid value for '--port'"),
+        (["upp"], {}, 2, "No such command"),
+    ],
+)
+def test_an_expected_failure_is_one_clear_message_with_its_exit_code(
+    stack: Stack, words: list[str], env: dict[str, str], code: int, says: str
+) -> None:
+    before = sorted(str(p) for p in stack.root.rglob("*"))
+    done = Stack(stack.root, stack.port, {**stack.env, **env}).lm(*words, check=False)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert says in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    left = {p for p in (str(p) for p in stack.root.rglob("*")) if ".lmstack" not in p}
+    assert left <= set(before)
+
+
+def test_the_committed_generated_files_are_fresh() -> None:
+    for name, make in generate.generated().items():
+        assert (ROOT / name).read_text() == make(), f"{name} is stale: run make docs"
+
+
+def test_init_lays_down_the_repositorys_own_files(stack: Stack) -> None:
+    for name in ASSETS:
+        assert (stack.root / name).read_text() == (ROOT / name).read_text(), name
+    assert (stack.root / "src/lmledger/handler.py").exists()
+    assert oct((ROOT / "start-litellm.sh").stat().st_mode)[-3:] == "755"
+
+
+def test_init_makes_env_private_and_keeps_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("mine\n")
+    subprocess.run([*LM, "init", "-C", str(tmp_path)], env=clean_environ(tmp_path), check=True, capture_output=True)
+    assert (tmp_path / "Dockerfile").read_text() == "mine\n"
+    assert oct((tmp_path / ".env").stat().st_mode)[-3:] == "600"
+
+
+def test_key_rotate_writes_a_strong_key_and_keeps_the_rest(stack: Stack) -> None:
+    (stack.root / ".env").write_text("# mine\nLITELLM_MASTER_KEY=old-key-0123456789 # why\nOPENAI_API_KEY=x\n")
+    done = stack.lm("key", "rotate")
+    text = (stack.root / ".env").read_text()
+    assert text.startswith("# mine\nLITELLM_MASTER_KEY=sk-")
+    assert text.endswith(" # why\nOPENAI_API_KEY=x\n")
+    key = stack.json("key", "show")["data"]["key"]
+    assert len(key) > 40
+    assert key not in done.stdout
+    assert oct((stack.root / ".env").stat().st_mode)[-3:] == "600"
+
+
+def test_secrets_are_hidden_in_config_show(stack: Stack) -> None:
+    stack.write_env(OPENAI_API_KEY="sk-test-openai-0123456789", MY_OWN_API_KEY="very-secret-thing")
+    shown = stack.lm("config", "show").stdout
+    assert "0123456789" not in shown
+    assert "very-secret" not in shown
+    assert ".env:2" in shown
+
+
+def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
+    argv = [LM[0], "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path), str(ROOT)]
+    subprocess.run(argv, check=True, env=clean_environ(tmp_path))
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"lmstack/assets/{name}" for name in ASSETS} <= names
+    assert {"lmstack/catalog.yaml", "lmstack/help.txt", "lmstack/legal_keys.json", "lmledger/handler.py"} <= names
+
+
+def test_compose_and_the_plan_agree_on_variables_and_stock_switches() -> None:
+    from lmstack.plan import STOCK_ENVIRON
+
+    compose, docker = (ROOT / "docker-compose.yml").read_text(), (ROOT / "Dockerfile").read_text()
+    for name, value in STOCK_ENVIRON.items():
+        assert f"{name}={value}" in docker
+    inside = ("API_KEY", "API_BASE", "TASKMASTER_", "MASTER_KEY", "LOG_LEVEL", "LEDGER_", "REDIS_")
+    for setting in SETTINGS:
+        if any(part in setting.name for part in inside) and setting.name != "LITELLM_REDIS":
+            assert f"{setting.name}: ${{{setting.name}:-{setting.default}}}" in compose, setting.name
+
+
+def test_no_colour_and_no_cut_lines_in_a_pipe(stack: Stack) -> None:
+    text = stack.lm("models").stdout
+    assert "\x1b" not in text
+    assert "…" not in text
+
+
+def test_quiet_prints_nothing_and_a_closed_pipe_is_no_error(stack: Stack) -> None:
+    assert stack.lm("models", "--quiet").stdout == ""
+    script = f"set -o pipefail; {' '.join(LM)} models | head -1"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=stack.root, env=clean_environ(stack.root), capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert os.linesep.join(done.stdout.splitlines()).startswith("MODEL")

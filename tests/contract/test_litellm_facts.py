@@ -1,0 +1,81 @@
+"""What we lean on in the pinned LiteLLM. A bump of the pin that breaks one of these breaks us."""
+
+import importlib.metadata
+import inspect
+import json
+import os
+from pathlib import Path
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import legal_keys
+import litellm
+import pytest
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+from litellm.proxy import proxy_server
+from starlette.routing import Router
+
+from lmledger import handler as ours
+from lmstack import pins
+from lmstack.catalog import parse_catalog
+from lmstack.project import shipped_catalog
+
+CATALOG = parse_catalog(shipped_catalog())
+SOURCES = Path(litellm.__file__).parent
+
+
+def test_the_installed_version_is_the_pinned_one() -> None:
+    assert importlib.metadata.version("litellm") == pins.LITELLM_VERSION
+    root = Path(__file__).resolve().parents[2]
+    assert f"litellm[proxy]=={pins.LITELLM_VERSION}" in (root / "pyproject.toml").read_text()
+    for name in ("Dockerfile", "docker-compose.yml"):
+        assert pins.IMAGE in (root / name).read_text(), name
+
+
+@pytest.mark.parametrize("name", [n for n, m in CATALOG.models.items() if m.successor is None and not m.free])
+def test_the_catalogs_prices_and_windows_are_litellms(name: str) -> None:
+    model = CATALOG.models[name]
+    prefix = CATALOG.providers[model.provider].prefix
+    entry = litellm.model_cost.get(f"{prefix}/{model.model}") or litellm.model_cost[model.model]
+    assert model.input == pytest.approx(entry["input_cost_per_token"] * 1e6)
+    assert model.output == pytest.approx((entry["output_cost_per_token"] or 0) * 1e6)
+    assert model.context == entry["max_input_tokens"]
+    assert model.mode == entry["mode"]
+
+
+@pytest.mark.parametrize("name", ["claude-3-5-sonnet-20241022", "claude-3-haiku-20240307", "gemini/gemini-2.0-flash"])
+def test_retired_models_are_gone_from_litellms_map(name: str) -> None:
+    assert name not in litellm.model_cost
+
+
+def test_legal_keys_are_those_of_the_installed_litellm() -> None:
+    assert json.loads(legal_keys.TARGET.read_text()) == json.loads(legal_keys.text())
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, f in vars(ours.LedgerHandler).items() if n.startswith(("async_", "log_")) and callable(f)]
+)
+def test_our_hooks_have_the_parameters_that_litellm_passes_by_keyword(name: str) -> None:
+    theirs = list(inspect.signature(getattr(CustomLogger, name)).parameters)
+    mine = list(inspect.signature(getattr(ours.LedgerHandler, name)).parameters)
+    assert mine == theirs
+
+
+def test_the_private_names_that_we_wrap_are_there() -> None:
+    assert inspect.iscoroutinefunction(proxy_server.proxy_shutdown_event)
+    assert inspect.iscoroutinefunction(GLOBAL_LOGGING_WORKER.flush)
+    assert isinstance(proxy_server.app.router, Router)
+    assert isinstance(proxy_server.health_check_results, dict)
+    assert "await proxy_shutdown_event(" in (SOURCES / "proxy" / "proxy_server.py").read_text()
+    assert "LITELLM_WORKER_STARTUP_HOOKS" in (SOURCES / "proxy" / "proxy_server.py").read_text()
+    assert "_litellm_strip_stream_usage" in (SOURCES / "proxy" / "proxy_server.py").read_text()
+
+
+def test_callback_settings_of_any_name_reach_the_module() -> None:
+    assert "litellm.callback_settings = callback_settings" in (SOURCES / "proxy" / "proxy_server.py").read_text()
+
+
+def test_an_unpriced_model_has_no_price_from_litellm() -> None:
+    with pytest.raises(Exception, match="isn't mapped"):
+        litellm.cost_per_token(model="groq/no-such-model", prompt_tokens=1, completion_tokens=1)
