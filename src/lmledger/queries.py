@@ -64,11 +64,11 @@ def requests(
     if task is not None:
         where.append("task_id = ?")
         args.append(task)  # type: ignore[arg-type]
-    sql = (
-        "SELECT *, CASE WHEN status = 'started' AND worker NOT IN (SELECT id FROM workers WHERE beat_at >= ?) "
-        f"THEN 'interrupted' ELSE status END AS status FROM requests WHERE {' AND '.join(where)} "
-        "ORDER BY started_at DESC LIMIT ?"
+    status = (
+        "CASE WHEN status = 'started' AND worker NOT IN (SELECT id FROM workers WHERE beat_at >= ?) "
+        "THEN 'interrupted' ELSE status END AS status"
     )
+    sql = f"SELECT *, {status} FROM requests WHERE {' AND '.join(where)} ORDER BY started_at DESC LIMIT ?"  # noqa: S608 - literals
     return _rows(conn, sql, (*args, limit))
 
 
