@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import litellm
 from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy import proxy_server
 
 from lmledger import extract, worker
 from lmledger.records import Call, Ended, Fault, Started, Usage
@@ -43,6 +44,8 @@ def guarded(hook: F) -> F:
     async def safe(*args: Any, **kwargs: Any) -> Any:
         try:
             return await hook(*args, **kwargs)
+        except HTTPException:  # a refusal that is meant: strict mode
+            raise
         except Exception:
             log.exception("lmledger: %s failed; the request goes on", hook.__name__)
             return None
@@ -63,7 +66,10 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         _current.set(call)
         _tie(data, call)
         _ask_for_usage(data, call_type)
-        await worker.get().write(Started(call))
+        call.estimate_usd = _estimate(data)
+        durable = await worker.get().write(Started(call))
+        if not durable and worker.get().strict:
+            raise HTTPException(503, {"error": "The ledger cannot record this request and LEDGER_MODE is strict."})
 
     @guarded
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
@@ -308,6 +314,27 @@ def _why_unserved(model: object) -> str | None:
 
 def _http_error(status: int, type_: str, code: str, message: str) -> HTTPException:
     return HTTPException(status, detail={"error": message, "type": type_, "code": code})
+
+
+def _estimate(data: Mapping[str, Any]) -> float | None:
+    """A floor for the cost, from the length of the request (4 bytes a token) and the model's input price; it only
+    counts when the end of the call is never known. None where the name is a group or has no price."""
+    model = data.get("model")
+    router = proxy_server.llm_router
+    info = router.get_deployment(model_id=model) if router and isinstance(model, str) else None
+    if info is None:
+        return None
+    size = int(_headers(data).get("content-length") or 0)
+    price = (
+        litellm.model_cost.get(info.litellm_params.model)
+        or litellm.model_cost.get(info.litellm_params.model.rpartition("/")[2])
+        or {}
+    ).get("input_cost_per_token")
+    return size / 4 * price if price else None
+
+
+def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:
+    return (data.get("proxy_server_request") or {}).get("headers") or {}
 
 
 def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:

@@ -5,6 +5,7 @@ LiteLLM offers no public seam for these three; each leans on a fact that tests/c
 """
 
 import asyncio
+import inspect
 import logging
 import os
 from collections.abc import Mapping, MutableMapping
@@ -40,6 +41,7 @@ def install() -> None:
     routes.insert(0, AnonymousRoute("/models", models, methods=["GET"]))
     routes.insert(0, Tap())
     _flush_on_shutdown()
+    _fail_fast_on_redis()
     _apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
     worker.get()
 
@@ -141,6 +143,19 @@ def _flush_on_shutdown() -> None:
         await stock(*args, **kwargs)
 
     proxy_server.proxy_shutdown_event = flushing
+
+
+def _fail_fast_on_redis() -> None:
+    """LiteLLM's router asks Redis synchronously after a failure. redis-py's default policy then sleeps for seconds
+    between retries, on the event loop: with Redis gone, one failing model would stop every request of the worker.
+    LiteLLM passes no policy of its own, so the default object is what its clients copy."""
+    try:
+        import redis
+    except ImportError:
+        return
+    policy = inspect.signature(redis.Redis.__init__).parameters["retry"].default
+    if hasattr(policy, "_retries"):
+        policy._retries = 0
 
 
 def _drop_empty_variables() -> None:

@@ -1,8 +1,9 @@
 """The values that travel from a hook to the ledger. Plain data: no litellm objects, no prompts, no secrets."""
 
+import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -80,6 +81,7 @@ class Call:
     attempts: list[Attempt] = field(default_factory=list)
     ttft_ms: float | None = None
     ended: bool = False
+    estimate_usd: float | None = None  # made at the start, for the case that the end is never known
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
 
     def elapsed_ms(self) -> float:
@@ -106,6 +108,30 @@ class Ended:
     cost_usd: float | None = None
     cache_hit: bool = False
     fault: Fault | None = None
+    cost_estimated: bool = False
 
 
 Record = Started | Ended
+
+
+def dump(record: Record) -> str:
+    """A record as one line of JSON, for the spool."""
+    fields = asdict(record)
+    fields["call"] |= {"clock": 0.0, "reported": None}
+    return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"))
+
+
+def load(line: str) -> Record:
+    """The record of such a line; ValueError, KeyError or TypeError when it was cut off or is not one."""
+    fields = json.loads(line)
+    kind, call = fields.pop("kind"), fields["call"]
+    call["attribution"] = Attribution(**{**call["attribution"], "tags": tuple(call["attribution"]["tags"])})
+    call["attempts"] = [Attempt(**{**a, "fault": _fault(a["fault"])}) for a in call["attempts"]]
+    made = Call(**call)
+    if kind == "Started":
+        return Started(made)
+    return Ended(**{**fields, "call": made, "usage": Usage(**fields["usage"]), "fault": _fault(fields["fault"])})
+
+
+def _fault(fields: dict[str, Any] | None) -> Fault | None:
+    return Fault(**fields) if fields else None

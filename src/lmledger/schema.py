@@ -110,7 +110,52 @@ def _m001_requests_attempts_outbox(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE TABLE workers (id TEXT PRIMARY KEY, started_at REAL NOT NULL, beat_at REAL NOT NULL)")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_m001_requests_attempts_outbox,)
+def _m002_rollups_and_estimates(conn: sqlite3.Connection) -> None:
+    """Usage over millions of rows must answer at once, and outlive the rows; an interrupted call gets an estimate."""
+    conn.execute(
+        """
+        CREATE TABLE rollups (               -- sums per hour and dimension, written with each request's end
+            dimension TEXT NOT NULL,         -- task, agent, model, provider, tier, user
+            name TEXT NOT NULL,
+            hour INTEGER NOT NULL,           -- Unix seconds / 3600, of started_at
+            requests INTEGER NOT NULL,
+            failures INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
+            cost_usd REAL NOT NULL,
+            unpriced INTEGER NOT NULL,       -- answers of unknown price: their cost is not in cost_usd
+            PRIMARY KEY (dimension, hour, name)
+        ) WITHOUT ROWID
+        """
+    )
+    conn.execute("ALTER TABLE requests ADD COLUMN cost_estimated INTEGER NOT NULL DEFAULT 0")
+    conn.execute("ALTER TABLE requests ADD COLUMN estimate_usd REAL")  # made at the start, from the prompt's length
+    for dimension, expression in DIMENSIONS.items():
+        conn.execute(
+            f"INSERT INTO rollups SELECT ?, {expression}, CAST(started_at AS INTEGER) / 3600, COUNT(*), "  # noqa: S608 - literals
+            "SUM(status != 'succeeded'), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0), "
+            "COALESCE(SUM(cost_usd), 0.0), SUM(status = 'succeeded' AND cost_usd IS NULL) "
+            "FROM requests WHERE status != 'started' GROUP BY 2, 3",
+            (dimension,),
+        )
+    # Retention walks from the oldest event; delivered ones are found without reading the open ones.
+    conn.execute("CREATE INDEX outbox_delivered ON outbox (delivered_at) WHERE state = 'delivered'")
+
+
+# What usage can be grouped by; the SQL gives the same name as the rollup that the writer keeps.
+DIMENSIONS = {
+    "task": "COALESCE(task_id, '(none)')",
+    "agent": "COALESCE(agent_id, '(none)')",
+    "model": "COALESCE(deployment, requested_model, '(none)')",
+    "provider": "COALESCE(provider, '(none)')",
+    "tier": "COALESCE(CAST(tier AS TEXT), '(none)')",
+    "user": "COALESCE(user, '(none)')",
+}
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    _m001_requests_attempts_outbox,
+    _m002_rollups_and_estimates,
+)
 VERSION = len(MIGRATIONS)
 
 

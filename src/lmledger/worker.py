@@ -7,10 +7,12 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmledger.delivery import Sender, Target, target_from
+from lmledger.housekeeping import Bounds
 from lmledger.records import Ended, Fault, Record
 from lmledger.store import StoreOptions, Writer
 
@@ -30,15 +32,21 @@ class Sighting:
 class Worker:
     """Use ``get()``; tests make their own."""
 
-    def __init__(self, path: Path, target: Target | None) -> None:
-        self._writer = Writer(StoreOptions(path, events=target is not None))
+    def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None, strict: bool = False) -> None:
+        self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
+        self.strict = strict
         self._sender = Sender(path, target) if target else None
         self.sightings: dict[str, Sighting] = {}
 
-    async def write(self, record: Record) -> None:
-        """Make a record durable, then let the sender look."""
-        await self._writer.write(record)
+    async def write(self, record: Record) -> bool:
+        """Make a record durable, then let the sender look; False when it is not durable yet."""
+        durable = await self._writer.write(record)
         self._woken_by(record)
+        return durable
+
+    def counts(self) -> dict[str, int]:
+        """What the ledger did not take at once: kept in the spool, and lost."""
+        return {"spooled": self._writer.spooled, "unrecorded": self._writer.unrecorded}
 
     def post(self, record: Record) -> None:
         """Queue a record without waiting."""
@@ -61,6 +69,13 @@ class Worker:
             self._sender.wake()
 
 
+def _bounds(environ: Mapping[str, str]) -> Bounds:
+    default = Bounds()
+    return Bounds(
+        float(environ.get("LEDGER_KEEP_DAYS") or default.keep_days), float(environ.get("LEDGER_MAX_MB") or default.max_mb)
+    )  # fmt: skip
+
+
 _lock = threading.Lock()
 _worker: Worker | None = None
 _pid = 0
@@ -73,5 +88,6 @@ def get() -> Worker:
         with _lock:
             if _worker is None or _pid != os.getpid():
                 path = Path(os.environ.get("LEDGER_PATH") or DEFAULT_LEDGER)
-                _worker, _pid = Worker(path, target_from(os.environ)), os.getpid()
+                strict = os.environ.get("LEDGER_MODE", "").lower() == "strict"
+                _worker, _pid = Worker(path, target_from(os.environ), _bounds(os.environ), strict), os.getpid()
     return _worker

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lmstack.errors import LmError
@@ -18,6 +18,11 @@ def read(path: Path) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise LmError(f"cannot read {path}: {_reason(error)}", f"check it with: ls -l {path}") from None
+
+
+def read_all(paths: Iterable[Path]) -> str:
+    """The texts of several files, in the order of their names; missing ones are left out."""
+    return "".join(read(path) or "" for path in sorted(paths))
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> bool:

@@ -72,6 +72,9 @@ SETTINGS: tuple[Setting, ...] = (
     _s(_T, "TASKMASTER_API_KEY", "", "text", "sent as a bearer token with each event", True),
     _s(_T, "TASKMASTER_WEBHOOK_SECRET", "", "text", "signs each event (Standard Webhooks)", True, "whsec_..."),
     _s(_T, "TASKMASTER_EVENTS_PATH", "/api/litellm/log", "path", "where events are posted"),
+    _s(_L, "LEDGER_MODE", "open", "ledger_mode", "open: requests go on when the ledger cannot be written; strict: they are refused (503)"),
+    _s(_L, "LEDGER_KEEP_DAYS", "90", "days", "days that requests are kept; 0: for ever. Sums per hour stay"),
+    _s(_L, "LEDGER_MAX_MB", "1024", "days", "size of the ledger in MB; the oldest requests go first; 0: without bound"),
     _s(_L, "LEDGER_STORE_PROMPTS", "off", "switch", "reserved: prompts and answers are never stored today"),
 )  # fmt: skip
 BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -236,6 +239,11 @@ def _count(text: str) -> str:
     return "" if ok else f"must be a whole number from 1, not '{text}'"
 
 
+def _number(text: str) -> str:
+    ok = text.isascii() and text.isdigit()
+    return "" if ok else f"must be a whole number from 0, not '{text}'"
+
+
 def _host(text: str) -> str:
     try:
         ipaddress.ip_address(text.strip("[]"))
@@ -266,5 +274,6 @@ KINDS: dict[str, Callable[[str], str]] = {
     "key": _key, "master": _master, "url": _url, "port": _port, "host": _host, "count": _count,
     "level": _one_of(*LOG_LEVELS), "switch": _one_of(*_TRUE[:1], *_FALSE[:1], *_TRUE[1:], *_FALSE[1:]),
     "runtime": _one_of("auto", "docker", "local"), "text": lambda text: "",
+    "ledger_mode": _one_of("open", "strict"), "days": _number,
     "path": lambda text: "" if text.startswith("/") else f"must start with '/', not '{text}'",
 }  # fmt: skip

@@ -72,6 +72,16 @@ def test_the_private_names_that_we_wrap_are_there() -> None:
     assert "_litellm_strip_stream_usage" in (SOURCES / "proxy" / "proxy_server.py").read_text()
 
 
+def test_redis_pys_default_policy_is_one_object_whose_retries_we_can_set() -> None:
+    import redis
+
+    from lmledger.proxy import _fail_fast_on_redis
+
+    _fail_fast_on_redis()
+    client = redis.Redis(host="127.0.0.1", port=1)
+    assert client.connection_pool.make_connection().retry.get_retries() == 0
+
+
 def test_callback_settings_of_any_name_reach_the_module() -> None:
     assert "litellm.callback_settings = callback_settings" in (SOURCES / "proxy" / "proxy_server.py").read_text()
 

@@ -1,11 +1,14 @@
 """The compose stack on a real engine: the guide's Docker commands one by one, hardening, durability, supply chain."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -257,20 +260,92 @@ def test_each_missing_piece_has_its_own_error(side_stack: Stack, env: dict[str, 
     assert "→" in done.stderr
 
 
-def test_redis_is_private_authenticated_and_its_death_fails_no_request(side_stack: Stack) -> None:
-    side_stack.lm("up", "--redis", "--workers", "2", timeout=300)
-    assert container(side_stack, "redis")["HostConfig"]["PortBindings"] == {}
+def test_redis_is_private_authenticated_and_not_touched_by_a_change_of_config(
+    side_stack: Stack, bridge_mock: Mock
+) -> None:
+    side_stack.lm("up", "--redis", timeout=300)
+    redis = container(side_stack, "redis")
+    assert redis["HostConfig"]["PortBindings"] == {}
+    assert redis["HostConfig"]["CapDrop"] == ["ALL"]
     anonymous = side_stack.shell("docker compose --profile redis exec -T redis redis-cli ping", check=False)
     assert "NOAUTH" in anonymous.stdout
+    password = (side_stack.root / ".lmstack" / "redis-password").read_text().strip()
+    assert password not in json.dumps([redis["Args"], redis["Config"]["Cmd"]])
+    side_stack.write_env(**bridge_mock.bases(), LITELLM_TIMEOUT="66")
+    side_stack.lm("up", "--redis")
+    assert container(side_stack, "redis")["Id"] == redis["Id"]
+
+
+def test_redis_shares_cool_downs_over_the_workers(side_stack: Stack, bridge_mock: Mock) -> None:
+    side_stack.lm("up", "--redis", "--workers", "2", timeout=300)
+    bridge_mock.script({"type": "fail", "status": 500, "times": None, "match": {"model": "gpt-6.1-sol"}})
+    for _ in range(30):
+        assert side_stack.post(CHAT, {"model": "gpt-6.1-sol", "messages": HELLO}).status_code == 200
+    hits = [r for r in bridge_mock.requests() if r["model"] == "gpt-6.1-sol"]
+    # One for the cool-down, one more when both workers ask at the same moment; without Redis each worker learns by itself.
+    assert 1 <= len(hits) <= 2, len(hits)
+
+
+def test_redis_dying_and_coming_back_under_load_fails_no_request(side_stack: Stack, bridge_mock: Mock) -> None:
+    side_stack.lm("up", "--redis", "--workers", "2", timeout=300)
     name = container(side_stack, "redis")["Name"]
-    answers: list[int] = []
-    for step in range(60):
-        if step == 15:
-            subprocess.run(["docker", "kill", name], check=True, capture_output=True)
-        if step == 40:
-            subprocess.run(["docker", "start", name], check=True, capture_output=True)
-        answers.append(side_stack.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, timeout=60).status_code)
-    assert set(answers) == {200}
+    answers: list[tuple[int, float]] = []
+
+    def ask_one(n: int) -> None:
+        began = time.monotonic()
+        status = side_stack.post(
+            CHAT, {"model": ("gpt-4o-mini", "gpt-6-luna")[n % 2], "messages": HELLO}, timeout=60
+        ).status_code
+        answers.append((status, time.monotonic() - began))
+
+    def load(count: int) -> None:
+        # A failing model makes LiteLLM's router ask Redis in the middle of the load.
+        bridge_mock.script({"type": "fail", "status": 500, "times": 1, "match": {"model": "gpt-6-luna"}})
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ask_one, range(count)))
+
+    load(100)
+    subprocess.run(["docker", "kill", name], check=True, capture_output=True)
+    load(200)
+    # The gateway starts without Redis too.
+    side_stack.shell("docker compose restart litellm-proxy")
+    wait_for(
+        lambda: side_stack.json("health", check=False)["data"]["proxy"]["alive"],
+        90,
+        "the proxy to answer without Redis",
+    )
+    load(100)
+    subprocess.run(["docker", "start", name], check=True, capture_output=True)
+    load(100)
+    assert {status for status, _ in answers} == {200}
+    assert len(answers) == 500
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_an_ollama_that_no_container_can_reach_is_named_with_its_mend(side_stack: Stack, address: str) -> None:
+    ollama = Mock(address)
+    try:
+        side_stack.write_env(OLLAMA_API_BASE=f"http://localhost:{ollama.port}")
+        result = side_stack.json("up")
+        assert any("OLLAMA_HOST=0.0.0.0" in m for m in result["messages"]) == (address == "127.0.0.1")
+        answer = side_stack.post(CHAT, {"model": "llama3.2", "messages": HELLO})
+        assert (answer.status_code == 200) == (address == "0.0.0.0")
+    finally:
+        ollama.stop()
+
+
+def test_without_permission_or_compose_the_error_says_which(side_stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    bare = Stack(side_stack.root, side_stack.port, {**side_stack.env, "PATH": str(tmp_path)})
+    done = bare.lm("up", check=False)
+    assert (done.returncode, "docker compose is not installed" in done.stderr) == (4, True), done.stderr
+    if os.geteuid() == 0:
+        code = "from lmstack.runtime.compose import require_engine; require_engine()"
+        denied = subprocess.run(
+            [sys.executable, "-c", f"import os; os.setuid(65534); {code}"], capture_output=True, text=True
+        )
+        assert "may not talk to the Docker engine" in denied.stderr
 
 
 def test_ready_is_quick_once_images_exist(side_stack: Stack) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lmledger import extract, outbox, queries, schema, store
+from lmledger import apply, extract, housekeeping, outbox, queries, records, schema, store
 from lmledger.delivery import headers_for, sign, target_from
 from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
+from lmledger.spool import Spool
+from support import wait_for
 
 
 def call(id_: str, task: str | None = "t", age: float = 0.0) -> Call:
@@ -86,34 +88,150 @@ def test_an_unknown_price_stays_unknown_and_sends_no_cost_event(writer: store.Wr
     assert (usage["unpriced"], usage["cost_usd"]) == (1, 0.0)
 
 
-def test_rows_of_a_dead_worker_become_interrupted_with_an_event_and_living_ones_stay(
+def test_rows_of_a_dead_worker_become_interrupted_with_an_estimate_and_living_ones_stay(
     writer: store.Writer, ledger: Path
 ) -> None:
-    write(writer, Started(call("alive")), Started(call("orphan", age=60)))
+    orphan = call("orphan", age=60)
+    orphan.estimate_usd = 0.125
+    write(writer, Started(call("alive")), Started(orphan))
     conn = store.connect(ledger)
     conn.execute("UPDATE requests SET worker = 'gone' WHERE id = 'orphan'")
-    conn.execute("INSERT INTO workers VALUES ('gone', 0, ?)", (time.time() - 60,))
-    assert store.interrupt_orphans(conn, time.time(), events=True) == 1
+    assert apply.interrupt_orphans(conn, ["gone"], time.time(), events=True) == 1
     conn.close()
-    assert {r["id"]: r["status"] for r in queries.ask(ledger, "requests", {})} == {
-        "alive": "started",
-        "orphan": "interrupted",
-    }
+    rows = {r["id"]: r for r in queries.ask(ledger, "requests", {})}
+    assert {name: r["status"] for name, r in rows.items()} == {"alive": "started", "orphan": "interrupted"}
+    assert (rows["orphan"]["cost_usd"], rows["orphan"]["cost_estimated"]) == (0.125, 1)
     assert [e["type"] for e in queries.ask(ledger, "events", {})] == [outbox.FAILED]
 
 
-def test_a_locked_ledger_is_waited_out_and_nothing_is_lost(writer: store.Writer, ledger: Path) -> None:
+def test_a_worker_is_dead_when_its_beat_stands_still_by_our_own_clock_whatever_the_wall_clock_does(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = store._Session.__new__(store._Session)
+    session.seen, session.writer = {}, type("W", (), {"worker": "me"})()  # type: ignore[assignment]
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    assert session._dead({"me": 5.0, "other": 99.0}) == []
+    clock[0] += 10
+    assert session._dead({"me": 5.0, "other": -99999.0}) == []  # the other's clock was set back: it lives
+    clock[0] += store.DEAD_AFTER_SECONDS + 1
+    assert session._dead({"me": 5.0, "other": -99999.0}) == ["other"]
+
+
+def test_a_locked_ledger_is_spooled_around_and_nothing_is_lost(writer: store.Writer, ledger: Path) -> None:
     write(writer, Started(call("0")))
     blocker = sqlite3.connect(ledger, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     for n in range(1, 50):
         writer.post(Started(call(str(n))))
-    assert not writer.flush(0.3)
+        writer.post(ended(call(str(n)), 0.5))
+    assert writer.flush(3)  # durable all the same
+    assert writer.spooled == 98
+    assert list(ledger.parent.glob("*.spool-*"))
     blocker.execute("COMMIT")
     blocker.close()
-    assert writer.flush(10)
-    assert len(queries.ask(ledger, "requests", {"limit": 100})) == 50
+    wait_for(lambda: len(queries.ask(ledger, "requests", {"limit": 100})) == 50, 10)
+    wait_for(lambda: not list(ledger.parent.glob("*.spool-*")), 10)
     assert writer.unrecorded == 0
+    assert sum(r["cost_usd"] for r in queries.ask(ledger, "usage", {})) == pytest.approx(24.5)
+
+
+def test_a_read_only_folder_spools_elsewhere_and_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
+    blocked = tmp_path / "logs"
+    blocked.write_text("a file where the folder should be: what no permission bit stops, this does")
+    writer = store.Writer(store.StoreOptions(blocked / "litellm.db", events=True))
+    writer.post(ended(call("1"), 0.5))
+    assert writer.flush(5)
+    assert list(elsewhere.glob("litellm.db.spool-*"))
+    blocked.unlink()
+    wait_for(lambda: (blocked / "litellm.db").exists() and queries.ask(blocked / "litellm.db", "requests", {}), 15)
+    writer.close()
+    assert not list(elsewhere.glob("litellm.db.spool-*"))
+
+
+def test_when_nothing_takes_a_record_it_waits_in_memory(
+    writer: store.Writer, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(writer, Started(call("0")))
+    blocker = sqlite3.connect(ledger, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("lmledger.spool.Spool.append", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    told: list[bool] = []
+    writer.post(Started(call("1")), told.append)
+    wait_for(lambda: told, 5)
+    assert told == [False]  # strict mode would refuse this request
+    blocker.execute("COMMIT")
+    blocker.close()
+    wait_for(lambda: len(queries.ask(ledger, "requests", {})) == 2, 10)
+
+
+def test_a_damaged_ledger_is_set_aside_and_a_new_one_takes_over(tmp_path: Path) -> None:
+    ledger = tmp_path / "litellm.db"
+    ledger.write_bytes(b"this is no database, and never was one" * 200)
+    writer = store.Writer(store.StoreOptions(ledger, events=True))
+    writer.post(ended(call("1"), 0.5))
+    writer.flush(5)
+    wait_for(
+        lambda: list(tmp_path.glob("litellm.db.corrupt-*")) and ledger.exists() and queries.ask(ledger, "requests", {}),
+        10,
+    )
+    writer.close()
+
+
+def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path) -> None:
+    left = Spool(ledger, "dead-worker")
+    left.append([Started(call("1")), ended(call("1"), 0.5)])
+    with left.files()[0].open("a") as stream:
+        stream.write('{"kind": "Ended", "call": {"id"')  # cut off by the kill
+    writer = store.Writer(store.StoreOptions(ledger, events=True))
+    wait_for(lambda: ledger.exists() and queries.ask(ledger, "requests", {}), 10)
+    writer.close()
+    assert not left.files()
+
+
+def test_records_survive_the_spool_unchanged() -> None:
+    one = call("1")
+    one.attempts[0].close("failed", Fault("E", "500", "m"))
+    end = Ended(one, "failed", 1.5, 2.5, Usage(1, 2, 3, 4), 0.5, True, Fault("E", "500", "m"), True)
+    again = records.load(records.dump(end))
+    one.clock = 0.0
+    assert again == end
+
+
+def test_retention_deletes_in_small_steps_and_keeps_the_sums(writer: store.Writer, ledger: Path) -> None:
+    old = [call(f"old-{n}", age=100 * 86400) for n in range(housekeeping.BATCH + 10)]
+    write(writer, *[ended(c, 0.01) for c in old], ended(call("new"), 0.01))
+    conn = store.connect(ledger)
+    assert housekeeping.tidy(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == housekeeping.BATCH
+    assert housekeeping.tidy(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == 10
+    assert [r["id"] for r in queries.ask(ledger, "requests", {})] == ["new"]
+    (total,) = queries.ask(ledger, "usage", {"by": "task"})
+    assert (total["requests"], total["cost_usd"]) == (housekeeping.BATCH + 11, pytest.approx(5.11))
+    assert conn.execute("SELECT COUNT(*) FROM outbox WHERE state = 'pending'").fetchone()[0] == 2 * (
+        housekeeping.BATCH + 11
+    )
+
+
+def test_the_size_bound_lets_requests_go_first_and_undelivered_events_last(writer: store.Writer, ledger: Path) -> None:
+    write(writer, *[ended(call(str(n)), 0.01) for n in range(100)])
+    conn = store.connect(ledger)
+    went = [next(iter(housekeeping.tidy(conn, housekeeping.Bounds(0, 0.001), time.time()))) for _ in range(2)]
+    assert went == ["requests", "pending"]
+
+
+def test_usage_is_exact_over_the_partial_first_hour(writer: store.Writer, ledger: Path) -> None:
+    base = int(time.time()) // 3600 * 3600 - 3 * 3600
+    for n, offset in enumerate((0, 1000, 2000, 3600, 4000)):
+        one = call(str(n))
+        one.started_at = base + offset
+        write(writer, ended(one, 0.5))
+    (some,) = queries.ask(ledger, "usage", {"since": base + 1500})
+    assert (some["requests"], some["cost_usd"], some["prompt_tokens"]) == (3, 1.5, 9)
+    (day,) = queries.ask(ledger, "usage", {"by": "day", "since": base + 3600})
+    assert day["requests"] == 2
 
 
 def test_several_writers_share_one_file(ledger: Path) -> None:

@@ -22,6 +22,11 @@ class Planned:
     runtime: Runtime
     why: str
 
+    @property
+    def digest(self) -> str:
+        """Changes with the plan, the rendered text, and the code that would run."""
+        return self.plan.digest(self.config + self.runtime.code())
+
 
 def planned(context: Context, flags: dict[str, str]) -> Planned:
     """Load, look at the machine, plan and render; touches nothing."""

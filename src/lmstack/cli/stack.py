@@ -148,9 +148,7 @@ def _unchanged(context: Context, wanted: Planned) -> Result | None:
     from lmstack.health import missing_names
 
     state = base.load_state(context.project)
-    same = (
-        state is not None and state.runtime == wanted.runtime.name and state.digest == wanted.plan.digest(wanted.config)
-    )
+    same = state is not None and state.runtime == wanted.runtime.name and state.digest == wanted.digest
     if not same or missing_names(wanted.plan):
         return None
     return _report(wanted, "Already running; nothing has changed.", 0.0, False, "up")
@@ -183,7 +181,7 @@ def _stop_other_runtime(context: Context, name: str) -> None:
 def _state(wanted: Planned, now: float) -> base.State:
     image, digest = getattr(wanted.runtime, "image_ran", lambda: ("", ""))()
     return base.State(
-        wanted.runtime.name, wanted.plan.digest(wanted.config), wanted.plan.url, list(wanted.plan.names), now, image, digest
+        wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, image, digest
     )  # fmt: skip
 
 

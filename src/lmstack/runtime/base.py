@@ -72,6 +72,9 @@ class Runtime(Protocol):
     def check(self, plan: Plan, options: UpOptions) -> tuple[str, ...]:
         """Everything that can be known to fail, before anything is touched; returns remarks."""
 
+    def code(self) -> str:
+        """The source that would run in the proxy: a new version must be noticed as a change."""
+
     def up(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
         """Start, or apply a change to, the stack; returns when its processes were started."""
 

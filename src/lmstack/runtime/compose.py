@@ -8,14 +8,17 @@ import json
 import os
 import secrets
 import shutil
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lmstack import files, proc, supply
 from lmstack.errors import ConfigError, LmError, MissingToolError
 from lmstack.pins import IMAGE
-from lmstack.plan import Plan
+from lmstack.plan import HOST_GATEWAY, Plan
 from lmstack.project import Project
 from lmstack.runtime import base
 from lmstack.runtime.local import check_port_free, no_models, wanted_lines
@@ -68,7 +71,19 @@ class ComposeRuntime:
         remarks = supply.require_safe(_image(plan.settings), options.force)
         if not self._proxy_container():
             check_port_free(plan.settings.host, plan.settings.port, [])
-        return remarks + self._digest_remark(_image(plan.settings))
+        return remarks + self._digest_remark(_image(plan.settings)) + _ollama_remark(plan)
+
+    def code(self) -> str:
+        """What goes into the image, and how it is run."""
+        root = self.project.root
+        return files.read_all(
+            [
+                *root.glob("src/lmledger/*.py"),
+                *root.glob("callbacks/*.py"),
+                root / "Dockerfile",
+                self.project.compose_file,
+            ]
+        )
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the config, build or pull with progress, and let compose recreate just what has changed."""
@@ -313,6 +328,46 @@ def compose_command() -> list[str]:
     raise MissingToolError(
         "docker compose is not installed", "install the compose plugin (Debian: apt-get install docker-compose-plugin)"
     )
+
+
+def _ollama_remark(plan: Plan) -> tuple[str, ...]:
+    """On Linux a container reaches only what listens on the bridge: an Ollama on 127.0.0.1 looks dead from there."""
+    bases = [d.api_base for d in plan.deployments if d.provider.name == "ollama" and d.api_base]
+    parts = urlsplit(bases[0]) if bases else None
+    if parts is None or parts.hostname != HOST_GATEWAY:
+        return ()
+    port = parts.port or 80
+    bridge = _bridge_address()
+    if bridge is None or not _listens("127.0.0.1", port) or _listens(bridge, port):
+        return ()
+    return (
+        f"Ollama on port {port} listens on 127.0.0.1 only, which no container can reach: "
+        "restart it with OLLAMA_HOST=0.0.0.0 (systemd: sudo systemctl edit ollama, Environment=OLLAMA_HOST=0.0.0.0)",
+    )
+
+
+def _bridge_address() -> str | None:
+    """The address at which containers see this machine; None where the engine is in a VM that forwards to loopback."""
+    import docker
+
+    if sys.platform != "linux":
+        return None
+    try:
+        client = docker_client()
+        if "desktop" in str(client.info().get("OperatingSystem", "")).lower():
+            return None
+        gateway = client.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway")
+    except (docker.errors.DockerException, LookupError):
+        return None
+    return str(gateway) if gateway else None
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _image(settings: Settings) -> str:

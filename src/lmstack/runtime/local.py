@@ -21,6 +21,7 @@ from typing import Any
 from xmlrpc.client import Fault as RpcFault
 from xmlrpc.client import ServerProxy
 
+import lmledger
 from lmstack import files, proc
 from lmstack.errors import ConfigError, LmError, MissingToolError
 from lmstack.pins import LITELLM_VERSION
@@ -63,6 +64,10 @@ class LocalRuntime:
                 "LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker"
             )
         return ()
+
+    def code(self) -> str:
+        """The installed lmledger."""
+        return files.read_all(Path(lmledger.__file__).parent.glob("*.py"))
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configurations and start supervisord; a running one is stopped first."""

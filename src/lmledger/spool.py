@@ -1,0 +1,69 @@
+"""The side file: what the ledger cannot take right now is kept here, one JSON line a record, and taken over later.
+
+One file per worker, beside the ledger or, when that folder takes nothing, in the machine's temporary folder.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lmledger.records import Record, dump, load
+
+
+class Spool:
+    """Append and take over; every method may raise OSError but ``unfinished``."""
+
+    def __init__(self, ledger: Path, worker: str) -> None:
+        name = f"{ledger.name}.spool-{worker.replace(':', '-').replace('/', '-')}.jsonl"
+        self._places = [folder / name for folder in _folders(ledger)]
+        self.pending = 0
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Keep records in the first place that takes them; OSError when none does."""
+        lines = [dump(record) + "\n" for record in records]
+        for path in self._places:
+            with contextlib.suppress(OSError):
+                with path.open("a", encoding="utf-8") as stream:
+                    size = stream.tell()
+                    try:
+                        stream.writelines(lines)
+                        stream.flush()
+                    except OSError:
+                        with contextlib.suppress(OSError):
+                            os.truncate(path, size)  # no half line in front of the next one
+                        raise
+                self.pending += len(lines)
+                return
+        raise OSError("no place takes the spool")
+
+    def files(self) -> list[Path]:
+        """This worker's files that hold something, oldest place first."""
+        return [path for path in self._places if path.exists()]
+
+    def done(self, path: Path) -> None:
+        """The ledger has it all."""
+        path.unlink(missing_ok=True)
+        self.pending = 0
+
+
+def left_behind(ledger: Path, alive: Iterable[str]) -> list[Path]:
+    """Spools of workers that are gone."""
+    living = {worker.replace(":", "-").replace("/", "-") for worker in alive}
+    found = [path for folder in _folders(ledger) for path in folder.glob(f"{ledger.name}.spool-*.jsonl")]
+    return [
+        path for path in found if path.name.removeprefix(f"{ledger.name}.spool-").removesuffix(".jsonl") not in living
+    ]
+
+
+def read(path: Path) -> Iterator[Record]:
+    """Its records; a line that was cut off by a crash is passed over."""
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                yield load(line)
+
+
+def _folders(ledger: Path) -> list[Path]:
+    return [ledger.parent, Path(tempfile.gettempdir())]
