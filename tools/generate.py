@@ -23,7 +23,7 @@ def command_names() -> list[tuple[str, ...]]:
     """Every command, as the words that call it."""
     import typer
 
-    from lmstack.cli import config, ledger, stack  # noqa: F401 - they register the commands
+    from lmstack.cli import config, ledger, stack, taskmaster  # noqa: F401 - they register the commands
     from lmstack.cli.app import app
 
     root = typer.main.get_command(app)

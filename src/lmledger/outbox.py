@@ -86,67 +86,114 @@ def fallbacks(end: Ended) -> int:
 def put(conn: sqlite3.Connection, type_: str, order_key: str, payload: dict[str, object], now: float) -> None:
     """Queue one event inside the caller's transaction. ``order_key`` "" means: ordered with nothing else."""
     event_id = new_id("evt")
+    key = order_key or event_id
     conn.execute(
         "INSERT INTO outbox (event_id, type, order_key, created_at, payload, next_attempt_at) VALUES (?,?,?,?,?,?)",
-        (event_id, type_, order_key or event_id, now, json.dumps(payload, separators=(",", ":")), now),
+        (event_id, type_, key, now, json.dumps(payload, separators=(",", ":")), now),
     )
+    conn.execute("INSERT OR IGNORE INTO lanes (order_key, due_at) VALUES (?,?)", (key, now))
 
 
-def lease(conn: sqlite3.Connection, owner: str, now: float, limit: int) -> list[Outgoing]:
-    """Take up to ``limit`` events, only those with no earlier open event of the same key, oldest first."""
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the receiver did not take an event. ``status`` None: no answer; ``retry_after`` in seconds; ``final``: never
+    to be tried again."""
+
+    status: int | None
+    error: str
+    retry_after: float | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a run went: how many of its events were delivered, and what stopped it."""
+
+    run: list[Outgoing]
+    delivered: int
+    failure: Failure | None = None
+
+
+def lease(conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int) -> list[list[Outgoing]]:
+    """Take up to ``lanes`` due lanes for LEASE_SECONDS, each with its first ``run`` events in their order.
+
+    A lease that reaches further than LEASE_SECONDS ahead was made before the clock was set back: it counts for nothing.
+    """
     conn.execute("BEGIN IMMEDIATE")
-    rows = conn.execute(
-        """
-        SELECT seq, event_id, type, order_key, created_at, payload, attempts FROM outbox AS o
-        WHERE state IN ('pending','leased') AND next_attempt_at <= :now
-          AND (state = 'pending' OR lease_until <= :now)
-          AND NOT EXISTS (SELECT 1 FROM outbox AS e WHERE e.order_key = o.order_key AND e.seq < o.seq
-                          AND e.state IN ('pending','leased'))
-        ORDER BY next_attempt_at, seq LIMIT :limit
-        """,
-        {"now": now, "limit": limit},
-    ).fetchall()
-    conn.executemany(
-        "UPDATE outbox SET state = 'leased', lease_owner = ?, lease_until = ? WHERE seq = ?",
-        [(owner, now + LEASE_SECONDS, row[0]) for row in rows],
-    )
+    try:
+        keys = conn.execute(
+            "SELECT order_key FROM lanes WHERE due_at <= ?1 AND (lease_until IS NULL OR lease_until <= ?1 OR lease_until > ?2) "
+            "ORDER BY due_at LIMIT ?3",
+            (now, now + 2 * LEASE_SECONDS, lanes),
+        ).fetchall()
+        conn.executemany(
+            "UPDATE lanes SET lease_owner = ?, lease_until = ? WHERE order_key = ?",
+            [(owner, now + LEASE_SECONDS, key) for (key,) in keys],
+        )
+        runs = [_run(conn, key, run) for (key,) in keys]
+        leased = [(owner, now + LEASE_SECONDS, event.seq) for one in runs for event in one]
+        conn.executemany("UPDATE outbox SET state = 'leased', lease_owner = ?, lease_until = ? WHERE seq = ?", leased)
+        empty = [(key,) for (key,), one in zip(keys, runs, strict=True) if not one]
+        conn.executemany("DELETE FROM lanes WHERE order_key = ?", empty)
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
     conn.execute("COMMIT")
+    return [one for one in runs if one]
+
+
+def _run(conn: sqlite3.Connection, key: str, limit: int) -> list[Outgoing]:
+    rows = conn.execute(
+        "SELECT seq, event_id, type, order_key, created_at, payload, attempts FROM outbox "
+        "WHERE order_key = ? AND state IN ('pending','leased') ORDER BY seq LIMIT ?",
+        (key, limit),
+    )
     return [Outgoing(*row) for row in rows]
 
 
-def mark_delivered(conn: sqlite3.Connection, owner: str, events: list[Outgoing], now: float) -> None:
-    """Settle what the receiver has taken, unless the lease was lost meanwhile."""
+def settle(conn: sqlite3.Connection, owner: str, result: Settled, now: float) -> None:
+    """Record a run's outcome and give the lane back, inside the caller's transaction; a lost lease settles nothing."""
+    key = result.run[0].order_key
+    held = conn.execute("SELECT 1 FROM lanes WHERE order_key = ? AND lease_owner = ?", (key, owner)).fetchone()
+    if held is None:
+        return
+    done, rest = result.run[: result.delivered], result.run[result.delivered :]
     conn.executemany(
         "UPDATE outbox SET state = 'delivered', delivered_at = ?, attempts = attempts + 1, last_error = NULL, "
-        "lease_owner = NULL WHERE seq = ? AND lease_owner = ?",
-        [(now, event.seq, owner) for event in events],
+        "lease_owner = NULL WHERE seq = ?",
+        [(now, event.seq) for event in done],
     )
-
-
-def mark_failed(
-    conn: sqlite3.Connection, owner: str, event: Outgoing, now: float, error: str, retry_after: float | None
-) -> None:
-    """Plan the next try by SCHEDULE (or the receiver's Retry-After, in seconds); past the last one it is dead."""
-    if event.attempts >= len(SCHEDULE):
-        mark_dead(conn, owner, event, error)
-        return
-    pause = SCHEDULE[event.attempts] * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not secrecy
-    if retry_after is not None:
-        pause = max(retry_after, 0.0)
+    conn.executemany("UPDATE outbox SET state = 'pending', lease_owner = NULL WHERE seq = ?", [(e.seq,) for e in rest])
+    due, asked = now, False
+    if result.failure is not None and rest:
+        due, asked = _fail(conn, rest[0], result.failure, now)
     conn.execute(
-        "UPDATE outbox SET state = 'pending', attempts = attempts + 1, next_attempt_at = ?, last_error = ?, "
-        "lease_owner = NULL WHERE seq = ? AND lease_owner = ?",
-        (now + pause, error[:500], event.seq, owner),
+        "UPDATE lanes SET due_at = ?, asked = ?, lease_owner = NULL, lease_until = NULL WHERE order_key = ?",
+        (due, asked, key),
     )
-
-
-def mark_dead(conn: sqlite3.Connection, owner: str, event: Outgoing, error: str) -> None:
-    """Give up on an event; it stays listed and can be replayed."""
     conn.execute(
-        "UPDATE outbox SET state = 'dead', attempts = attempts + 1, last_error = ?, lease_owner = NULL "
-        "WHERE seq = ? AND lease_owner = ?",
-        (error[:500], event.seq, owner),
+        "DELETE FROM lanes WHERE order_key = ?1 AND NOT EXISTS "
+        "(SELECT 1 FROM outbox WHERE order_key = ?1 AND state IN ('pending','leased'))",
+        (key,),
     )
+
+
+def _fail(conn: sqlite3.Connection, event: Outgoing, failure: Failure, now: float) -> tuple[float, bool]:
+    """One more failed try: dead, or when its lane is due again."""
+    dead = failure.final or event.attempts >= len(SCHEDULE)
+    pause = 0.0 if dead else SCHEDULE[event.attempts] * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not secrecy
+    if not dead and failure.retry_after is not None:
+        pause = max(failure.retry_after, 0.0)
+    conn.execute(
+        "UPDATE outbox SET state = ?, attempts = attempts + 1, next_attempt_at = ?, last_error = ? WHERE seq = ?",
+        ("dead" if dead else "pending", now + pause, failure.error[:500], event.seq),
+    )
+    return now + pause, failure.retry_after is not None
+
+
+def hurry(conn: sqlite3.Connection, now: float) -> int:
+    """After an outage: what waits by our schedule is due now; what the receiver put off itself is not."""
+    return conn.execute("UPDATE lanes SET due_at = ? WHERE due_at > ? AND asked = 0", (now, now)).rowcount
 
 
 def release(conn: sqlite3.Connection, owner: str) -> None:
@@ -154,10 +201,21 @@ def release(conn: sqlite3.Connection, owner: str) -> None:
     conn.execute(
         "UPDATE outbox SET state = 'pending', lease_owner = NULL WHERE lease_owner = ? AND state = 'leased'", (owner,)
     )
+    conn.execute("UPDATE lanes SET lease_owner = NULL, lease_until = NULL WHERE lease_owner = ?", (owner,))
 
 
 def replay(conn: sqlite3.Connection, now: float, event_id: str | None = None) -> int:
     """Make dead events (one, or all) pending again with their old ids; returns how many."""
-    where, args = ("AND event_id = ?", (now, event_id)) if event_id else ("", (now,))
-    sql = f"UPDATE outbox SET state = 'pending', attempts = 0, next_attempt_at = ? WHERE state = 'dead' {where}"  # noqa: S608 - literals only
-    return conn.execute(sql, args).rowcount
+    conn.execute("BEGIN IMMEDIATE")
+    conn.execute(
+        "INSERT OR IGNORE INTO lanes (order_key, due_at) SELECT order_key, ?2 FROM outbox "
+        "WHERE state = 'dead' AND (?1 IS NULL OR event_id = ?1)",
+        (event_id, now),
+    )
+    count = conn.execute(
+        "UPDATE outbox SET state = 'pending', attempts = 0, next_attempt_at = ?2 "
+        "WHERE state = 'dead' AND (?1 IS NULL OR event_id = ?1)",
+        (event_id, now),
+    ).rowcount
+    conn.execute("COMMIT")
+    return count

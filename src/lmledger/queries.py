@@ -1,4 +1,4 @@
-"""Questions to the ledger. Opens read-only, never migrates, needs nothing but the standard library.
+"""Questions to the ledger. Opens read-only (but for ``replay``), never migrates, needs nothing but the standard library.
 
 ``python -m lmledger.queries NAME '{"since": ...}'`` answers as JSON: that is how the CLI reads a ledger
 that lives in a container. Times are Unix seconds, costs US dollars.
@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lmledger import outbox
 from lmledger.schema import DIMENSIONS, LedgerVersionError, check_version
-from lmledger.store import DEAD_AFTER_SECONDS
+from lmledger.store import DEAD_AFTER_SECONDS, connect
 
 GROUPINGS = (*DIMENSIONS, "day")
 Rows = list[dict[str, Any]]
@@ -109,10 +110,21 @@ QUERIES: dict[str, Callable[..., Rows]] = {
 
 
 def ask(path: Path, name: str, arguments: dict[str, Any]) -> Rows:
-    """Open, answer, close."""
+    """Open, answer, close. ``replay`` is the one name that writes: dead events become pending again."""
+    if name == "replay":
+        open_ledger(path).close()
+        return _replay(path, **arguments)
     conn = open_ledger(path)
     try:
         return QUERIES[name](conn, **arguments)
+    finally:
+        conn.close()
+
+
+def _replay(path: Path, event_id: str | None = None) -> Rows:
+    conn = connect(path)
+    try:
+        return [{"replayed": outbox.replay(conn, time.time(), event_id)}]
     finally:
         conn.close()
 

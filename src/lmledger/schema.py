@@ -142,6 +142,28 @@ def _m002_rollups_and_estimates(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE INDEX outbox_delivered ON outbox (delivered_at) WHERE state = 'delivered'")
 
 
+def _m003_lanes(conn: sqlite3.Connection) -> None:
+    """A task's events go one after the other, so what is due, and who holds it, belongs to the task, not to each
+    event: finding the next thing to send must not slow down when one task has a backlog of thousands."""
+    conn.execute(
+        """
+        CREATE TABLE lanes (                 -- one row per order key with open events
+            order_key TEXT PRIMARY KEY,
+            due_at REAL NOT NULL,
+            asked INTEGER NOT NULL DEFAULT 0, -- the receiver itself named the time (Retry-After)
+            lease_owner TEXT,
+            lease_until REAL
+        ) WITHOUT ROWID
+        """
+    )
+    conn.execute(
+        "INSERT INTO lanes (order_key, due_at) SELECT order_key, MIN(next_attempt_at) FROM outbox "
+        "WHERE state IN ('pending','leased') GROUP BY order_key"
+    )
+    conn.execute("CREATE INDEX lanes_due ON lanes (due_at)")
+    conn.execute("DROP INDEX outbox_due")
+
+
 # What usage can be grouped by; the SQL gives the same name as the rollup that the writer keeps.
 DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
@@ -155,6 +177,7 @@ DIMENSIONS = {
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m001_requests_attempts_outbox,
     _m002_rollups_and_estimates,
+    _m003_lanes,
 )
 VERSION = len(MIGRATIONS)
 

@@ -72,6 +72,7 @@ SETTINGS: tuple[Setting, ...] = (
     _s(_T, "TASKMASTER_API_KEY", "", "text", "sent as a bearer token with each event", True),
     _s(_T, "TASKMASTER_WEBHOOK_SECRET", "", "text", "signs each event (Standard Webhooks)", True, "whsec_..."),
     _s(_T, "TASKMASTER_EVENTS_PATH", "/api/litellm/log", "path", "where events are posted"),
+    _s(_T, "TASKMASTER_BATCH", "off", "switch", "on: many events in one post (application/cloudevents-batch+json)"),
     _s(_L, "LEDGER_MODE", "open", "ledger_mode", "open: requests go on when the ledger cannot be written; strict: they are refused (503)"),
     _s(_L, "LEDGER_KEEP_DAYS", "90", "days", "days that requests are kept; 0: for ever. Sums per hour stay"),
     _s(_L, "LEDGER_MAX_MB", "1024", "days", "size of the ledger in MB; the oldest requests go first; 0: without bound"),

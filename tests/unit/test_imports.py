@@ -12,7 +12,7 @@ LEDGER = sorted(p.stem for p in (SRC / "lmledger").glob("*.py") if p.stem not in
 # Lower rooms first: a module may import from its own room and from those before it.
 ROOMS = (
     {"pins", "errors"}, {"catalog", "envfile"}, {"settings"}, {"plan"}, {"render", "validate", "supply"}, {"files", "proc"},
-    {"project"}, {"health", "result"}, {"runtime"}, {"cli"}, {"__main__"},
+    {"project"}, {"health", "result", "receiver"}, {"runtime"}, {"cli"}, {"__main__"},
 )  # fmt: skip
 PURE = {"errors", "pins", "catalog", "envfile", "settings", "plan", "render", "validate", "supply"}
 

@@ -187,9 +187,9 @@ def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path)
     with left.files()[0].open("a") as stream:
         stream.write('{"kind": "Ended", "call": {"id"')  # cut off by the kill
     writer = store.Writer(store.StoreOptions(ledger, events=True))
-    wait_for(lambda: ledger.exists() and queries.ask(ledger, "requests", {}), 10)
+    wait_for(lambda: not left.files(), 10)
     writer.close()
-    assert not left.files()
+    assert [r["status"] for r in queries.ask(ledger, "requests", {})] == ["succeeded"]
 
 
 def test_records_survive_the_spool_unchanged() -> None:
@@ -262,20 +262,34 @@ def test_a_newer_ledger_is_refused_and_a_reader_changes_nothing(writer: store.Wr
         queries.ask(ledger.with_name("none.db"), "requests", {})
 
 
-def test_events_of_a_task_are_leased_in_order_one_at_a_time(writer: store.Writer, ledger: Path) -> None:
+def settle(
+    conn: sqlite3.Connection,
+    owner: str,
+    run: list[outbox.Outgoing],
+    now: float,
+    done: int,
+    failure: outbox.Failure | None = None,
+) -> None:
+    conn.execute("BEGIN IMMEDIATE")
+    outbox.settle(conn, owner, outbox.Settled(run, done, failure), now)
+    conn.execute("COMMIT")
+
+
+def test_a_tasks_events_go_in_order_and_a_failure_holds_up_its_task_alone(writer: store.Writer, ledger: Path) -> None:
     write(writer, *[ended(call(str(n), "same"), None) for n in range(3)], ended(call("x", "other"), None))
     conn = store.connect(ledger)
     now = time.time() + 1
-    first = outbox.lease(conn, "me", now, 10)
-    assert [e.order_key for e in first] == ["task:same", "task:other"]
-    assert outbox.lease(conn, "you", now, 10) == []
-    outbox.mark_delivered(conn, "me", first, now)
-    second = outbox.lease(conn, "you", now, 10)
-    assert [e.seq for e in second] == [2]
-    outbox.mark_failed(conn, "you", second[0], now, "HTTP 500", None)
-    assert outbox.lease(conn, "me", now + 1, 10) == []  # the third waits behind the second
-    retried = outbox.lease(conn, "me", now + 10, 10)
-    assert [(e.seq, e.attempts, e.event_id) for e in retried] == [(2, 1, second[0].event_id)]
+    same, other = outbox.lease(conn, "me", now, 10, 10)
+    assert [e.seq for e in same] == [1, 2, 3]
+    assert [e.seq for e in other] == [4]
+    assert outbox.lease(conn, "you", now, 10, 10) == []
+    settle(conn, "me", other, now, 1)
+    settle(conn, "me", same, now, 1, outbox.Failure(500, "HTTP 500"))
+    assert outbox.lease(conn, "you", now + 1, 10, 10) == []  # the third waits behind the second
+    ((second, third),) = outbox.lease(conn, "you", now + 10, 10, 10)
+    assert (second.seq, second.attempts, second.event_id, third.seq) == (2, 1, same[1].event_id, 3)
+    settle(conn, "you", [second, third], now, 2)
+    assert conn.execute("SELECT COUNT(*) FROM lanes").fetchone()[0] == 0
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_the_old_owner_cannot_settle_it(
@@ -283,11 +297,18 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_old_owner_cannot_settle_it(
 ) -> None:
     write(writer, ended(call("1"), None))
     conn, now = store.connect(ledger), time.time() + 1
-    (mine,) = outbox.lease(conn, "me", now, 1)
-    (theirs,) = outbox.lease(conn, "you", now + outbox.LEASE_SECONDS + 1, 1)
-    assert theirs.event_id == mine.event_id
-    outbox.mark_dead(conn, "me", mine, "late")
+    (mine,) = outbox.lease(conn, "me", now, 1, 1)
+    (theirs,) = outbox.lease(conn, "you", now + outbox.LEASE_SECONDS + 1, 1, 1)
+    assert theirs[0].event_id == mine[0].event_id
+    settle(conn, "me", mine, now, 0, outbox.Failure(400, "late", final=True))
     assert queries.ask(ledger, "events", {})[0]["state"] == "leased"
+
+
+def test_a_clock_that_was_set_back_does_not_freeze_a_lease(writer: store.Writer, ledger: Path) -> None:
+    write(writer, ended(call("1"), None))
+    conn, now = store.connect(ledger), time.time() + 1
+    outbox.lease(conn, "me", now + 86400, 1, 1)
+    assert outbox.lease(conn, "you", now, 1, 1)
 
 
 def test_the_schedule_reaches_past_72_hours_then_the_event_is_dead_and_can_be_replayed(
@@ -298,11 +319,11 @@ def test_the_schedule_reaches_past_72_hours_then_the_event_is_dead_and_can_be_re
     conn, now = store.connect(ledger), time.time()
     for _ in range(len(outbox.SCHEDULE) + 1):
         now += 100_000
-        (event,) = outbox.lease(conn, "me", now, 1)
-        outbox.mark_failed(conn, "me", event, now, "HTTP 503", None)
+        (run,) = outbox.lease(conn, "me", now, 1, 1)
+        settle(conn, "me", run, now, 0, outbox.Failure(503, "HTTP 503"))
     assert queries.ask(ledger, "events", {"state": "dead"})[0]["attempts"] == len(outbox.SCHEDULE) + 1
     assert outbox.replay(conn, now) == 1
-    assert outbox.lease(conn, "me", now, 1)[0].event_id == event.event_id
+    assert outbox.lease(conn, "me", now, 1, 1)[0][0].event_id == run[0].event_id
 
 
 def test_headers_are_cloudevents_and_the_signature_is_standard_webhooks() -> None:

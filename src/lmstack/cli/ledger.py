@@ -122,6 +122,16 @@ def events_list(
     return Result("events list", {"events": rows}, lines)
 
 
+@command("replay", "lm events replay", events_app)
+def events_replay(
+    context: Context,
+    id: Annotated[str | None, typer.Argument(help="One event id; default: every dead event.")] = None,  # noqa: A002
+) -> Result:
+    """Send dead events again, with their old ids."""
+    (row,) = ask(context, "replay", event_id=id)
+    return Result("events replay", row, (f"{row['replayed']} events will be sent again.",))
+
+
 def ask(context: Context, query: str, **arguments: Any) -> list[dict[str, Any]]:
     """Ask the ledger of whatever runtime this folder uses."""
     return current_runtime(context.project.settings(), context.project).query(query, arguments)

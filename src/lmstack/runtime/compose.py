@@ -4,6 +4,7 @@ The stack's own files (docker-compose.yml, Dockerfile) work without this module;
 configuration, addresses as a container sees them, and the ledger's answers from inside the volume.
 """
 
+import ipaddress
 import json
 import os
 import secrets
@@ -356,10 +357,11 @@ def _bridge_address() -> str | None:
         client = docker_client()
         if "desktop" in str(client.info().get("OperatingSystem", "")).lower():
             return None
-        gateway = client.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway")
-    except (docker.errors.DockerException, LookupError):
+        config = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+        # Older engines name only the subnet; the bridge has its first address.
+        return str(config.get("Gateway") or ipaddress.ip_network(config["Subnet"])[1])
+    except (docker.errors.DockerException, LookupError, ValueError):
         return None
-    return str(gateway) if gateway else None
 
 
 def _listens(host: str, port: int) -> bool:

@@ -1,0 +1,207 @@
+"""Delivery over real HTTP, with a real ledger file, against a receiver that misbehaves."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from bench.faults.receiver import FaultyReceiver
+
+from lmledger import delivery, outbox, queries, store
+from lmledger.delivery import Sender, Target
+from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Usage
+from support import ROOT, wait_for
+
+CONTRACT = yaml.safe_load((ROOT / "docs" / "taskmaster-api.yaml").read_text())
+
+
+def check_schema(name: str, value: object) -> None:
+    """Validate against one of the published schemas."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
+    jsonschema.Draft202012Validator(schema).validate(value)
+
+
+class Post:
+    """A ledger, a sender and a receiver."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "litellm.db"
+        self.writer = store.Writer(store.StoreOptions(self.path, events=True))
+        self.receiver = FaultyReceiver()
+        self.receiver.keep_bodies = True
+        self.now = [time.time()]
+        self.sender: Sender | None = None
+        self.count = 0
+
+    def start(self, injected_clock: bool = False, **options: object) -> None:
+        target = Target(self.receiver.url + "/api/litellm/log", "key", "whsec_c2VjcmV0", **options)  # type: ignore[arg-type]
+        self.sender = Sender(self.path, target, clock=(lambda: self.now[0]) if injected_clock else time.time)
+
+    def add(self, count: int, task: str | None = None) -> None:
+        for _ in range(count):
+            self.count += 1
+            call = Call(
+                f"r{self.count}",
+                f"c{self.count}",
+                "t",
+                self.now[0],
+                "/v1/chat/completions",
+                False,
+                "auto",
+                Attribution(task, "a"),
+            )
+            call.attempts.append(Attempt("m", "m", "openai", "openai/m", 1, True, False, self.now[0], 1.0, "succeeded"))
+            status, fault = ("failed", Fault("E", "500", "m")) if self.count % 5 == 0 else ("succeeded", None)
+            self.writer.post(Ended(call, status, self.now[0], 1.0, Usage(1, 2), None if fault else 0.5, fault=fault))
+        assert self.writer.flush(10)
+
+    def states(self) -> dict[str, int]:
+        return {r["state"]: r["events"] for r in queries.ask(self.path, "event_counts", {})}
+
+    def all_delivered(self) -> bool:
+        return set(self.states()) == {"delivered"}
+
+    def stop(self) -> None:
+        if self.sender:
+            self.sender.close(20)
+        self.writer.close()
+        self.receiver.stop()
+
+
+@pytest.fixture
+def post(tmp_path: Path) -> Iterator[Post]:
+    made = Post(tmp_path)
+    yield made
+    made.stop()
+
+
+def test_everything_arrives_once_in_order_per_task_and_keeps_the_published_contract(post: Post) -> None:
+    post.add(30, "one")
+    post.add(30, "two")
+    post.add(10)
+    post.start()
+    wait_for(post.all_delivered, 20)
+    assert len(post.receiver.taken) == 14 + 112
+    assert post.receiver.duplicates() == 0
+    for task in ("one", "two"):
+        arrived = post.receiver.order[task]
+        with store.connect(post.path) as conn:
+            kept = [
+                r[0]
+                for r in conn.execute("SELECT event_id FROM outbox WHERE order_key = ? ORDER BY seq", (f"task:{task}",))
+            ]
+        assert arrived == kept
+    for headers, body in post.receiver.bodies:
+        check_schema("EventType", headers["ce-type"])
+        check_schema("CostEvent" if headers["ce-type"] == outbox.COST else "RequestEvent", json.loads(body))
+        assert headers["authorization"] == "Bearer key"
+        assert headers["webhook-signature"] == delivery.sign(
+            "whsec_c2VjcmV0", headers["ce-id"], int(headers["webhook-timestamp"]), body.decode()
+        )
+
+
+def test_a_batch_carries_many_events_and_keeps_the_contract(post: Post) -> None:
+    post.add(300, "one")
+    post.add(50)
+    post.start(batch=True)
+    wait_for(post.all_delivered, 20)
+    assert len(post.receiver.taken) == 630
+    assert post.receiver.tries < 20
+    for headers, body in post.receiver.bodies:
+        assert headers["content-type"] == "application/cloudevents-batch+json"
+        check_schema("Batch", json.loads(body))
+
+
+@pytest.mark.parametrize("mode", ["500", "503", "429", "garbage", "reset"])
+def test_a_receiver_that_fails_and_recovers_loses_nothing(
+    post: Post, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "SCHEDULE", (0.2,) * 11)
+    post.receiver.mode = mode
+    post.add(20, "t")
+    post.start()
+    wait_for(lambda: post.receiver.tries >= 2, 20)
+    post.receiver.mode = "ok"
+    wait_for(post.all_delivered, 30)
+    assert len(post.receiver.taken) == 36
+
+
+def test_retry_after_is_honoured(post: Post) -> None:
+    post.receiver.mode = "429"
+    post.add(1)
+    post.start()
+    wait_for(lambda: post.receiver.tries >= 2, 10)
+    post.receiver.mode = "ok"
+    began = time.monotonic()
+    wait_for(post.all_delivered, 10)
+    assert 0.5 < time.monotonic() - began < 4  # one second, not the five of our schedule; the cost event follows
+
+
+def test_a_client_error_is_a_dead_letter_at_once_and_the_task_goes_on(post: Post) -> None:
+    post.receiver.mode = "400"
+    post.add(1, "t")
+    post.start()
+    wait_for(lambda: post.states() == {"dead": 2}, 10)
+    post.receiver.mode = "ok"
+    post.add(1, "t")
+    wait_for(lambda: post.states() == {"dead": 2, "delivered": 2}, 10)
+    assert queries.ask(post.path, "replay", {}) == [{"replayed": 2}]
+    wait_for(post.all_delivered, 10)
+
+
+def test_410_pauses_and_drops_nothing(post: Post) -> None:
+    post.receiver.mode = "410"
+    post.add(4)
+    post.start(injected_clock=True)
+    wait_for(lambda: post.receiver.tries >= 1, 10)
+    tries = post.receiver.tries
+    post.receiver.mode = "ok"
+    post.add(1)
+    assert post.states().get("dead") is None
+    assert post.receiver.tries <= tries + delivery.PARALLEL
+    post.now[0] += delivery.PAUSE_AFTER_GONE_SECONDS + 5
+    wait_for(post.all_delivered, 10)
+
+
+def test_a_slow_receiver_holds_up_only_the_tasks_that_it_is_slow_on(post: Post) -> None:
+    post.receiver.slow_tasks, post.receiver.slow_seconds = {"slow"}, 4.0
+    post.add(5, "slow")
+    post.add(200, "quick")
+    post.start()
+    wait_for(lambda: len(post.receiver.order.get("quick", [])) == 360, 3, "the quick task while the slow one waits")
+    assert len(post.receiver.order.get("slow", [])) <= 1
+
+
+def test_an_outage_of_24_hours_is_survived_and_caught_up_at_once(post: Post) -> None:
+    """The clock of the schedule is ours: a day passes in steps while the receiver is down, then it comes back."""
+    post.receiver.mode = "503"
+    post.start(injected_clock=True)
+    for hour in range(24):
+        post.add(10, f"task-{hour % 3}")
+        post.add(2)
+        tried = post.receiver.tries
+        post.now[0] += 3600
+        wait_for(lambda tried=tried: post.receiver.tries > tried, 10, "a probe in this hour")  # type: ignore[misc]
+    assert post.receiver.taken == {}
+    assert "dead" not in post.states()
+    post.receiver.mode = "ok"
+    deadline = time.monotonic() + 30
+    while not post.all_delivered() and time.monotonic() < deadline:
+        post.now[0] += 40  # what a probe's pause may still last
+        time.sleep(0.05)
+    assert post.all_delivered(), post.states()
+    assert len(post.receiver.taken) == sum(1 if n % 5 == 0 else 2 for n in range(1, post.count + 1))
+
+
+def test_two_senders_share_the_work_and_no_event_goes_out_twice(post: Post) -> None:
+    post.add(200)
+    post.add(100, "t")
+    post.start()
+    second = Sender(post.path, Target(post.receiver.url + "/api/litellm/log"))
+    wait_for(post.all_delivered, 20)
+    second.close()
+    assert post.receiver.duplicates() == 0
+    assert len(post.receiver.taken) == 540
