@@ -341,10 +341,12 @@ def test_without_permission_or_compose_the_error_says_which(side_stack: Stack, t
     done = bare.lm("up", check=False)
     assert (done.returncode, "docker compose is not installed" in done.stderr) == (4, True), done.stderr
     if os.geteuid() == 0:
-        code = "from lmstack.runtime.compose import require_engine; require_engine()"
-        denied = subprocess.run(
-            [sys.executable, "-c", f"import os; os.setuid(65534); {code}"], capture_output=True, text=True
+        # Imports first: another user may not even read this interpreter.
+        code = (
+            "import docker, os; from lmstack.runtime.compose import require_engine; os.setuid(65534); require_engine()"
         )
+        env = {**os.environ, "HOME": "/nonexistent"}
+        denied = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
         assert "may not talk to the Docker engine" in denied.stderr
 
 

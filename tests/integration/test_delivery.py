@@ -61,6 +61,10 @@ class Post:
     def states(self) -> dict[str, int]:
         return {r["state"]: r["events"] for r in queries.ask(self.path, "event_counts", {})}
 
+    def tick(self, seconds: float) -> None:
+        """Let the injected clock go on: a probe's pause may have begun after the hour was added."""
+        self.now[0] += seconds
+
     def all_delivered(self) -> bool:
         return set(self.states()) == {"delivered"}
 
@@ -184,15 +188,11 @@ def test_an_outage_of_24_hours_is_survived_and_caught_up_at_once(post: Post) -> 
         post.add(2)
         tried = post.receiver.tries
         post.now[0] += 3600
-        wait_for(lambda tried=tried: post.receiver.tries > tried, 10, "a probe in this hour")  # type: ignore[misc]
+        wait_for(lambda tried=tried: post.receiver.tries > tried or post.tick(30), 10, "a probe in this hour")  # type: ignore[misc]
     assert post.receiver.taken == {}
     assert "dead" not in post.states()
     post.receiver.mode = "ok"
-    deadline = time.monotonic() + 30
-    while not post.all_delivered() and time.monotonic() < deadline:
-        post.now[0] += 40  # what a probe's pause may still last
-        time.sleep(0.05)
-    assert post.all_delivered(), post.states()
+    wait_for(lambda: post.all_delivered() or post.tick(40), 30, "the catch-up")
     assert len(post.receiver.taken) == sum(1 if n % 5 == 0 else 2 for n in range(1, post.count + 1))
 
 
