@@ -75,6 +75,7 @@ def interrupt_orphans(conn: sqlite3.Connection, dead: Iterable[str], now: float,
                 fault=fault,
             )
             _end(conn, end, worker, events, sums)
+        outbox.release(conn, worker)
         count += len(rows)
         conn.execute("DELETE FROM workers WHERE id = ?", (worker,))
     _add_rollups(conn, sums)

@@ -136,9 +136,10 @@ def sign(secret: str, event_id: str, timestamp: int, body: str) -> str:
 class Sender:
     """Sends until stopped. ``wake`` makes it look at once instead of at the next poll; ``clock`` is for tests."""
 
-    def __init__(self, path: Path, target: Target, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, target: Target, clock: Callable[[], float] = time.time, owner: str = "") -> None:
         self._path, self._target, self._clock = path, target, clock
-        self._owner = f"{os.getpid()}:{os.urandom(4).hex()}"
+        # A worker's own name, so that its leases are given back when it is found dead.
+        self._owner = owner or f"{os.getpid()}:{os.urandom(4).hex()}"
         self._wake, self._stop = threading.Event(), threading.Event()
         self._results: queue.SimpleQueue[list[Settled]] = queue.SimpleQueue()
         self._unsettled: list[Settled] = []  # outcomes that the ledger could not take yet

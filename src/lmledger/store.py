@@ -179,8 +179,8 @@ class _Session:
             self.held = waiting if room >= 0 else waiting[-QUEUE_SIZE:]
             self.writer.unrecorded += max(0, -room)
             return False
+        # Taken over at the next beat: as long as the ledger is stuck, nothing may wait for it.
         self.writer.spooled += len(waiting)
-        self._take_over()
         return True
 
     def beat(self) -> None:
@@ -190,7 +190,8 @@ class _Session:
             self.store([])
         if self.spool.pending:
             self._take_over()
-        self._guard(self._beat)
+        if not self.spool.pending:
+            self._guard(self._beat)
         if self.beats % TIDY_EVERY_BEATS == 0:
             self._guard(self._tidy)
 

@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None, strict: bool = False) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self.strict = strict
-        self._sender = Sender(path, target) if target else None
+        self._sender = Sender(path, target, owner=self._writer.worker) if target else None
         self.sightings: dict[str, Sighting] = {}
 
     async def write(self, record: Record) -> bool:

@@ -8,11 +8,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from bench.faults.receiver import FaultyReceiver
+from bench.faults.post import Post
 
 from lmledger import delivery, outbox, queries, store
 from lmledger.delivery import Sender, Target
-from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Usage
 from support import ROOT, wait_for
 
 CONTRACT = yaml.safe_load((ROOT / "docs" / "taskmaster-api.yaml").read_text())
@@ -22,57 +21,6 @@ def check_schema(name: str, value: object) -> None:
     """Validate against one of the published schemas."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
     jsonschema.Draft202012Validator(schema).validate(value)
-
-
-class Post:
-    """A ledger, a sender and a receiver."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "litellm.db"
-        self.writer = store.Writer(store.StoreOptions(self.path, events=True))
-        self.receiver = FaultyReceiver()
-        self.receiver.keep_bodies = True
-        self.now = [time.time()]
-        self.sender: Sender | None = None
-        self.count = 0
-
-    def start(self, injected_clock: bool = False, **options: object) -> None:
-        target = Target(self.receiver.url + "/api/litellm/log", "key", "whsec_c2VjcmV0", **options)  # type: ignore[arg-type]
-        self.sender = Sender(self.path, target, clock=(lambda: self.now[0]) if injected_clock else time.time)
-
-    def add(self, count: int, task: str | None = None) -> None:
-        for _ in range(count):
-            self.count += 1
-            call = Call(
-                f"r{self.count}",
-                f"c{self.count}",
-                "t",
-                self.now[0],
-                "/v1/chat/completions",
-                False,
-                "auto",
-                Attribution(task, "a"),
-            )
-            call.attempts.append(Attempt("m", "m", "openai", "openai/m", 1, True, False, self.now[0], 1.0, "succeeded"))
-            status, fault = ("failed", Fault("E", "500", "m")) if self.count % 5 == 0 else ("succeeded", None)
-            self.writer.post(Ended(call, status, self.now[0], 1.0, Usage(1, 2), None if fault else 0.5, fault=fault))
-        assert self.writer.flush(10)
-
-    def states(self) -> dict[str, int]:
-        return {r["state"]: r["events"] for r in queries.ask(self.path, "event_counts", {})}
-
-    def tick(self, seconds: float) -> None:
-        """Let the injected clock go on: a probe's pause may have begun after the hour was added."""
-        self.now[0] += seconds
-
-    def all_delivered(self) -> bool:
-        return set(self.states()) == {"delivered"}
-
-    def stop(self) -> None:
-        if self.sender:
-            self.sender.close(20)
-        self.writer.close()
-        self.receiver.stop()
 
 
 @pytest.fixture
@@ -192,7 +140,7 @@ def test_an_outage_of_24_hours_is_survived_and_caught_up_at_once(post: Post) -> 
     assert post.receiver.taken == {}
     assert "dead" not in post.states()
     post.receiver.mode = "ok"
-    wait_for(lambda: post.all_delivered() or post.tick(40), 30, "the catch-up")
+    wait_for(lambda: post.all_delivered() or post.tick(1), 30, "the catch-up")
     assert len(post.receiver.taken) == sum(1 if n % 5 == 0 else 2 for n in range(1, post.count + 1))
 
 
