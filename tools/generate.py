@@ -1,5 +1,6 @@
 """Writes everything that is generated; with --check it writes nothing and fails when a file is stale."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -59,6 +60,26 @@ def environment_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def ledger_page() -> str:
+    """docs/ledger.md: the words, and the schema as SQLite has it."""
+    import sqlite3
+
+    from lmledger import schema
+
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    schema.migrate(conn)
+    tables = conn.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    )
+    parts = [(ROOT / "tools" / "ledger.md").read_text()]
+    parts += [f"\n### {name}\n\n```sql\n{inspect.cleandoc(sql)}\n```\n" for name, sql in tables.fetchall()]
+    parts += ["\n## History\n\n"] + [
+        f"{n}. {step.__name__[6:].replace('_', ' ')}: {' '.join((step.__doc__ or '').split())}\n"
+        for n, step in enumerate(schema.MIGRATIONS, 1)
+    ]
+    return "".join(parts)
+
+
 def generated() -> dict[str, Callable[[], str]]:
     """Path -> its text."""
     import legal_keys
@@ -73,6 +94,7 @@ def generated() -> dict[str, Callable[[], str]]:
         "src/lmstack/legal_keys.json": legal_keys.text,
         "docs/cli.md": cli_page,
         "docs/environment.md": environment_page,
+        "docs/ledger.md": ledger_page,
     }
 
 

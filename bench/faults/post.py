@@ -28,6 +28,8 @@ class Post:
     def add(self, count: int, task: str | None = None) -> None:
         for _ in range(count):
             self.count += 1
+            if self.count % 2000 == 0:
+                self.writer.flush(30)  # the queue is bounded
             call = Call(
                 f"r{self.count}",
                 f"c{self.count}",
@@ -41,7 +43,7 @@ class Post:
             call.attempts.append(Attempt("m", "m", "openai", "openai/m", 1, True, False, self.now[0], 1.0, "succeeded"))
             status, fault = ("failed", Fault("E", "500", "m")) if self.count % 5 == 0 else ("succeeded", None)
             self.writer.post(Ended(call, status, self.now[0], 1.0, Usage(1, 2), None if fault else 0.5, fault=fault))
-        assert self.writer.flush(10)
+        assert self.writer.flush(30)
 
     def states(self) -> dict[str, int]:
         return {r["state"]: r["events"] for r in queries.ask(self.path, "event_counts", {})}

@@ -1,0 +1,127 @@
+"""The ledger and the delivery by themselves: ``python -m bench.ledger [writes|usage|catchup|soak]``.
+
+writes: rows a second through the writer. usage: how long `lm usage` takes over ten million requests. catchup: events a
+second after an outage that left 100,000. soak: the proxy's memory over 20,000 requests.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.faults.campaigns import World
+from bench.faults.post import Post
+from lmledger import queries, store
+from lmledger.delivery import Sender, Target
+from lmledger.records import Attempt, Attribution, Call, Ended, Started, Usage
+from lmledger.schema import DIMENSIONS, migrate
+
+
+def writes(folder: Path, requests: int = 50_000) -> None:
+    """A start and an end per request, with events, through the queue and the writer thread."""
+    writer = store.Writer(store.StoreOptions(folder / "litellm.db", events=True))
+    began = time.perf_counter()
+    for n in range(requests):
+        call = Call(
+            f"r{n}", f"c{n}", None, time.time(), "/v1/chat/completions", False, "auto", Attribution(f"t{n // 100}", "a")
+        )
+        call.attempts.append(Attempt("m", "m", "openai", "openai/m", 1, True, False, time.time(), 1.0, "succeeded"))
+        while writer._queue.qsize() > store.QUEUE_SIZE - 10:
+            time.sleep(0.001)
+        writer.post(Started(call))
+        writer.post(Ended(call, "succeeded", time.time(), 1.0, Usage(1, 2), 0.001))
+    writer.flush(120)
+    took = time.perf_counter() - began
+    writer.close()
+    rows = requests * 5  # request (written twice), attempt, two events
+    print(
+        f"writes: {requests} requests in {took:.1f} s: {requests / took:.0f} requests/s, {rows / took:.0f} rows/s, {writer.unrecorded} lost"
+    )
+
+
+def usage(folder: Path, rows: int = 10_000_000) -> None:
+    """Ninety days, 100,000 tasks of 100 requests, 50 agents; written with SQL, with the rollups that the writer makes."""
+    path = folder / "litellm.db"
+    conn = store.connect(path)
+    migrate(conn)
+    now = time.time()
+    conn.execute("PRAGMA synchronous = OFF")
+    conn.execute("BEGIN")
+    conn.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1) "
+        "INSERT INTO requests (id, started_at, status, requested_model, deployment, provider, tier, prompt_tokens, "
+        "completion_tokens, cost_usd, task_id, agent_id, user, worker) SELECT 'r' || i, ?2 - 90 * 86400.0 + i * (90 * 86400.0 / ?1), "
+        "CASE WHEN i % 50 THEN 'succeeded' ELSE 'failed' END, 'auto', 'model-' || (i % 12), 'provider-' || (i % 4), 1 + i % 3, "
+        "100, 50, CASE WHEN i % 7 THEN 0.001 END, 'task-' || (i / 100), 'agent-' || (i / 100 % 50), 'user-' || (i % 20), 'w' FROM n",
+        (rows, now),
+    )
+    for dimension, expression in DIMENSIONS.items():
+        conn.execute(
+            f"INSERT INTO rollups SELECT '{dimension}', {expression}, CAST(started_at AS INTEGER) / 3600, COUNT(*), SUM(status != 'succeeded'), "
+            "SUM(prompt_tokens), SUM(completion_tokens), COALESCE(SUM(cost_usd), 0), SUM(status = 'succeeded' AND cost_usd IS NULL) "
+            "FROM requests GROUP BY 2, 3"
+        )
+    conn.execute("COMMIT")
+    conn.close()
+    print(f"usage over {rows} requests ({path.stat().st_size / 1e9:.1f} GB):")
+    for by in (*DIMENSIONS, "day"):
+        for since in (0.0, now - 86400):
+            began = time.perf_counter()
+            found = queries.ask(path, "usage", {"by": by, "since": since})
+            span = "all" if not since else "24 h"
+            print(
+                f"    by {by:8} {span:5} {time.perf_counter() - began:6.3f} s  {len(found)} groups, {sum(r['requests'] for r in found)} requests"
+            )
+
+
+def catchup(folder: Path, requests: int = 60_000) -> None:
+    """More than 100,000 events are waiting when the receiver comes back; single posts, then batches."""
+    for batch in (False, True):
+        place = folder / f"batch-{batch}"
+        place.mkdir()
+        post = Post(place)
+        post.add(requests, None)
+        waiting = sum(post.states().values())
+        began = time.perf_counter()
+        sender = Sender(post.path, Target(post.receiver.url + "/api/litellm/log", batch=batch))
+        while not post.all_delivered():
+            time.sleep(0.2)
+        took = time.perf_counter() - began
+        sender.close()
+        kind = "batches" if batch else "single posts"
+        print(
+            f"catchup, {kind}: {waiting} events in {took:.0f} s: {waiting / took:.0f}/s, {post.receiver.duplicates()} duplicates"
+        )
+        post.stop()
+
+
+def soak(folder: Path, requests: int = 20_000) -> None:
+    """Resident memory of the proxy, every 2,000 requests."""
+    world = World(folder)
+    try:
+        process = world.proxy()
+        assert process is not None
+        samples = []
+        for done in range(0, requests + 1, 2000):
+            if done:
+                world.load(2000)
+            samples.append(process.memory_info().rss / 1e6)
+            print(f"    {done:6} requests: {samples[-1]:.0f} MB", flush=True)
+        print(f"soak: {samples[-1] - samples[len(samples) // 2]:+.0f} MB over the second half; {world.balance(600)}")
+    finally:
+        world.close()
+
+
+PARTS: dict[str, Callable[[Path], None]] = {"writes": writes, "usage": usage, "catchup": catchup, "soak": soak}
+
+
+def main(argv: list[str]) -> None:
+    """Run the named parts, or all."""
+    for name in argv or PARTS:
+        with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
+            PARTS[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
