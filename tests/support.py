@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import jsonschema
 import pytest
+import yaml
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -206,3 +208,12 @@ def docker_missing() -> str:
     have = {tag for image in docker_client().images.list() for tag in image.tags}
     lacking = [name for name in (IMAGE, "redis:7-alpine") if name not in have]
     return f"the engine lacks {', '.join(lacking)}" if lacking else ""
+
+
+CONTRACT = yaml.safe_load((ROOT / "docs" / "taskmaster-api.yaml").read_text())
+
+
+def check_schema(name: str, value: object) -> None:
+    """Validate against one of the published schemas."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
+    jsonschema.Draft202012Validator(schema).validate(value)

@@ -126,7 +126,14 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         except Exception as error:
             _interrupt(call, seen, extract.fault_of(error))
             raise
-        await _finish_stream(call, seen)
+        if seen.complete or not seen.raw:
+            await _finish_stream(call, seen)
+        else:
+            # The closing event never came: no success, whatever LiteLLM's own log event will say. A chat stream that
+            # was cut off cannot be told apart here: LiteLLM closes it with an invented "stop" (docs/routing.md).
+            _interrupt(
+                call, seen, Fault("StreamTruncated", None, "the provider ended the stream before it was complete")
+            )
 
     @guarded
     async def async_log_success_event(
@@ -168,23 +175,35 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         return better
 
 
+# How Messages and Responses streams say that they are over; anything else is a cut.
+CLOSING_EVENTS = ("message_stop", "response.completed", "response.incomplete")
+
+
 class StreamUsage:
     """Collects usage from chunks: chat (attribute), Responses (final event), Messages (server-sent event bytes)."""
 
     def __init__(self) -> None:
         self.usage: Any = None
         self.cost: float | None = None
+        self.raw = False  # the stream has a closing event of its own to look for
+        self.complete = False
 
     def look(self, chunk: Any) -> None:
         """Read one chunk; a malformed one says nothing."""
         if isinstance(chunk, bytes | str):
             text = chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else chunk
+            self.raw = True
+            self.complete = self.complete or any(mark in text for mark in CLOSING_EVENTS)
             if '"usage"' in text:
                 self._look_at_events(text)
             return
         usage = getattr(chunk, "usage", None)
         if usage is None:
             usage = getattr(getattr(chunk, "response", None), "usage", None)
+        kind = getattr(chunk, "type", None)
+        if kind is not None:
+            self.raw = True
+            self.complete = self.complete or getattr(kind, "value", kind) in CLOSING_EVENTS
         if usage is not None:
             self.usage = usage
             self.cost = (getattr(chunk, "_hidden_params", None) or {}).get("response_cost") or self.cost

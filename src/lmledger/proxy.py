@@ -77,7 +77,9 @@ class AnonymousRoute(Route):
 
 async def health(request: Request) -> JSONResponse:
     """What is known without asking a provider: this worker's traffic, and background probes of free models."""
-    return JSONResponse(health_report(_deployments(), worker.get().sightings, proxy_server.health_check_results))
+    mine = worker.get()
+    report = health_report(_deployments(), mine.sightings, proxy_server.health_check_results)
+    return JSONResponse(report | {"ledger": mine.counts()})
 
 
 async def models(request: Request) -> JSONResponse:

@@ -72,6 +72,10 @@ def gateway(url: str, settings: Settings, ledger: dict[str, Any], deep: bool) ->
         "error": alive.error,
     }
     taskmaster = _taskmaster(settings)
+    if isinstance(report.get("ledger"), dict):
+        ledger = {**ledger, **report["ledger"]}
+        if ledger.get("unrecorded"):
+            ledger["status"] = "losing"
     status = "unhealthy" if not proxy["alive"] else str(report.get("status", "degraded"))
     if status == "healthy" and (not key_works or taskmaster["status"] == "unreachable" or ledger.get("status") != "ok"):
         status = "degraded"

@@ -1,8 +1,10 @@
 """Each kind of call through the real proxy: the answer, its ledger row, and what TaskMaster is told."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import re
 import sqlite3
 import subprocess
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support import KEY, Mock, Stack, TaskMaster, wait_for
+from support import KEY, Mock, Stack, TaskMaster, check_schema, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT, MESSAGES, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/embeddings"
@@ -282,3 +284,46 @@ def test_no_secret_and_no_prompt_reaches_ledger_logs_or_files(gateway: Stack, mo
         allowed = (KEY,) if place.endswith((".env.example", ".py", "docker-compose.yml")) else ()  # the public default
         assert not [s for s in secrets if s in text and s not in allowed], place
         assert prompt not in text, place
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "closing"),
+    [
+        (MESSAGES, {"model": "claude-haiku-4-5", "messages": HELLO, "max_tokens": 50, "stream": True}, "message_stop"),
+        (RESPONSES, {"model": "gpt-4o-mini", "input": "Hello!", "stream": True}, "response.completed"),
+    ],
+    ids=["messages", "responses"],
+)
+@pytest.mark.parametrize("kind", ["truncate", "disconnect"])
+def test_a_stream_is_a_success_only_if_the_client_got_its_closing_event(
+    gateway: Stack, taskmaster: TaskMaster, mock: Mock, path: str, body: dict[str, Any], closing: str, kind: str
+) -> None:
+    """A provider that cuts its stream before any content is fallen back from; after content nobody can mend it."""
+    mock.script({"type": "stream_fault", "kind": kind, "after_chunks": 4})
+    text = ""
+    with httpx.stream(
+        "POST", gateway.url + path, json=body, headers={"authorization": f"Bearer {KEY}"}, trust_env=False, timeout=30
+    ) as answer:
+        call_id = answer.headers["x-litellm-call-id"]
+        with contextlib.suppress(httpx.HTTPError):
+            for part in answer.iter_text():
+                text += part
+    row = gateway.row(call_id)
+    complete = re.search(f'"type": ?"{closing}"', text) is not None
+    assert (row["status"] == "succeeded") == complete, (row["status"], text)
+    ((_, event),) = taskmaster.events(call_id)
+    assert event["success"] == complete
+
+
+def test_reasoning_and_cached_tokens_and_tool_calls_stand_on_the_row(gateway: Stack) -> None:
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
+    answer, row = send(gateway, CHAT, {"model": "gpt-4o-mini", "messages": HELLO, "tools": tools}, "tools")
+    assert answer.json()["choices"][0]["message"]["tool_calls"]
+    assert (row["status"], row["cost_usd"] > 0) == ("succeeded", True)
+
+
+def test_every_event_keeps_the_published_contract(gateway: Stack, taskmaster: TaskMaster) -> None:
+    send(gateway, CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, "contract")
+    wait_for(lambda: taskmaster.costs("contract"))
+    for headers, body, _ in list(taskmaster.received):
+        check_schema("CostEvent" if headers["ce-type"] == "litellm.cost.recorded" else "RequestEvent", body)

@@ -5,22 +5,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import jsonschema
 import pytest
-import yaml
 from bench.faults.post import Post
 
 from lmledger import delivery, outbox, queries, store
 from lmledger.delivery import Sender, Target
-from support import ROOT, wait_for
-
-CONTRACT = yaml.safe_load((ROOT / "docs" / "taskmaster-api.yaml").read_text())
-
-
-def check_schema(name: str, value: object) -> None:
-    """Validate against one of the published schemas."""
-    schema = {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
-    jsonschema.Draft202012Validator(schema).validate(value)
+from support import check_schema, wait_for
 
 
 @pytest.fixture
