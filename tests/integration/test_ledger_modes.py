@@ -1,17 +1,20 @@
 """Strict mode, the other servers, a second signal, and the example receiver, all with the real proxy."""
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from lmstack.plan import STOCK_ENVIRON
 from support import KEY, ROOT, Mock, Stack, TaskMaster, clean_environ, free_port, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -56,37 +59,42 @@ def fill(folder: Path) -> None:
             return
 
 
-@pytest.mark.parametrize("server", [["--run_gunicorn"], ["--run_granian"]], ids=["gunicorn", "granian"])
-def test_ledger_and_delivery_work_under_the_other_servers_with_two_workers(
-    stack: Stack, mock: Mock, taskmaster: TaskMaster, server: list[str]
-) -> None:
-    stack.write_env(**mock.bases(), TASKMASTER_API_URL=taskmaster.url)
-    stack.lm("render")
-    env = {
+@contextlib.contextmanager
+def served(stack: Stack, mock: Mock, *options: str, **env: str) -> Iterator[None]:
+    """The stock proxy on the rendered config, started by hand: for what `lm up` does not offer."""
+    full = {
         **mock.bases(),
-        "TASKMASTER_API_URL": taskmaster.url,
         "LEDGER_PATH": str(stack.ledger),
         "LITELLM_MASTER_KEY": KEY,
-    }
-    env |= {
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_WORKER_STARTUP_HOOKS": "lmledger.proxy:install",
         "PYTHONUNBUFFERED": "1",
+        **STOCK_ENVIRON,
+        **env,
     }
-    argv = [
-        str(Path(sys.executable).with_name("litellm")),
-        "--config",
-        str(stack.root / "litellm-config.yaml"),
-        "--host",
-        "127.0.0.1",
-    ]
-    argv += ["--port", str(stack.port), "--num_workers", "2", *server]
+    argv = [str(Path(sys.executable).with_name("litellm")), "--config", str(stack.root / "litellm-config.yaml")]
+    argv += ["--host", "127.0.0.1", "--port", str(stack.port), *options]
     with (stack.root / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            argv, cwd=stack.root, env=clean_environ(stack.root, **env), stdout=log, stderr=log, start_new_session=True
+            argv, cwd=stack.root, env=clean_environ(stack.root, **full), stdout=log, stderr=log, start_new_session=True
         )
     try:
         wait_for(lambda: alive(stack), 120, "the server to answer")
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+@pytest.mark.parametrize("server", ["--run_gunicorn", "--run_granian"])
+def test_ledger_and_delivery_work_under_the_other_servers_with_two_workers(
+    stack: Stack, mock: Mock, taskmaster: TaskMaster, server: str
+) -> None:
+    stack.write_env(**mock.bases(), TASKMASTER_API_URL=taskmaster.url)
+    stack.lm("render")
+    with served(stack, mock, "--num_workers", "2", server, TASKMASTER_API_URL=taskmaster.url):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda n: stack.post(CHAT, {**BODY, "stream": n % 2 == 0}), range(60)))
         assert {a.status_code for a in answers} == {200}
@@ -98,12 +106,24 @@ def test_ledger_and_delivery_work_under_the_other_servers_with_two_workers(
         for call in calls:
             assert len(taskmaster.events(call)) == 1
         assert httpx.get(f"{stack.url}/models", trust_env=False).status_code == 200
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        finally:
-            os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+
+
+def test_an_answer_from_the_cache_costs_nothing_and_says_so(stack: Stack, mock: Mock) -> None:
+    mock.reset()
+    stack.write_env(**mock.bases())
+    stack.lm("render")
+    config = stack.root / "litellm-config.yaml"
+    config.write_text(
+        config.read_text().replace(
+            "litellm_settings:\n", "litellm_settings:\n  cache: true\n  cache_params: {type: local}\n"
+        )
+    )
+    with served(stack, mock):
+        rows = [stack.row(stack.post(CHAT, BODY).headers["x-litellm-call-id"]) for _ in range(2)]
+    assert [(r["status"], r["cache_hit"]) for r in rows] == [("succeeded", 0), ("succeeded", 1)]
+    assert rows[0]["cost_usd"] > 0
+    assert rows[1]["cost_usd"] == 0
+    assert len([r for r in mock.requests() if r["model"] == "gpt-4o-mini"]) == 1
 
 
 def test_a_second_signal_loses_nothing_committed(stack: Stack, mock: Mock) -> None:

@@ -159,7 +159,7 @@ def _start(context: Context, wanted: Planned, options: base.UpOptions, name: str
     _stop_other_runtime(context, runtime.name)
     remarks = runtime.check(plan, options)
     kind = {"docker": "a Docker stack", "local": "a local process"}[runtime.name]
-    context.say(f"Starting lmstack as {kind} ({wanted.why}): {len(plan.deployments)} models on {plan.url}")
+    context.say(f"Starting lmstack as {kind} ({wanted.why}): {_count(len(plan.deployments), 'model')} on {plan.url}")
     runtime.up(plan, wanted.config, options, context.say)
     base.save_state(context.project, _state(wanted, time.time()))
     try:
@@ -169,6 +169,10 @@ def _start(context: Context, wanted: Planned, options: base.UpOptions, name: str
             runtime.down(False, context.say)
         raise
     return _report(wanted, f"Ready after {took:.0f} s.", took, True, name, remarks)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _stop_other_runtime(context: Context, name: str) -> None:
