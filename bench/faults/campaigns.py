@@ -50,6 +50,7 @@ class World:
         self.stack.lm("up")
         self.sent = 0
         self.answered: set[str] = set()
+        self.open: dict[str, object] = {}
         self._lock = threading.Lock()
         self._client = httpx.Client(trust_env=False, timeout=60, headers={"authorization": f"Bearer {KEY}"})
 
@@ -117,9 +118,19 @@ class World:
             spools = [
                 p for f in (self.stack.root / "logs", Path(tempfile.gettempdir())) for p in f.glob("litellm.db.spool-*")
             ]
-            return not spools and not open_rows and not states.get("pending") and not states.get("leased")
+            self.open = {
+                "spools": spools,
+                "rows": len(open_rows),
+                "pending": states.get("pending"),
+                "leased": states.get("leased"),
+            }
+            return not any(self.open.values())
 
-        wait_for(settled, patience, "every row to end and every event to be delivered")
+        try:
+            wait_for(settled, patience, "every row to end and every event to be delivered")
+        except BaseException:
+            print(f"still open: {self.open}")
+            raise
         with sqlite3.connect(self.stack.ledger) as conn:
             status = dict(conn.execute("SELECT call_id, status FROM requests").fetchall())
             events = {row[0] for row in conn.execute("SELECT event_id FROM outbox")}

@@ -23,17 +23,10 @@ class Spool:
     def append(self, records: Iterable[Record]) -> None:
         """Keep records in the first place that takes them; OSError when none does."""
         lines = [dump(record) + "\n" for record in records]
+        data = "".join(lines).encode()
         for path in self._places:
             with contextlib.suppress(OSError):
-                with path.open("a", encoding="utf-8") as stream:
-                    size = stream.tell()
-                    try:
-                        stream.writelines(lines)
-                        stream.flush()
-                    except OSError:
-                        with contextlib.suppress(OSError):
-                            os.truncate(path, size)  # no half line in front of the next one
-                        raise
+                _append_whole(path, data)
                 self.pending += len(lines)
                 return
         raise OSError("no place takes the spool")
@@ -63,6 +56,23 @@ def read(path: Path) -> Iterator[Record]:
         for line in stream:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 yield load(line)
+
+
+def _append_whole(path: Path, data: bytes) -> None:
+    """All of it or nothing: on a full disk half a line would swallow the one that comes after it. Unbuffered, because
+    a buffered file tries once more, at its close, to write what has just failed."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        size = os.fstat(handle).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
 
 
 def _folders(ledger: Path) -> list[Path]:

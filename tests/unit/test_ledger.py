@@ -1,5 +1,6 @@
 """The ledger and the outbox on real SQLite files: transactions, orphans, leases, order, schedule."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 from lmledger import apply, extract, housekeeping, outbox, queries, records, schema, store
 from lmledger.delivery import headers_for, sign, target_from
 from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
-from lmledger.spool import Spool
+from lmledger.spool import Spool, read
 from support import wait_for
 
 
@@ -53,6 +54,14 @@ def writer(ledger: Path):  # type: ignore[no-untyped-def]
     one = store.Writer(store.StoreOptions(ledger, events=True))
     yield one
     one.close()
+
+
+def rows_of(ledger: Path) -> list[dict[str, object]]:
+    """The requests of a ledger that may not be there, or not be migrated, yet."""
+    try:
+        return queries.ask(ledger, "requests", {})
+    except (FileNotFoundError, sqlite3.OperationalError):
+        return []
 
 
 def write(writer: store.Writer, *records: Started | Ended) -> None:
@@ -147,7 +156,7 @@ def test_a_read_only_folder_spools_elsewhere_and_recovers(tmp_path: Path, monkey
     assert writer.flush(5)
     assert list(elsewhere.glob("litellm.db.spool-*"))
     blocked.unlink()
-    wait_for(lambda: (blocked / "litellm.db").exists() and queries.ask(blocked / "litellm.db", "requests", {}), 15)
+    wait_for(lambda: rows_of(blocked / "litellm.db"), 15)
     writer.close()
     assert not list(elsewhere.glob("litellm.db.spool-*"))
 
@@ -174,10 +183,7 @@ def test_a_damaged_ledger_is_set_aside_and_a_new_one_takes_over(tmp_path: Path) 
     writer = store.Writer(store.StoreOptions(ledger, events=True))
     writer.post(ended(call("1"), 0.5))
     writer.flush(5)
-    wait_for(
-        lambda: list(tmp_path.glob("litellm.db.corrupt-*")) and ledger.exists() and queries.ask(ledger, "requests", {}),
-        10,
-    )
+    wait_for(lambda: list(tmp_path.glob("litellm.db.corrupt-*")) and rows_of(ledger), 10)
     writer.close()
 
 
@@ -190,6 +196,30 @@ def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path)
     wait_for(lambda: not left.files(), 10)
     writer.close()
     assert [r["status"] for r in queries.ask(ledger, "requests", {})] == ["succeeded"]
+
+
+def test_a_spool_on_a_full_disk_never_keeps_half_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
+    room = [5000]
+    real = os.write
+
+    def write_until_full(handle: int, data: bytes) -> int:
+        if not str(Path(f"/proc/self/fd/{handle}").readlink()).startswith(str(elsewhere)):
+            if room[0] <= 0:
+                raise OSError(28, "No space left on device")
+            data, room[0] = data[: room[0]], room[0] - len(data)
+        return real(handle, data)
+
+    spool = Spool(tmp_path / "litellm.db", "w")
+    monkeypatch.setattr(os, "write", write_until_full)
+    for n in range(40):
+        spool.append([Started(call(str(n)))])
+    monkeypatch.undo()
+    assert len(spool.files()) == 2
+    found = [record.call.id for path in spool.files() for record in read(path)]
+    assert sorted(found, key=int) == [str(n) for n in range(40)]
 
 
 def test_records_survive_the_spool_unchanged() -> None:
