@@ -74,7 +74,19 @@ def test_a_failure_falls_back_alike(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["up", "status", "health", "usage", "requests", "events status", "config show", "models", "version"]
+    "words",
+    [
+        "up",
+        "status",
+        "health",
+        "usage",
+        "requests",
+        "events status",
+        "events replay",
+        "config show",
+        "models",
+        "version",
+    ],
 )
 def test_every_verb_gives_the_same_json_keys(world: World, words: str) -> None:
     stack, _, _ = world

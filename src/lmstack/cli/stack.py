@@ -39,11 +39,15 @@ def up(
     with files.locked(context.project.state / "lock"):
         wanted = planned(context, runtime_flags(runtime, redis, port, workers))
         options = base.UpOptions(timeout, foreground, force)
-        result = _unchanged(context, wanted) or _start(context, wanted, options)
-    if foreground:
-        wanted.runtime.logs(base.LogQuery(follow=True, tail=5))
-        wanted.runtime.down(False, context.say)
-    return result
+        try:
+            result = _unchanged(context, wanted) or _start(context, wanted, options)
+        except KeyboardInterrupt:
+            if foreground:
+                wanted.runtime.down(False, context.say)
+            else:
+                context.say("The stack goes on starting in the background: lm status shows it, lm down stops it.")
+            raise
+    return _stay(context, wanted, result) if foreground else result
 
 
 @command("down", "lm down")
@@ -141,6 +145,15 @@ def seconds(text: str) -> float:
 def _flags_of_running(context: Context) -> dict[str, str]:
     state = base.load_state(context.project)
     return {"LITELLM_RUNTIME": state.runtime} if state else {}
+
+
+def _stay(context: Context, wanted: Planned, result: Result) -> Result:
+    """Show the log until Ctrl-C, then stop the stack."""
+    for line in result.lines:
+        context.say(line)
+    wanted.runtime.logs(base.LogQuery(follow=True, tail=5))
+    wanted.runtime.down(False, context.say)
+    return Result(result.command, result.data, ("Stopped.",), result.messages)
 
 
 def _unchanged(context: Context, wanted: Planned) -> Result | None:
