@@ -30,7 +30,6 @@ def run(
     cwd: Path | None = None,
     check: bool = True,
     show: bool = False,
-    stdin: str | None = None,
 ) -> Finished:
     """Run to the end. ``show`` lets its output through to the terminal (to stderr) instead of capturing it.
 
@@ -40,14 +39,14 @@ def run(
     try:
         process = subprocess.Popen(
             list(argv), env=_environment(env), cwd=cwd, text=True, errors="replace", stdout=output,
-            stderr=sys.stderr if show else subprocess.PIPE, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stderr=sys.stderr if show else subprocess.PIPE, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except FileNotFoundError:
         raise MissingToolError(f"'{argv[0]}' is not installed or not on PATH") from None
     except PermissionError:
         raise MissingToolError(f"'{argv[0]}' cannot be executed") from None
     try:
-        out, err = process.communicate(stdin, timeout=timeout)
+        out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         _end(process)
         raise LmError(f"'{quoted(argv)}' did not finish within {timeout:g} s") from None

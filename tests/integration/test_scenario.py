@@ -107,6 +107,16 @@ def test_up_again_changes_nothing(world: World) -> None:
     assert stack.json("up")["data"]["changed"] is False
 
 
+def test_restart_starts_new_processes_and_keeps_the_ledger(world: World) -> None:
+    stack, _, _ = world
+    call = stack.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}).headers["x-litellm-call-id"]
+    stack.row(call)
+    before = [s["pid"] for s in stack.json("status")["data"]["services"]]
+    assert stack.json("restart")["data"]["changed"] is True
+    assert set(before).isdisjoint(s["pid"] for s in stack.json("status")["data"]["services"])
+    assert stack.row(call)["status"] == "succeeded"
+
+
 def test_logs_have_the_same_filters(world: World) -> None:
     stack, _, _ = world
     stack.post(CHAT, {"model": "gpt-17", "messages": HELLO})

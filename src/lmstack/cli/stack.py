@@ -74,10 +74,11 @@ def down(
 def restart(
     context: Context, timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = base.READY_SECONDS
 ) -> Result:
-    """Stop and start with the settings on disk, and wait until the proxy answers again."""
-    running_runtime(context.project)
+    """Stop, and start with the settings on disk; waits until the proxy answers again."""
+    runtime = running_runtime(context.project)
     with files.locked(context.project.state / "lock"):
         wanted = planned(context, _flags_of_running(context))
+        runtime.down(False, context.say)
         return _start(context, wanted, base.UpOptions(timeout), "restart")
 
 

@@ -81,9 +81,6 @@ class Runtime(Protocol):
     def down(self, volumes: bool, say: Say) -> bool:
         """Drain and stop everything; False when nothing ran."""
 
-    def restart(self, say: Say) -> None:
-        """Stop and start with the configuration on disk."""
-
     def services(self) -> list[Service]:
         """What runs."""
 

@@ -117,10 +117,6 @@ class ComposeRuntime:
         base.clear_state(self.project)
         return ran
 
-    def restart(self, say: base.Say) -> None:
-        """Restart the containers as they are."""
-        self._run(["restart"], DOWN_SECONDS)
-
     def services(self) -> list[base.Service]:
         """What the engine says of this folder's containers; empty when no engine answers."""
         if engine_problem() is not None:

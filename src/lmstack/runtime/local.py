@@ -58,7 +58,7 @@ class LocalRuntime:
         files.ensure_writable_folder(self.project.logs)
         files.ensure_writable_folder(self.project.state)
         if not self._supervised():
-            check_port_free(plan.settings.host, plan.settings.port, orphans(self.project.root))
+            check_port_free(plan.settings.host, plan.settings.port, processes(self.project.root))
         if plan.redis and not plan.settings.get("REDIS_URL"):
             raise ConfigError(
                 "LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker"
@@ -71,7 +71,7 @@ class LocalRuntime:
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configurations and start supervisord; a running one is stopped first."""
-        if self._supervised() or orphans(self.project.root):
+        if self._supervised() or processes(self.project.root):
             say("Applying the change: stopping the old processes (open requests are finished) …")
             self.down(False, say)
         port = free_port() if plan.embedded else None
@@ -97,12 +97,6 @@ class LocalRuntime:
             for path in self.project.logs.glob("litellm.db*"):
                 files.remove(path)
         return True
-
-    def restart(self, say: base.Say) -> None:
-        """Restart the programs with what is on disk."""
-        with self._rpc() as rpc:
-            rpc.supervisor.stopAllProcesses()
-            rpc.supervisor.startAllProcesses(False)
 
     def services(self) -> list[base.Service]:
         """What supervisord says of its programs; empty when it does not run."""
@@ -264,11 +258,6 @@ def processes(root: Path) -> list[int]:
             if process.pid != os.getpid() and process.environ().get(MARK) == str(root):
                 found.append(process.pid)
     return found
-
-
-def orphans(root: Path) -> list[int]:
-    """The same, for when no supervisord answers: what a killed one left behind."""
-    return processes(root)
 
 
 def end_processes(pids: list[int], seconds: float) -> None:
