@@ -89,7 +89,12 @@ def start_attempt(kwargs: Mapping[str, Any]) -> Attempt:
         priced=info.get("lm_priced") is not False,
         free=info.get("lm_free") is True,
         started_at=time.time(),
+        price=_price(info.get("lm_price")),
     )
+
+
+def _price(value: object) -> tuple[float, float] | None:
+    return (float(value[0]), float(value[1])) if isinstance(value, list) and len(value) == 2 else None
 
 
 def fault_of(error: BaseException) -> Fault:

@@ -279,6 +279,8 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
         return None
     if last.free:
         return 0.0
+    if last.price is not None:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
+        return ((tokens.prompt or 0) * last.price[0] + (tokens.completion or 0) * last.price[1]) / 1_000_000
     if reported:
         return float(reported)
     try:

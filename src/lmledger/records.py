@@ -36,6 +36,7 @@ class Attempt:
     latency_ms: float | None = None
     outcome: str | None = None  # None while it is under way
     fault: Fault | None = None
+    price: tuple[float, float] | None = None  # the user's own: USD per million tokens in and out
 
     def close(self, outcome: str, fault: Fault | None = None) -> None:
         """Settle the attempt once; later calls change nothing."""

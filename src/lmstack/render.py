@@ -56,6 +56,8 @@ def _deployment(d: Deployment) -> str:
     if d.model.mode == "chat" and d.model.tier:
         info["lm_tier"] = d.model.tier
     info["lm_priced"] = d.model.priced
+    if d.model.own_price and d.model.priced:
+        info["lm_price"] = [float(d.model.input or 0), float(d.model.output or 0)]
     if d.model.free:
         info["lm_free"] = True
         info["health_check_timeout"] = 30

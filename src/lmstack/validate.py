@@ -16,7 +16,7 @@ from lmstack.errors import Problem
 
 SECTIONS = ("router_settings", "litellm_settings", "general_settings")
 # Ours, in model_info: what the callback reads of a deployment.
-OWN_INFO = ("lm_provider", "lm_tier", "lm_priced", "lm_free")
+OWN_INFO = ("lm_provider", "lm_tier", "lm_priced", "lm_price", "lm_free")
 _FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 

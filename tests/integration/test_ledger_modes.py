@@ -126,6 +126,20 @@ def test_an_answer_from_the_cache_costs_nothing_and_says_so(stack: Stack, mock: 
     assert len([r for r in mock.requests() if r["model"] == "gpt-4o-mini"]) == 1
 
 
+def test_own_prices_count_for_streams_too_and_an_unknown_price_stays_unknown(stack: Stack, mock: Mock) -> None:
+    mock.reset()
+    stack.write_env(**mock.bases())
+    own = "gpt-4o-mini: {input: 100, output: 200}\n  house: {provider: openai, model: house-1, input: 300, output: 400}\n  mystery: {provider: openai, model: mystery-1}"
+    (stack.root / "models.yaml").write_text(f"models:\n  {own}\n")
+    stack.lm("up")
+    for model, prices in (("gpt-4o-mini", (100, 200)), ("house", (300, 400)), ("mystery", None)):
+        for stream in (False, True):
+            row = stack.row(stack.post(CHAT, {**BODY, "model": model, "stream": stream}).headers["x-litellm-call-id"])
+            expected = prices and (row["prompt_tokens"] * prices[0] + row["completion_tokens"] * prices[1]) / 1e6
+            assert row["completion_tokens"] > 0
+            assert row["cost_usd"] == (pytest.approx(expected) if expected else None), (model, stream)
+
+
 def test_a_second_signal_loses_nothing_committed(stack: Stack, mock: Mock) -> None:
     stack.write_env(**mock.bases())
     stack.lm("up")
