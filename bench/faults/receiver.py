@@ -1,5 +1,6 @@
 """A TaskMaster that misbehaves on demand and counts what it gets. Listens on 127.0.0.1 only."""
 
+import calendar
 import json
 import socket
 import struct
@@ -84,7 +85,7 @@ class FaultyReceiver:
                 self.taken[event["id"]] += 1
                 self.order.setdefault(event.get("subject") or "", []).append(event["id"])
                 when = time.strptime(event["time"][:19], "%Y-%m-%dT%H:%M:%S")
-                self.lags.append(now - (__import__("calendar").timegm(when) + float("0" + event["time"][19:-1])))
+                self.lags.append(now - (calendar.timegm(when) + float("0" + event["time"][19:-1])))
             if self.keep_bodies:
                 self.bodies.append((headers, body))
 

@@ -333,10 +333,6 @@ def _why_unserved(model: object) -> str | None:
     )
 
 
-def _http_error(status: int, type_: str, code: str, message: str) -> HTTPException:
-    return HTTPException(status, detail={"error": message, "type": type_, "code": code})
-
-
 def _estimate(data: Mapping[str, Any]) -> float | None:
     """A floor for the cost, from the length of the request (4 bytes a token) and the model's input price; it only
     counts when the end of the call is never known. None where the name is a group or has no price."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from lmstack.errors import ConfigError, Exit, LmError
 
-ENVELOPE_KEYS = ("command", "ok", "data", "messages")
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
