@@ -11,11 +11,13 @@ RUN mkdir -p /app/logs
 # Not below /app/config: LiteLLM executes callback files beside its config without registering them as modules.
 COPY callbacks /opt/lmstack/callbacks
 COPY src/lmledger /opt/lmstack/lmledger
+COPY src/lmrouting /opt/lmstack/lmrouting
 ENV PYTHONPATH=/opt/lmstack \
     PYTHONDONTWRITEBYTECODE=1 \
     LEDGER_PATH=/app/logs/litellm.db \
     LITELLM_LOCAL_MODEL_COST_MAP=True \
     LITELLM_DONT_SHOW_FEEDBACK_BOX=true \
+    DEFAULT_MAX_RETRIES=0 \
     LITELLM_WORKER_STARTUP_HOOKS=lmledger.proxy:install
 EXPOSE 4000
 # Stock's entrypoint runs `litellm "$@"`, so the arguments begin with --config.

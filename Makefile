@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test lint types check bench faults docs lock
+.PHONY: help setup test lint types check bench bench-routing faults docs lock
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -14,6 +14,8 @@ types: setup ## mypy, strict
 check: lint types test ## all of it
 bench: setup ## what our side costs, against stock
 	.venv/bin/python -m bench.overhead
+bench-routing: setup ## how well auto tells easy prompts from hard ones, against stock
+	.venv/bin/python -m bench.routing
 faults: setup ## the long fault campaigns; fails on a loss
 	.venv/bin/python -m bench.faults
 docs: setup ## write what is generated: .env.example, litellm-config.yaml, help, CLI reference, legal keys

@@ -26,7 +26,9 @@ def writes(folder: Path, requests: int = 50_000) -> None:
         call = Call(
             f"r{n}", f"c{n}", None, time.time(), "/v1/chat/completions", False, "auto", Attribution(f"t{n // 100}", "a")
         )
-        call.attempts.append(Attempt("m", "m", "openai", "openai/m", 1, True, False, time.time(), 1.0, "succeeded"))
+        call.attempts.append(
+            Attempt("m", "m", "openai", "openai/m", 1, (0.15, 0.6), False, time.time(), 1.0, "succeeded")
+        )
         while writer._queue.qsize() > store.QUEUE_SIZE - 10:
             time.sleep(0.001)
         writer.post(Started(call))

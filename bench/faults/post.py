@@ -40,7 +40,9 @@ class Post:
                 "auto",
                 Attribution(task, "a"),
             )
-            call.attempts.append(Attempt("m", "m", "openai", "openai/m", 1, True, False, self.now[0], 1.0, "succeeded"))
+            call.attempts.append(
+                Attempt("m", "m", "openai", "openai/m", 1, (0.15, 0.6), False, self.now[0], 1.0, "succeeded")
+            )
             status, fault = ("failed", Fault("E", "500", "m")) if self.count % 5 == 0 else ("succeeded", None)
             self.writer.post(Ended(call, status, self.now[0], 1.0, Usage(1, 2), None if fault else 0.5, fault=fault))
         assert self.writer.flush(30)

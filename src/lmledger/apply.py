@@ -5,9 +5,10 @@ Pure database work on a connection that somebody else owns; no thread, no LiteLL
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable
 
-from lmledger import outbox
+from lmledger import budget, outbox
 from lmledger.records import Attribution, Call, Ended, Fault, Record, Started
 
 Sums = dict[tuple[str, str, int], list[float]]
@@ -29,7 +30,12 @@ def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, even
     sums: Sums = {}
     for record in records:
         if isinstance(record, Started):
-            _insert(conn, record.call, worker)
+            if record.limits:
+                _add_rollups(conn, sums)  # what ended earlier in this batch counts too
+                sums.clear()
+                record.call.over = budget.over(conn, record.limits, time.time())
+            if record.call.over is None:
+                _insert(conn, record.call, worker)
         else:
             _end(conn, record, worker, events, sums)
     _add_rollups(conn, sums)
@@ -86,11 +92,11 @@ def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
     who = call.attribution
     conn.execute(
         "INSERT OR IGNORE INTO requests (id, call_id, trace_id, started_at, status, endpoint, stream, requested_model,"
-        " task_id, agent_id, user, key_alias, tags, worker, estimate_usd) VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?)",
+        " task_id, agent_id, user, key_alias, tags, worker, estimate_usd, reserved_usd) VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?)",
         (
             call.id, call.call_id, call.trace_id, call.started_at, call.endpoint, call.stream, call.requested_model,
             who.task_id, who.agent_id, who.user, who.key_alias, json.dumps(who.tags) if who.tags else None, worker,
-            call.estimate_usd,
+            call.estimate_usd, call.reserved_usd,
         ),
     )  # fmt: skip
 
@@ -109,7 +115,7 @@ def _end(conn: sqlite3.Connection, end: Ended, worker: str, events: bool, sums: 
             last.deployment if last else None, last.model if last else None, last.provider if last else None,
             last.tier if last else None, end.usage.prompt, end.usage.completion, end.usage.cached,
             end.usage.reasoning, end.cost_usd, end.latency_ms, call.ttft_ms, len(call.attempts),
-            outbox.fallbacks(end), end.cache_hit, fault.type if fault else None, fault.code if fault else None,
+            call.fallbacks, end.cache_hit, fault.type if fault else None, fault.code if fault else None,
             fault.message if fault else None, end.cost_estimated, call.id,
         ),
     ).rowcount  # fmt: skip

@@ -86,14 +86,13 @@ def start_attempt(kwargs: Mapping[str, Any]) -> Attempt:
         provider=_text(info.get("lm_provider")) or prefix or _text(kwargs.get("custom_llm_provider")),
         litellm_model=model or None,
         tier=tier if isinstance(tier, int) else None,
-        priced=info.get("lm_priced") is not False,
-        free=info.get("lm_free") is True,
+        rates=_rates(info.get("lm_rates")),
+        own_price=info.get("lm_own_price") is True,
         started_at=time.time(),
-        price=_price(info.get("lm_price")),
     )
 
 
-def _price(value: object) -> tuple[float, float] | None:
+def _rates(value: object) -> tuple[float, float] | None:
     return (float(value[0]), float(value[1])) if isinstance(value, list) and len(value) == 2 else None
 
 
@@ -103,7 +102,8 @@ def fault_of(error: BaseException) -> Fault:
     detail = getattr(error, "detail", None)
     text = detail.get("error") if isinstance(detail, dict) else None
     message = text or getattr(error, "message", None) or str(error)
-    return Fault(type(error).__name__, None if code is None else str(code)[:20], redact(str(message)))
+    kind = detail.get("type") if isinstance(detail, dict) else None
+    return Fault(kind or type(error).__name__, None if code is None else str(code)[:20], redact(str(message)))
 
 
 def usage_of(usage: object) -> Usage:

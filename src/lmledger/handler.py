@@ -12,7 +12,6 @@ first hook (bad key, bad JSON) only have the last.
 import asyncio
 import functools
 import inspect
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,10 +21,13 @@ from typing import Any, TypeVar
 import litellm
 from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
-from litellm.proxy import proxy_server
 
-from lmledger import extract, worker
+from lmledger import extract, traffic, worker
+from lmledger.costs import cost_of
 from lmledger.records import Call, Ended, Fault, Started, Usage
+from lmledger.streams import StreamUsage
+from lmrouting.budgets import Limit
+from lmrouting.candidates import GROUP_OF_TIER
 
 log = logging.getLogger("lmledger")
 
@@ -44,7 +46,7 @@ def guarded(hook: F) -> F:
     async def safe(*args: Any, **kwargs: Any) -> Any:
         try:
             return await hook(*args, **kwargs)
-        except HTTPException:  # a refusal that is meant: strict mode
+        except (HTTPException, traffic.DeadlinePassed):  # a refusal that is meant
             raise
         except Exception:
             log.exception("lmledger: %s failed; the request goes on", hook.__name__)
@@ -66,8 +68,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         _current.set(call)
         _tie(data, call)
         _ask_for_usage(data, call_type)
-        call.estimate_usd = _estimate(data)
-        durable = await worker.get().write(Started(call))
+        limits = traffic.route(data, call, call_type)
+        durable = await _admit(data, call, call_type, limits)
         if not durable and worker.get().strict:
             raise HTTPException(503, {"error": "The ledger cannot record this request and LEDGER_MODE is strict."})
 
@@ -76,6 +78,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         call = _call_of(kwargs)
         if call is None:
             return
+        traffic.bound(kwargs, call)
         attempt = extract.start_attempt(kwargs)
         last = call.attempts[-1] if call.attempts else None
         if last and last.outcome is None:
@@ -93,6 +96,19 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             attempt = call.attempts[-1]
             attempt.close("failed", extract.fault_of(exception))
             worker.get().note_health(attempt.deployment, attempt.fault)
+            await traffic.cool_down(request_data, exception, attempt.provider)
+
+    @guarded
+    async def async_post_call_response_headers_hook(
+        self,
+        data: dict[str, Any],
+        user_api_key_dict: Any,
+        response: Any,
+        request_headers: dict[str, str] | None = None,
+        litellm_call_info: dict[str, Any] | None = None,
+    ) -> dict[str, str] | None:
+        call = _call_of(data)
+        return _told(call) if call is not None else None
 
     @guarded
     async def async_post_call_success_hook(self, data: dict[str, Any], user_api_key_dict: Any, response: Any) -> None:
@@ -126,14 +142,12 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         except Exception as error:
             _interrupt(call, seen, extract.fault_of(error))
             raise
-        if seen.complete or not seen.raw:
+        if seen.complete(response):
             await _finish_stream(call, seen)
         else:
-            # The closing event never came: no success, whatever LiteLLM's own log event will say. A chat stream that
-            # was cut off cannot be told apart here: LiteLLM closes it with an invented "stop" (docs/routing.md).
-            _interrupt(
-                call, seen, Fault("StreamTruncated", None, "the provider ended the stream before it was complete")
-            )
+            # No success, whatever LiteLLM's own log event will say, and whatever "stop" it has invented.
+            fault = Fault("StreamTruncated", None, "the provider ended the stream before it was complete")
+            _interrupt(call, seen, fault, seen.said_something(response))
 
     @guarded
     async def async_log_success_event(
@@ -157,8 +171,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> HTTPException | None:
-        better = _better_error(request_data, original_exception)
         call = _call_of(request_data)
+        better = _better_error(request_data, original_exception, call)
         if call is None:
             headers, path = arrival.get() or ({}, None)
             call = extract.start_call(request_data, headers, path)
@@ -173,52 +187,6 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             status = "failed" if call.attempts else "rejected"
             await worker.get().write(_end(call, status, fault=fault))
         return better
-
-
-# How Messages and Responses streams say that they are over; anything else is a cut.
-CLOSING_EVENTS = ("message_stop", "response.completed", "response.incomplete")
-
-
-class StreamUsage:
-    """Collects usage from chunks: chat (attribute), Responses (final event), Messages (server-sent event bytes)."""
-
-    def __init__(self) -> None:
-        self.usage: Any = None
-        self.cost: float | None = None
-        self.raw = False  # the stream has a closing event of its own to look for
-        self.complete = False
-
-    def look(self, chunk: Any) -> None:
-        """Read one chunk; a malformed one says nothing."""
-        if isinstance(chunk, bytes | str):
-            text = chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else chunk
-            self.raw = True
-            self.complete = self.complete or any(mark in text for mark in CLOSING_EVENTS)
-            if '"usage"' in text:
-                self._look_at_events(text)
-            return
-        usage = getattr(chunk, "usage", None)
-        if usage is None:
-            usage = getattr(getattr(chunk, "response", None), "usage", None)
-        kind = getattr(chunk, "type", None)
-        if kind is not None:
-            self.raw = True
-            self.complete = self.complete or getattr(kind, "value", kind) in CLOSING_EVENTS
-        if usage is not None:
-            self.usage = usage
-            self.cost = (getattr(chunk, "_hidden_params", None) or {}).get("response_cost") or self.cost
-
-    def _look_at_events(self, text: str) -> None:
-        for line in text.splitlines():
-            if not line.startswith("data:") or '"usage"' not in line:
-                continue
-            try:
-                event = json.loads(line[5:])
-            except ValueError:
-                continue
-            found = event.get("usage") or (event.get("message") or {}).get("usage")
-            if isinstance(found, dict):
-                self.usage = {**(self.usage or {}), **{k: v for k, v in found.items() if v is not None}}
 
 
 async def _finish_stream(call: Call, seen: StreamUsage) -> None:
@@ -245,11 +213,11 @@ async def _succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) 
         call.attempts[-1].close("succeeded")
         worker.get().note_health(call.attempts[-1].deployment, None)
     tokens = extract.usage_of(usage)
-    price = 0.0 if cache_hit else cost_of(call, usage, tokens, cost)
+    price = call.cost_usd = 0.0 if cache_hit else cost_of(call, usage, tokens, cost)
     await worker.get().write(_end(call, "succeeded", tokens, price, cache_hit))
 
 
-def _interrupt(call: Call, seen: StreamUsage, fault: Fault) -> None:
+def _interrupt(call: Call, seen: StreamUsage, fault: Fault, content: bool = True) -> None:
     """End a broken stream; nothing may be awaited here, the task is being torn down."""
     if call.ended:
         return
@@ -258,7 +226,7 @@ def _interrupt(call: Call, seen: StreamUsage, fault: Fault) -> None:
         if call.attempts:
             call.attempts[-1].close("interrupted", fault)
         tokens = extract.usage_of(seen.usage)
-        status = "interrupted" if call.ttft_ms is not None else "failed"
+        status = "interrupted" if call.ttft_ms is not None and content else "failed"
         cost = cost_of(call, seen.usage, tokens, seen.cost) if seen.usage is not None else None
         worker.get().post(_end(call, status, tokens, cost, fault=fault))
     except Exception:
@@ -272,47 +240,42 @@ def _end(
     return Ended(call, status, time.time(), call.elapsed_ms(), usage or Usage(), cost, cache_hit, fault)
 
 
-def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
-    """US dollars; None when the model has no known price (LiteLLM would say 0)."""
+async def _admit(data: dict[str, Any], call: Call, call_type: str, limits: tuple[Limit, ...]) -> bool:
+    """Record the start, if its budgets allow it. Raises the 429; gives whether the row is durable."""
+    give_up = time.monotonic() + traffic.BUDGET_WAIT_SECONDS
+    while True:
+        durable = await worker.get().write(Started(call, limits))
+        over, call.over = call.over, None
+        if over is None:
+            return durable
+        if not over.waiting or time.monotonic() > give_up:
+            break
+        # What is under way may use the budget up, or not: that is known when it has ended.
+        await asyncio.sleep(0.1)
+    if not traffic.to_free_models(data, call, call_type):
+        raise traffic.over_budget(over)
+    return await worker.get().write(Started(call))
+
+
+def _told(call: Call) -> dict[str, str]:
+    """What happened, as response headers. A stream's cost is not known when its headers leave."""
     last = call.attempts[-1] if call.attempts else None
-    if last is None or not last.priced or (tokens.prompt is None and tokens.completion is None):
-        return None
-    if last.free:
-        return 0.0
-    if last.price is not None:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
-        return ((tokens.prompt or 0) * last.price[0] + (tokens.completion or 0) * last.price[1]) / 1_000_000
-    if reported:
-        return float(reported)
-    try:
-        return _computed_cost(last.litellm_model or "", usage, tokens)
-    except Exception:
-        log.debug("lmledger: no price for %s", last.model, exc_info=True)
-        return None
+    told = {"x-lm-fallbacks": str(call.fallbacks)} if last else {}
+    if last is not None and last.outcome != "failed":
+        told["x-lm-model"] = last.model or ""
+        if last.tier is not None:
+            told["x-lm-tier"] = GROUP_OF_TIER[last.tier]
+        if call.ended:
+            told["x-lm-cost"] = "unknown" if call.cost_usd is None else f"{call.cost_usd:.10f}"
+    return told
 
 
-def _computed_cost(model: str, usage: Any, tokens: Usage) -> float:
-    known = usage if isinstance(usage, litellm.Usage) else _as_usage(usage, tokens)
-    into, out = litellm.cost_per_token(
-        model=model, usage_object=known, prompt_tokens=tokens.prompt or 0, completion_tokens=tokens.completion or 0
-    )  # fmt: skip
-    return float(into + out)
-
-
-def _as_usage(usage: Any, tokens: Usage) -> Any:
-    extra = {}
-    if isinstance(usage, Mapping):
-        names = ("cache_read_input_tokens", "cache_creation_input_tokens")
-        extra = {name: usage[name] for name in names if usage.get(name)}
-    return litellm.Usage(
-        prompt_tokens=tokens.prompt or 0,
-        completion_tokens=tokens.completion or 0,
-        total_tokens=(tokens.prompt or 0) + (tokens.completion or 0),
-        **extra,
-    )
-
-
-def _better_error(data: Mapping[str, Any], error: Exception) -> HTTPException | None:
+def _better_error(data: Mapping[str, Any], error: Exception, call: Call | None) -> HTTPException | None:
     """Mend what stock says wrongly: 500 or 400 for a missing or wrong key, and no hint for an unserved name."""
+    if call is not None and call.late:
+        return HTTPException(
+            504, {"error": f"No model answered within LITELLM_DEADLINE ({traffic.rules().deadline:g} s)."}
+        )
     text = str(getattr(error, "message", "") or error)
     kind = getattr(getattr(error, "type", None), "value", getattr(error, "type", None))
     no_key = type(error) is Exception and text.startswith(("No api key passed in", "Malformed API Key"))
@@ -331,27 +294,6 @@ def _why_unserved(model: object) -> str | None:
     return (
         f"Model '{model}' is in the catalog but its provider is not configured: set {variable} in .env, then 'lm up'."
     )
-
-
-def _estimate(data: Mapping[str, Any]) -> float | None:
-    """A floor for the cost, from the length of the request (4 bytes a token) and the model's input price; it only
-    counts when the end of the call is never known. None where the name is a group or has no price."""
-    model = data.get("model")
-    router = proxy_server.llm_router
-    info = router.get_deployment(model_id=model) if router and isinstance(model, str) else None
-    if info is None:
-        return None
-    size = int(_headers(data).get("content-length") or 0)
-    price = (
-        litellm.model_cost.get(info.litellm_params.model)
-        or litellm.model_cost.get(info.litellm_params.model.rpartition("/")[2])
-        or {}
-    ).get("input_cost_per_token")
-    return size / 4 * price if price else None
-
-
-def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:
-    return (data.get("proxy_server_request") or {}).get("headers") or {}
 
 
 def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:

@@ -58,7 +58,7 @@ def request_payload(end: Ended, cost: float | None) -> dict[str, object]:
         "latency_ms": round(end.latency_ms, 3),
         "ttft_ms": None if call.ttft_ms is None else round(call.ttft_ms, 3),
         "attempts": len(call.attempts),
-        "fallbacks": fallbacks(end),
+        "fallbacks": end.call.fallbacks,
         "stream": call.stream,
         "error": None if fault is None else {"type": fault.type, "code": fault.code, "message": fault.message},
     }
@@ -75,12 +75,6 @@ def cost_payload(end: Ended, cost: float, task_total: float | None, agent_total:
         "agent_total": agent_total,
         "currency": "USD",
     }
-
-
-def fallbacks(end: Ended) -> int:
-    """How often the request moved on to another deployment."""
-    names = [attempt.deployment for attempt in end.call.attempts]
-    return sum(1 for before, after in zip(names, names[1:], strict=False) if before != after)
 
 
 def put(conn: sqlite3.Connection, type_: str, order_key: str, payload: dict[str, object], now: float) -> None:

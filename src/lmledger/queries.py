@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmledger import outbox
+from lmledger import budget, outbox
 from lmledger.schema import DIMENSIONS, LedgerVersionError, check_version
 from lmledger.store import DEAD_AFTER_SECONDS, connect
+from lmrouting.budgets import EVERY, Limit
 
 GROUPINGS = (*DIMENSIONS, "day")
 Rows = list[dict[str, Any]]
@@ -103,9 +104,25 @@ def status(conn: sqlite3.Connection) -> Rows:
     return _rows(conn, "SELECT COUNT(*) AS requests, MAX(started_at) AS last_started_at FROM requests", ())
 
 
+def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
+    """Each rule with ``spent_usd`` and ``reserved_usd``; one for everybody (``*``) as those who spent most of it."""
+    now, rows = time.time(), []
+    own = {(rule["scope"], rule["period"], rule["name"]) for rule in rules}
+    for rule in rules:
+        names = [rule["name"]] if rule["name"] != EVERY else budget.spenders(conn, rule["scope"], rule["period"], now)
+        for name in names:
+            if rule["name"] == EVERY and (rule["scope"], rule["period"], name) in own:
+                continue
+            limit = Limit(rule["scope"], name, rule["period"], rule["usd"])
+            spent, reserved = budget.spent(conn, limit, now), budget.reserved(conn, limit)
+            details = limit.refusal(spent, now)
+            rows.append({**details, "reserved_usd": reserved, "rule": rule["name"] or None})
+    return rows
+
+
 QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
-    "status": status,
+    "status": status, "budgets": budgets,
 }  # fmt: skip
 
 

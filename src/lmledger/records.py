@@ -4,7 +4,10 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from typing import Any
+
+from lmrouting.budgets import Limit
 
 
 def new_id(prefix: str) -> str:
@@ -30,13 +33,17 @@ class Attempt:
     provider: str | None
     litellm_model: str | None  # with LiteLLM's provider prefix: what its price map knows
     tier: int | None
-    priced: bool  # False: nobody knows what it costs
-    free: bool
+    rates: tuple[float, float] | None  # USD per million tokens in and out; None: nobody knows
+    own_price: bool  # the rates are the user's own, and override LiteLLM's map
     started_at: float
     latency_ms: float | None = None
     outcome: str | None = None  # None while it is under way
     fault: Fault | None = None
-    price: tuple[float, float] | None = None  # the user's own: USD per million tokens in and out
+
+    @property
+    def free(self) -> bool:
+        """It costs nothing."""
+        return self.rates == (0.0, 0.0)
 
     def close(self, outcome: str, fault: Fault | None = None) -> None:
         """Settle the attempt once; later calls change nothing."""
@@ -83,7 +90,17 @@ class Call:
     ttft_ms: float | None = None
     ended: bool = False
     estimate_usd: float | None = None  # made at the start, for the case that the end is never known
+    reserved_usd: float | None = None  # what its budgets keep aside until its cost is known
+    over: "Over | None" = None  # set by the writer when a budget did not admit it
+    late: bool = False  # LITELLM_DEADLINE has passed
+    cost_usd: float | None = None  # once it has ended
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
+
+    @property
+    def fallbacks(self) -> int:
+        """How often it moved on to another deployment."""
+        names = [attempt.deployment for attempt in self.attempts]
+        return sum(1 for before, after in zip(names, names[1:], strict=False) if before != after)
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the start, by the monotonic clock."""
@@ -91,10 +108,21 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """A budget that is used up, or (``waiting``) may be by what is still under way. USD."""
+
+    limit: Limit
+    spent: float
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
-    """Record: a request is about to reach a provider."""
+    """Record: a request is about to reach a provider. With ``limits`` it is only recorded if they admit it;
+    if not, ``call.over`` says why."""
 
     call: Call
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +146,8 @@ Record = Started | Ended
 def dump(record: Record) -> str:
     """A record as one line of JSON, for the spool."""
     fields = asdict(record)
-    fields["call"] |= {"clock": 0.0, "reported": None}
+    fields["call"] |= {"clock": 0.0, "reported": None, "over": None}
+    fields.pop("limits", None)  # what reaches the spool has been let in
     return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"))
 
 
@@ -127,11 +156,23 @@ def load(line: str) -> Record:
     fields = json.loads(line)
     kind, call = fields.pop("kind"), fields["call"]
     call["attribution"] = Attribution(**{**call["attribution"], "tags": tuple(call["attribution"]["tags"])})
-    call["attempts"] = [Attempt(**{**a, "fault": _fault(a["fault"])}) for a in call["attempts"]]
-    made = Call(**call)
+    call["attempts"] = [_attempt(fields) for fields in call["attempts"]]
+    made = Call(**_known(Call, call))
     if kind == "Started":
         return Started(made)
     return Ended(**{**fields, "call": made, "usage": Usage(**fields["usage"]), "fault": _fault(fields["fault"])})
+
+
+def _attempt(given: dict[str, Any]) -> Attempt:
+    rates = given.get("rates")
+    made = {"own_price": False, **_known(Attempt, given)}
+    return Attempt(**{**made, "fault": _fault(given["fault"]), "rates": tuple(rates) if rates else None})
+
+
+def _known(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+    """A spool may have been written before an upgrade, with fields that are no more."""
+    names = {f.name for f in dataclass_fields(kind)}
+    return {name: value for name, value in given.items() if name in names}
 
 
 def _fault(fields: dict[str, Any] | None) -> Fault | None:

@@ -164,6 +164,11 @@ def _m003_lanes(conn: sqlite3.Connection) -> None:
     conn.execute("DROP INDEX outbox_due")
 
 
+def _m004_reservations(conn: sqlite3.Connection) -> None:
+    """Budgets hold over several workers: what is under way keeps its estimated cost aside until the real one is known."""
+    conn.execute("ALTER TABLE requests ADD COLUMN reserved_usd REAL")  # only counts while the request is open
+
+
 # What usage can be grouped by; the SQL gives the same name as the rollup that the writer keeps.
 DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
@@ -178,6 +183,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m001_requests_attempts_outbox,
     _m002_rollups_and_estimates,
     _m003_lanes,
+    _m004_reservations,
 )
 VERSION = len(MIGRATIONS)
 

@@ -37,6 +37,12 @@ class LmError(Exception):
         self.hint = hint
 
 
+class UsageError(LmError):
+    """A command was asked for something that does not exist."""
+
+    exit_code = Exit.USAGE
+
+
 class ConfigError(LmError):
     """What the user wrote cannot be used; all problems at once."""
 
@@ -51,6 +57,10 @@ class MissingToolError(LmError):
     """A program or package that is needed is not there or does not answer."""
 
     exit_code = Exit.MISSING_TOOL
+
+
+class NoLedgerError(LmError):
+    """Nothing was recorded yet."""
 
 
 class UnhealthyError(LmError):

@@ -1,16 +1,17 @@
 """What will run, decided before anything is touched. Pure: settings, catalog and facts in, a frozen plan out."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
+from lmrouting.candidates import GROUPS, Candidate, heirs, walk
 from lmstack.catalog import Catalog, Model, Provider
+from lmstack.rules import Rules
 from lmstack.settings import Settings
 
 DEFAULT_OLLAMA = "http://localhost:11434"
 HOST_GATEWAY = "host.docker.internal"
-# A group tries its own tier first, then the next up ("never drop a request"), the cheaper ones last.
-GROUPS = {"cheap": (1, 2, 3), "standard": (2, 3, 1), "premium": (3, 2, 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,18 @@ class Deployment:
         """The public name."""
         return self.model.name
 
+    @property
+    def candidate(self) -> Candidate | None:
+        """What routing sees of it; None for what does not chat."""
+        model = self.model
+        if model.mode != "chat" or model.tier is None:
+            return None
+        rates = (float(model.input or 0), float(model.output or 0)) if model.priced else None
+        can = None if model.can is None else frozenset(model.can)
+        return Candidate(
+            model.name, self.provider.name, model.tier, rates, model.context, can, self.litellm_model, model.successor is not None
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -51,6 +64,18 @@ class Plan:
     redis: bool
     environ: dict[str, str]
     messages: tuple[str, ...] = ()
+    rules: Rules = field(default_factory=Rules)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every served chat model, for routing."""
+        return candidates_of(self.deployments)
+
+    @property
+    def fallbacks(self) -> dict[str, tuple[str, ...]]:
+        """For each chat model, what stands in when it fails."""
+        found = self.candidates
+        return {c.name: tuple(h.name for h in heirs(found, c)) for c in found}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,7 +123,7 @@ def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
             messages.append(f"{deployment.name} was retired by its provider: served by {deployment.model.successor}.")
     return Plan(
         settings, facts.runtime, tuple(deployments), _groups(deployments), unserved, embedded,
-        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages),
+        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages), catalog.rules,
     )  # fmt: skip
 
 
@@ -116,24 +141,14 @@ def reachable_from(url: str, runtime: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
 
 
-def walk_order(deployments: list[Deployment] | tuple[Deployment, ...], tiers: tuple[int, ...]) -> tuple[str, ...]:
-    """Names in the order a group tries them: tier by tier, cheapest first, providers alternating at equal price."""
-    chat = [d for d in deployments if d.model.mode == "chat" and d.model.tier is not None]
-    present = {d.litellm_model for d in chat if d.model.successor is None}
-    # A retired name is a second door to its successor: trying that twice would be no fallback.
-    members = [d for d in chat if d.model.successor is None or d.litellm_model not in present]
-    ranked = sorted(members, key=lambda d: (tiers.index(d.model.tier or 1), *_price_rank(d.model), d.name))
-    return tuple(d.name for d in ranked)
-
-
-def _price_rank(model: Model) -> tuple[bool, float]:
-    """Unknown prices last in their tier; otherwise a blend of three input tokens to one output token."""
-    return (not model.priced, 3 * (model.input or 0.0) + (model.output or 0.0))
+def candidates_of(deployments: Iterable[Deployment]) -> tuple[Candidate, ...]:
+    """What routing can choose from."""
+    return tuple(c for d in deployments if (c := d.candidate) is not None)
 
 
 def _groups(deployments: list[Deployment]) -> dict[str, tuple[str, ...]]:
-    walks = {name: walk_order(deployments, tiers) for name, tiers in GROUPS.items()}
-    return {name: walk for name, walk in walks.items() if walk}
+    found = candidates_of(deployments)
+    return {name: tuple(c.name for c in walk(found, tiers)) for name, tiers in GROUPS.items()} if found else {}
 
 
 def _lacking(provider: Provider, settings: Settings, facts: Facts) -> str | None:
@@ -173,5 +188,6 @@ def _environ(settings: Settings, facts: Facts) -> dict[str, str]:
 STOCK_ENVIRON = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else every start asks the network three times, about 8 s
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
+    "DEFAULT_MAX_RETRIES": "0",  # the SDK's own retries (embeddings) would be on no ledger
     "LITELLM_WORKER_STARTUP_HOOKS": "lmledger.proxy:install",
 }

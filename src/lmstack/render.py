@@ -5,8 +5,11 @@ from typing import Any
 
 import yaml
 
+from lmrouting.auto import TIER_OF_GROUP
+from lmrouting.budgets import dump_rules
+from lmrouting.candidates import price
 from lmstack.pins import LITELLM_VERSION
-from lmstack.plan import Deployment, Plan, walk_order
+from lmstack.plan import Deployment, Plan
 
 HEADER = f"""\
 # LiteLLM proxy configuration (stock LiteLLM {LITELLM_VERSION}), rendered by `lm render` and `lm up`.
@@ -15,10 +18,19 @@ HEADER = f"""\
 """
 
 
+# LiteLLM's names of the failures after which a model that nothing stands in for is asked again.
+RETRIED = (
+    "TimeoutErrorRetries",
+    "RateLimitErrorRetries",
+    "InternalServerErrorRetries",
+    "ServiceUnavailableErrorRetries",
+)
+
+
 def render_config(plan: Plan) -> str:
     """The whole file."""
     parts = [HEADER, "model_list:\n"]
-    parts += [_deployment(d) for d in plan.deployments]
+    parts += [_deployment(d, plan.fallbacks.get(d.name, ())) for d in plan.deployments]
     if plan.groups:
         parts.append(_auto())
     parts += [
@@ -29,10 +41,11 @@ def render_config(plan: Plan) -> str:
         "\n# Only free models are probed in the background; the others are judged by their traffic.\n",
         _block({"general_settings": _general(plan)}),
     ]
-    if plan.unserved:
+    own = {"unserved": plan.unserved, "routing": plan.rules.routing, "budgets": dump_rules(plan.rules.budgets)}
+    if any(own.values()):
         parts += [
-            "\n# Catalog names that nothing serves yet, with the variable each one needs.\n",
-            _block({"callback_settings": {"lmstack": {"unserved": plan.unserved}}}),
+            "\n# For our callback: names that nothing serves yet with the variable each one needs; models.yaml's rules.\n",
+            _block({"callback_settings": {"lmstack": {name: value for name, value in own.items() if value}}}),
         ]
     return "".join(parts)
 
@@ -43,7 +56,7 @@ def diff_config(old: str, new: str, name: str = "litellm-config.yaml") -> str:
     return "".join(lines)
 
 
-def _deployment(d: Deployment) -> str:
+def _deployment(d: Deployment, fallbacks: tuple[str, ...]) -> str:
     params: dict[str, Any] = {"model": d.litellm_model, "api_key": d.api_key}
     if d.api_base:
         params["api_base"] = d.api_base
@@ -52,14 +65,21 @@ def _deployment(d: Deployment) -> str:
             params["input_cost_per_token"] = d.model.input / 1_000_000
         if d.model.output is not None:
             params["output_cost_per_token"] = d.model.output / 1_000_000
+    if not fallbacks:
+        # Nobody stands in for it: cooling it down would only turn one failure into many. _router has it asked again.
+        params["cooldown_time"] = 0
     info: dict[str, Any] = {"id": d.name, "mode": d.model.mode, "lm_provider": d.provider.name}
     if d.model.mode == "chat" and d.model.tier:
         info["lm_tier"] = d.model.tier
-    info["lm_priced"] = d.model.priced
-    if d.model.own_price and d.model.priced:
-        info["lm_price"] = [float(d.model.input or 0), float(d.model.output or 0)]
+    if d.model.priced:
+        info["lm_rates"] = [float(d.model.input or 0), float(d.model.output or 0)]
+    if d.model.own_price:
+        info["lm_own_price"] = True
+    if d.model.mode == "chat":
+        info |= {"lm_context": d.model.context} if d.model.context else {}
+        info |= {"lm_can": list(d.model.can)} if d.model.can is not None else {}
+        info |= {"lm_heir": True} if d.model.successor else {}
     if d.model.free:
-        info["lm_free"] = True
         info["health_check_timeout"] = 30
         info["health_check_max_tokens"] = 1
     else:
@@ -83,11 +103,18 @@ def _remark(d: Deployment) -> str:
 
 
 def _auto() -> str:
-    tiers = {"SIMPLE": "cheap", "MEDIUM": "cheap", "COMPLEX": "standard", "REASONING": "premium"}
-    config = {"tiers": tiers, "default_model": "cheap", "context_compaction": False}
+    tiers = {tier: group for group, tier in TIER_OF_GROUP.items()} | {"REASONING": "premium"}
+    config = {
+        "classifier_type": "custom", "classifier_plugin": "lmrouting.auto.classifier",
+        # Stock's own heuristic holds the event loop for a quarter of a second on a long prompt: never fall back to it.
+        "classifier_fallback": "default_model",
+        "tiers": tiers, "default_model": "cheap", "context_compaction": False,
+    }  # fmt: skip
     params = {"model": "auto_router/complexity_router", "complexity_router_config": config}
     entry = {"model_name": "auto", "litellm_params": {**params, "complexity_router_default_model": "cheap"}}
-    return "  # auto: LiteLLM's complexity router picks the group\n" + _indent(_block([entry]))
+    return "  # auto: LiteLLM's complexity router picks the group, by our classifier (docs/routing.md)\n" + _indent(
+        _block([entry])
+    )
 
 
 def _router(plan: Plan) -> dict[str, Any]:
@@ -95,9 +122,12 @@ def _router(plan: Plan) -> dict[str, Any]:
         "num_retries": 0,
         "allowed_fails": 0,
         "cooldown_time": 20,
-        "max_fallbacks": 10,
+        "max_fallbacks": max(10, len(plan.deployments)),
         "timeout": int(plan.settings.get("LITELLM_TIMEOUT")),
     }
+    alone = [d.name for d in plan.deployments if not plan.fallbacks.get(d.name)]
+    if alone:
+        settings["model_group_retry_policy"] = {name: dict.fromkeys(RETRIED, 2) for name in alone}
     if plan.groups:
         settings["routing_groups"] = [
             {
@@ -108,27 +138,27 @@ def _router(plan: Plan) -> dict[str, Any]:
             }
             for name, walk in plan.groups.items()
         ]
-        settings["fallbacks"] = _fallbacks(plan)
+        settings["fallbacks"] = [{name: list(heirs)} for name, heirs in plan.fallbacks.items() if heirs]
+        settings["context_window_fallbacks"] = _larger(plan)
     return {name: value for name, value in settings.items() if value != []}
 
 
-def _fallbacks(plan: Plan) -> list[dict[str, list[str]]]:
-    """A model asked for by name falls back to its tier, then upwards; never to a door of the same model."""
-    found = []
-    for d in plan.deployments:
-        if d.model.mode != "chat" or d.model.tier is None:
-            continue
-        order = walk_order(plan.deployments, {1: (1, 2, 3), 2: (2, 3, 1), 3: (3, 2, 1)}[d.model.tier])
-        same = {o.name for o in plan.deployments if o.litellm_model == d.litellm_model}
-        heirs = [name for name in order if name not in same]
-        if heirs:
-            found.append({d.name: heirs})
-    return found
+def _larger(plan: Plan) -> list[dict[str, list[str]]]:
+    """When a provider says that a request is too long: the cheapest models with more room than the one that was asked.
+    Mostly our callback has seen that before; its count of tokens is an estimate."""
+    served = {c.name: c for c in plan.candidates}
+    rooms = {name: served[name].context or 0 for name in plan.fallbacks}
+    rooms |= {group: min(served[name].context or 0 for name in walk) for group, walk in plan.groups.items()}
+    doors = {c.door for c in plan.candidates if not c.heir}
+    single = [c for c in plan.candidates if not c.heir or c.door not in doors]
+    by_price = sorted(single, key=lambda c: (*price(c), c.name))
+    found = {name: [c.name for c in by_price if (c.context or 0) > room] for name, room in rooms.items()}
+    return [{name: larger} for name, larger in found.items() if larger]
 
 
 def _litellm() -> dict[str, Any]:
     return {
-        "callbacks": ["callbacks.taskmaster.handler"],
+        "callbacks": ["callbacks.taskmaster.handler", "callbacks.taskmaster.guard"],
         "json_logs": True,
         # A parameter that the next provider does not know must not turn a fallback into an error.
         "drop_params": True,
@@ -150,8 +180,14 @@ def _general(plan: Plan) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
+    """Block style; a list of plain values stands on one line."""
+
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        plain = not any(isinstance(item, dict | list) for item in sequence)
+        return super().represent_sequence(tag, sequence, plain or flow_style)
 
 
 def _block(value: Any) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from lmstack.catalog import did_you_mean
 from lmstack.envfile import Entry
 from lmstack.errors import Problem, invalid
+from lmstack.yamlfile import did_you_mean
 
 GUIDE_KEY = "taskmaster-litellm-key"
 # LiteLLM refuses to boot with these.
@@ -62,6 +62,7 @@ SETTINGS: tuple[Setting, ...] = (
     _s(_G, "LITELLM_LOG_LEVEL", "INFO", "level", f"one of {', '.join(LOG_LEVELS)}"),
     _s(_G, "LITELLM_WORKERS", "1", "count", "worker processes of the proxy"),
     _s(_G, "LITELLM_TIMEOUT", "120", "count", "seconds that one attempt at a provider may take"),
+    _s(_G, "LITELLM_DEADLINE", "300", "count", "seconds after which a request tries no further model"),
     _s(_G, "LITELLM_RUNTIME", "auto", "runtime", "auto, docker or local"),
     _s(_G, "LITELLM_IMAGE", "", "text", "another base image or digest; unset: the pinned one"),
     _s(_G, "LITELLM_MOUNT", "off", "switch", "on: run the unmodified image with this folder's files mounted, so that nothing is built"),

@@ -11,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from lmstack.catalog import did_you_mean, yaml_problem
 from lmstack.errors import Problem
+from lmstack.yamlfile import did_you_mean, yaml_problem
 
 SECTIONS = ("router_settings", "litellm_settings", "general_settings")
 # Ours, in model_info: what the callback reads of a deployment.
-OWN_INFO = ("lm_provider", "lm_tier", "lm_priced", "lm_price", "lm_free")
+OWN_INFO = ("lm_provider", "lm_tier", "lm_rates", "lm_own_price", "lm_context", "lm_can", "lm_heir")
 _FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 

@@ -11,14 +11,17 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import legal_keys
 import litellm
 import pytest
+from bench.routing.data import load
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy import proxy_server
 from starlette.routing import Router
 
 from lmledger import handler as ours
+from lmrouting.needs import tokens_of
 from lmstack import pins
 from lmstack.catalog import parse_catalog
+from lmstack.pricemap import differences, load_price_map
 from lmstack.project import shipped_catalog
 
 CATALOG = parse_catalog(shipped_catalog())
@@ -33,15 +36,20 @@ def test_the_installed_version_is_the_pinned_one() -> None:
         assert pins.IMAGE in (root / name).read_text(), name
 
 
-@pytest.mark.parametrize("name", [n for n, m in CATALOG.models.items() if m.successor is None and not m.free])
-def test_the_catalogs_prices_and_windows_are_litellms(name: str) -> None:
-    model = CATALOG.models[name]
-    prefix = CATALOG.providers[model.provider].prefix
-    entry = litellm.model_cost.get(f"{prefix}/{model.model}") or litellm.model_cost[model.model]
-    assert model.input == pytest.approx(entry["input_cost_per_token"] * 1e6)
-    assert model.output == pytest.approx((entry["output_cost_per_token"] or 0) * 1e6)
-    assert model.context == entry["max_input_tokens"]
-    assert model.mode == entry["mode"]
+def test_the_catalog_agrees_with_litellms_price_map() -> None:
+    assert differences(CATALOG, load_price_map()) == []
+    for model in CATALOG.models.values():
+        if not model.free and model.successor is None:
+            prefix = CATALOG.providers[model.provider].prefix
+            entry = litellm.model_cost.get(f"{prefix}/{model.model}") or litellm.model_cost[model.model]
+            assert model.mode == entry["mode"]
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "zh"])
+def test_our_estimate_of_tokens_is_near_litellms_tokenizer(language: str) -> None:
+    texts = [p.text for p in load() if p.language == language]
+    ours, theirs = sum(map(tokens_of, texts)), sum(len(litellm.encoding.encode(text)) for text in texts)
+    assert 0.6 < ours / theirs < 1.4
 
 
 @pytest.mark.parametrize("name", ["claude-3-5-sonnet-20241022", "claude-3-haiku-20240307", "gemini/gemini-2.0-flash"])

@@ -264,7 +264,8 @@ def test_no_secret_and_no_prompt_reaches_ledger_logs_or_files(gateway: Stack, mo
     gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}, key="sk-wrong-9876543210")
     mock.script({"type": "fail", "status": 401, "times": 1})
     gateway.post(
-        CHAT, {"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}], "disable_fallbacks": True}
+        # A 401 cools down the whole provider; the tests after this one do not need Google.
+        CHAT, {"model": "gemini-4-argon", "messages": [{"role": "user", "content": prompt}], "disable_fallbacks": True}
     )
     with sqlite3.connect(gateway.ledger) as conn:
         dump = "\n".join(conn.iterdump())

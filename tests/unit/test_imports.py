@@ -8,13 +8,27 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-LEDGER = sorted(p.stem for p in (SRC / "lmledger").glob("*.py") if p.stem not in ("handler", "proxy", "__init__"))
+KNOW_LITELLM = ("handler", "proxy", "traffic", "costs")
+LEDGER = sorted(p.stem for p in (SRC / "lmledger").glob("*.py") if p.stem not in (*KNOW_LITELLM, "__init__"))
 # Lower rooms first: a module may import from its own room and from those before it.
 ROOMS = (
-    {"pins", "errors"}, {"catalog", "envfile"}, {"settings"}, {"plan"}, {"render", "validate", "supply"}, {"files", "proc"},
-    {"project"}, {"health", "result", "receiver"}, {"runtime"}, {"cli"}, {"__main__"},
+    {"pins", "errors"}, {"yamlfile", "envfile"}, {"rules"}, {"catalog", "modelsfile"}, {"settings"}, {"plan"}, {"render", "validate", "supply"}, {"files", "proc"},
+    {"project"}, {"health", "result", "receiver", "pricemap"}, {"runtime"}, {"cli"}, {"__main__"},
 )  # fmt: skip
-PURE = {"errors", "pins", "catalog", "envfile", "settings", "plan", "render", "validate", "supply"}
+PURE = {
+    "errors",
+    "pins",
+    "yamlfile",
+    "rules",
+    "modelsfile",
+    "catalog",
+    "envfile",
+    "settings",
+    "plan",
+    "render",
+    "validate",
+    "supply",
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -49,11 +63,18 @@ def test_lmstack_imports_downwards_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((SRC / "lmledger").rglob("*.py")), ids=lambda p: p.stem)
-def test_lmledger_never_imports_lmstack_and_only_two_modules_know_litellm(path: Path) -> None:
+def test_lmledger_never_imports_lmstack_and_only_four_modules_know_litellm(path: Path) -> None:
     tops = {name.split(".")[0] for name in imported(path)}
     assert not tops & {"lmstack", "callbacks"}
-    if path.stem not in ("handler", "proxy"):
+    if path.stem not in KNOW_LITELLM:
         assert not tops & {"litellm", "fastapi", "starlette"}
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "lmrouting").rglob("*.py")), ids=lambda p: p.stem)
+def test_lmrouting_needs_nothing_but_the_standard_library_and_no_clock(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imported(path)} - {"lmrouting"}
+    assert tops <= sys.stdlib_module_names
+    assert not tops & {"os", "subprocess", "time", "socket", "pathlib", "tempfile"}
 
 
 @pytest.mark.parametrize("module", sorted(PURE))

@@ -27,7 +27,7 @@ def call(id_: str, task: str | None = "t", age: float = 0.0) -> Call:
         Attribution(task_id=task, agent_id="a"),
     )
     made.attempts.append(
-        Attempt("gpt-4o-mini", "gpt-4o-mini", "openai", "openai/gpt-4o-mini", 1, True, False, time.time())
+        Attempt("gpt-4o-mini", "gpt-4o-mini", "openai", "openai/gpt-4o-mini", 1, (0.15, 0.6), False, time.time())
     )
     return made
 

@@ -72,7 +72,7 @@ def test_an_unknown_price_is_marked_and_a_users_price_is_rendered() -> None:
     )
     rendered = yaml.safe_load(render_config(plan("OPENAI_API_KEY=sk-x123456\nGROQ_API_KEY=gsk-1", models=models)))
     entries = {e["model_name"]: e for e in rendered["model_list"]}
-    assert entries["fast"]["model_info"]["lm_priced"] is False
+    assert entries["fast"]["model_info"].get("lm_rates") is None
     assert entries["gpt-4o"]["litellm_params"]["input_cost_per_token"] == pytest.approx(1e-6)
     assert "input_cost_per_token" not in entries["gpt-4o-mini"]["litellm_params"]
 
@@ -82,7 +82,7 @@ def test_only_free_models_are_probed_in_the_background() -> None:
     for entry in rendered["model_list"]:
         info = entry.get("model_info")
         if info:
-            assert info.get("disable_background_health_check", False) != info.get("lm_free", False)
+            assert info.get("disable_background_health_check", False) != (info.get("lm_rates") == [0.0, 0.0])
 
 
 def test_the_digest_changes_with_a_key_and_reveals_none() -> None:

@@ -111,7 +111,7 @@ def test_the_guides_six_names_are_in_the_catalog_and_resolve_to_living_models() 
             "models.yaml:2: models.x.provider: unknown provider 'opneai' (did you mean 'openai'?)",
         ),
         ("models:\n  gpt-4o: {teir: 1}", "models.yaml:2: models.gpt-4o.teir: unknown field (did you mean 'tier'?)"),
-        ("models:\n  gpt-4o: {tier: 7}", "models.yaml:2: models.gpt-4o.tier: must be 1, 2 or 3, not 7"),
+        ("models:\n  gpt-4o: {tier: 7}", "models.yaml:2: models.gpt-4o.tier: must be one of 1, 2, 3, not 7"),
         (
             "models:\n  auto: {provider: openai}",
             "models.yaml:2: models.auto: is a reserved group name (choose another name)",

@@ -77,7 +77,7 @@ def execute(name: str, call: Callable[[], Result]) -> Result:
 
 def main() -> None:
     """The entry point of ``lm``."""
-    from lmstack.cli import config, ledger, stack, taskmaster  # noqa: F401 - importing a family registers its commands
+    from lmstack.cli import config, ledger, routing, stack, taskmaster  # noqa: F401 - importing a family registers its commands
 
     try:
         app()

@@ -9,15 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from lmstack import __version__, files, pins
-from lmstack.catalog import parse_catalog
+from lmstack.catalog import PRICE_SOURCE, Catalog, Model, parse_catalog
 from lmstack.cli.app import Context, app, command
 from lmstack.cli.planning import planned, runtime_flags
 from lmstack.envfile import set_line
 from lmstack.errors import ConfigError, Exit, LmError, Problem, invalid
+from lmstack.pricemap import differences, load_price_map
 from lmstack.project import Project, shipped_catalog, shipped_config
 from lmstack.render import diff_config
 from lmstack.result import Result, table
-from lmstack.settings import SETTINGS, env_example
+from lmstack.settings import SETTINGS, Settings, env_example
 from lmstack.validate import check_litellm_config
 
 config_app = typer.Typer(name="config", help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -92,31 +93,30 @@ def validate(
     return Result("validate", {"checked": checked, "problems": []}, (f"OK: {', '.join(checked) or 'defaults'}",))
 
 
-@command("models", "lm models --json")
-def models(context: Context) -> Result:
-    """List every model of the catalog: what serves it, its tier, its price, and whether a key is there."""
+@command("models", "lm models --check")
+def models(
+    context: Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with LiteLLM's price map; exit 1 when they differ.")
+    ] = False,
+) -> Result:
+    """List every model: who serves it, tier, prices, context, abilities, lifecycle, and whether a key is there."""
     catalog = context.project.catalog()
+    if check:
+        return _checked_models(differences(catalog, load_price_map()))
     settings = context.project.settings(None, catalog)
-    rows: list[dict[str, Any]] = []
-    for model in catalog.models.values():
-        provider, real = catalog.providers[model.provider], catalog.resolve(model)
-        need = None if provider.keyless else provider.key
-        rows.append(
-            {
-                "name": model.name, "provider": provider.name, "model": real.model, "mode": real.mode, "tier": model.tier if real.mode == "chat" else None,
-                "input_usd_per_million": real.input, "output_usd_per_million": real.output, "context": real.context,
-                "retired": model.retired, "successor": model.successor,
-                "needs": need if need and not settings.get(need) else None,
-            }
-        )  # fmt: skip
+    rows = [_model_row(catalog, model, settings) for model in catalog.models.values()]
     rows.sort(
         key=lambda r: (r["tier"] or 9, r["input_usd_per_million"] is None, r["input_usd_per_million"] or 0, r["name"])
     )
     shown = [
-        (r["name"], str(r["tier"] or "-"), _price(r["input_usd_per_million"]), _price(r["output_usd_per_million"]), str(r["context"] or "?"), _remark(r))
+        (
+            r["name"], str(r["tier"] or "-"), _price(r["input_usd_per_million"]), _price(r["output_usd_per_million"]), str(r["context"] or "?"),
+            "?" if r["can"] is None else " ".join(r["can"]) or "-", _remark(r),
+        )
         for r in rows
     ]  # fmt: skip
-    lines = table(("MODEL", "TIER", "IN $/M", "OUT $/M", "CONTEXT", "STATUS"), shown, frozenset({1, 2, 3, 4}))
+    lines = table(("MODEL", "TIER", "IN $/M", "OUT $/M", "CONTEXT", "CAN", "STATUS"), shown, frozenset({1, 2, 3, 4}))
     return Result("models", {"models": rows}, lines)
 
 
@@ -173,9 +173,10 @@ def asset_texts() -> dict[str, str]:
         source = packed / name if packed.is_dir() else checkout / name
         texts[name] = source.read_text(encoding="utf-8")
     # The image is built from the proxy side's source, so a stack's folder carries it.
-    for entry in resources.files("lmledger").iterdir():
-        if entry.name.endswith(".py"):
-            texts[f"src/lmledger/{entry.name}"] = entry.read_text(encoding="utf-8")
+    for package in ("lmledger", "lmrouting"):
+        for entry in resources.files(package).iterdir():
+            if entry.name.endswith(".py"):
+                texts[f"src/{package}/{entry.name}"] = entry.read_text(encoding="utf-8")
     return texts
 
 
@@ -205,12 +206,38 @@ def _problems_of_file(file: Path) -> list[Problem]:
     return check_litellm_config(text, str(file))
 
 
+def _model_row(catalog: Catalog, model: Model, settings: Settings) -> dict[str, Any]:
+    provider, real = catalog.providers[model.provider], catalog.resolve(model)
+    need = None if provider.keyless else provider.key
+    priced = "models.yaml" if real.own_price else PRICE_SOURCE if real.priced and not real.free else None
+    return {
+        "name": model.name, "provider": provider.name, "model": real.model, "mode": real.mode,
+        "tier": model.tier if real.mode == "chat" else None,
+        "input_usd_per_million": real.input, "output_usd_per_million": real.output, "price_source": priced,
+        "context": real.context, "can": None if real.can is None else list(real.can),
+        "lifecycle": model.lifecycle, "deprecated": model.deprecated, "retired": model.retired, "successor": model.successor,
+        "needs": need if need and not settings.get(need) else None,
+    }  # fmt: skip
+
+
+def _checked_models(found: list[dict[str, Any]]) -> Result:
+    shown = [(d["model"], d["field"], str(d["catalog"]), str(d["litellm"])) for d in found]
+    lines = (
+        table(("MODEL", "FIELD", "CATALOG", "LITELLM"), shown)
+        if found
+        else (f"The catalog agrees with the price map of LiteLLM {pins.LITELLM_VERSION}.",)
+    )
+    return Result("models", {"differences": found}, lines, exit=Exit.FAILED if found else Exit.OK)
+
+
 def _price(amount: object) -> str:
     return "?" if amount is None else "free" if amount == 0 else f"{amount:g}"
 
 
 def _remark(row: Mapping[str, object]) -> str:
-    parts = [f"retired, served by {row['successor']}"] if row["successor"] else []
+    parts = [f"retired {row['retired']}, served by {row['successor']}"] if row["successor"] else []
+    if row["deprecated"]:
+        parts.append(f"ends {row['deprecated']}")
     if row["needs"]:
         parts.append(f"set {row['needs']}")
     if row["provider"] == "embedded":

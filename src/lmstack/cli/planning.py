@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lmstack import health
 from lmstack.cli.app import Context
-from lmstack.errors import LmError
+from lmstack.errors import LmError, NoLedgerError
 from lmstack.plan import Facts, Plan, plan_stack
 from lmstack.render import render_config
 from lmstack.runtime import embedded
@@ -65,7 +65,7 @@ def ledger_status(runtime: Runtime) -> dict[str, object]:
     try:
         return {"status": "ok", **runtime.query("status", {})[0]}
     except LmError as error:
-        return {"status": "missing" if "no ledger" in str(error) else "unreadable", "error": str(error)}
+        return {"status": "missing" if isinstance(error, NoLedgerError) else "unreadable", "error": str(error)}
 
 
 def service_rows(services: list[Service]) -> list[dict[str, object]]:

@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lmstack import files, proc, supply
-from lmstack.errors import ConfigError, LmError, MissingToolError
+from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError
 from lmstack.pins import IMAGE
-from lmstack.plan import HOST_GATEWAY, Plan
+from lmstack.plan import HOST_GATEWAY, STOCK_ENVIRON, Plan
 from lmstack.project import Project
 from lmstack.runtime import base
 from lmstack.runtime.local import check_port_free, no_models, wanted_lines
@@ -38,13 +38,12 @@ services:
       PYTHONPATH: /opt/lmstack
       PYTHONDONTWRITEBYTECODE: "1"
       LEDGER_PATH: /app/logs/litellm.db
-      LITELLM_LOCAL_MODEL_COST_MAP: "True"
-      LITELLM_DONT_SHOW_FEEDBACK_BOX: "true"
-      LITELLM_WORKER_STARTUP_HOOKS: lmledger.proxy:install
+{stock}
     volumes:
       - {root}/litellm-config.yaml:/app/config/litellm-config.yaml:ro
       - {root}/callbacks:/opt/lmstack/callbacks:ro
       - {root}/src/lmledger:/opt/lmstack/lmledger:ro
+      - {root}/src/lmrouting:/opt/lmstack/lmrouting:ro
 """
 
 
@@ -80,6 +79,7 @@ class ComposeRuntime:
         return files.read_all(
             [
                 *root.glob("src/lmledger/*.py"),
+                *root.glob("src/lmrouting/*.py"),
                 *root.glob("callbacks/*.py"),
                 root / "Dockerfile",
                 self.project.compose_file,
@@ -94,7 +94,8 @@ class ComposeRuntime:
         env, image = self._environment(plan, config), _image(plan.settings)
         mounted = plan.settings.on("LITELLM_MOUNT")
         if mounted:
-            files.write(self._override, MOUNTED.format(image=image, root=self.project.root))
+            stock = "\n".join(f'      {name}: "{value}"' for name, value in STOCK_ENVIRON.items())
+            files.write(self._override, MOUNTED.format(image=image, root=self.project.root, stock=stock))
         else:
             files.remove(self._override)
         show = not getattr(say, "quiet", False)
@@ -165,7 +166,7 @@ class ComposeRuntime:
         if done.code:
             last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
             if "FileNotFoundError" in last:
-                raise LmError(
+                raise NoLedgerError(
                     f"there is no ledger at {LEDGER} yet", "it appears with the first request; start with: lm up"
                 )
             raise LmError(f"the ledger in the container cannot be read: {last}", "see: lm logs")

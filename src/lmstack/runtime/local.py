@@ -22,8 +22,9 @@ from xmlrpc.client import Fault as RpcFault
 from xmlrpc.client import ServerProxy
 
 import lmledger
+import lmrouting
 from lmstack import files, proc
-from lmstack.errors import ConfigError, LmError, MissingToolError
+from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError
 from lmstack.pins import LITELLM_VERSION
 from lmstack.plan import Plan
 from lmstack.project import Project
@@ -66,8 +67,8 @@ class LocalRuntime:
         return ()
 
     def code(self) -> str:
-        """The installed lmledger."""
-        return files.read_all(Path(lmledger.__file__).parent.glob("*.py"))
+        """The installed packages of the proxy's side."""
+        return files.read_all(p for m in (lmledger, lmrouting) for p in Path(m.__file__ or "").parent.glob("*.py"))
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configurations and start supervisord; a running one is stopped first."""
@@ -299,7 +300,7 @@ def ask_ledger(path: Path, name: str, arguments: dict[str, Any]) -> list[dict[st
     try:
         return queries.ask(path, name, arguments)
     except FileNotFoundError:
-        raise LmError(
+        raise NoLedgerError(
             f"there is no ledger at {path} yet", "it appears with the first request; start with: lm up"
         ) from None
     except LedgerVersionError as error:

@@ -1,0 +1,50 @@
+"""What an answer cost, in US dollars: the user's own price, the provider's report, or LiteLLM's price map."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import litellm
+
+from lmledger.records import Call, Usage
+
+log = logging.getLogger("lmledger")
+
+
+def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
+    """None when the model has no known price (LiteLLM would say 0)."""
+    last = call.attempts[-1] if call.attempts else None
+    if last is None or last.rates is None or (tokens.prompt is None and tokens.completion is None):
+        return None
+    if last.free:
+        return 0.0
+    if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
+        return ((tokens.prompt or 0) * last.rates[0] + (tokens.completion or 0) * last.rates[1]) / 1_000_000
+    if reported:
+        return float(reported)
+    try:
+        return _computed(last.litellm_model or "", usage, tokens)
+    except Exception:
+        log.debug("lmledger: no price for %s", last.model, exc_info=True)
+        return None
+
+
+def _computed(model: str, usage: Any, tokens: Usage) -> float:
+    known = usage if isinstance(usage, litellm.Usage) else _as_usage(usage, tokens)
+    into, out = litellm.cost_per_token(
+        model=model, usage_object=known, prompt_tokens=tokens.prompt or 0, completion_tokens=tokens.completion or 0
+    )  # fmt: skip
+    return float(into + out)
+
+
+def _as_usage(usage: Any, tokens: Usage) -> Any:
+    extra = {}
+    if isinstance(usage, Mapping):
+        names = ("cache_read_input_tokens", "cache_creation_input_tokens")
+        extra = {name: usage[name] for name in names if usage.get(name)}
+    return litellm.Usage(
+        prompt_tokens=tokens.prompt or 0,
+        completion_tokens=tokens.completion or 0,
+        total_tokens=(tokens.prompt or 0) + (tokens.completion or 0),
+        **extra,
+    )

@@ -1,0 +1,261 @@
+"""What is decided about a request on its way through LiteLLM: where it may go, what it may cost, how long it may take.
+
+lmrouting decides; this module reads LiteLLM's request, says the decision in the words that LiteLLM's router
+understands (model, fallbacks, disable_fallbacks, timeout), and cools down what is certainly dead.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import litellm
+from fastapi import HTTPException
+from litellm.integrations.custom_guardrail import CustomGuardrail
+from litellm.proxy import proxy_server
+
+from lmledger.records import Call, Fault, Over
+from lmrouting.budgets import Limit, Rule, limits_for, parse_rules
+from lmrouting.candidates import of_deployment
+from lmrouting.classify import conversation_group
+from lmrouting.needs import needs_of, user_texts
+from lmrouting.policy import AUTO, Defaults, Models, RefusalError, Way, Wishes, amount, choose, parse_wishes
+
+# The calls whose body and fallbacks we know; anything else goes its stock way.
+ROUTED = frozenset({"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"})  # fmt: skip
+COOLDOWN_SECONDS = 20.0
+# Below this, an attempt is not worth its cost.
+LEAST_SECONDS = 0.2
+# How long a request waits for those before it, when only they could use up its budget.
+BUDGET_WAIT_SECONDS = 15.0
+_TAINTED = (401, 402, 403)  # the key or the account is at fault, so every model of the provider is
+
+
+class DeadlinePassed(litellm.APIConnectionError):  # type: ignore[misc]
+    """Ends a walk. Of this class, because LiteLLM's router never cools a deployment down for it."""
+
+
+class Rules:
+    """models.yaml's rules, as rendered into ``callback_settings``; read once, when the first request comes."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        routing = found.get("routing") or {}
+        self.defaults = Defaults(**{k: {i: Wishes(**w) for i, w in v.items()} for k, v in routing.items()})
+        self.budgets: tuple[Rule, ...] = parse_rules(found.get("budgets"))
+        self.deadline = float(os.environ.get("LITELLM_DEADLINE") or 300)
+        self.timeout = float(os.environ.get("LITELLM_TIMEOUT") or 120)
+
+
+_rules: Rules | None = None
+_models: tuple[object, Models] | None = None
+
+
+def rules() -> Rules:
+    """This worker's."""
+    global _rules
+    if _rules is None:
+        _rules = Rules((litellm.callback_settings or {}).get("lmstack") or {})
+    return _rules
+
+
+def models() -> Models:
+    """Every chat model that the router serves."""
+    global _models
+    router = proxy_server.llm_router
+    if _models is None or _models[0] is not router:
+        listed = (router.model_list if router else None) or []
+        found = (
+            of_deployment(d["model_name"], d["litellm_params"]["model"], d.get("model_info") or {}) for d in listed
+        )
+        _models = (router, Models(c for c in found if c is not None))
+    return _models[1]
+
+
+def route(data: dict[str, Any], call: Call, call_type: str) -> tuple[Limit, ...]:
+    """Send a request its way by changing ``data``, and give the limits that it has to respect. Raises HTTPException."""
+    headers = _headers(data)
+    metadata = data.get("metadata")
+    known = metadata if isinstance(metadata, Mapping) else {}
+    try:
+        wishes = _with_defaults(parse_wishes(headers, known), call, data.get("model"))
+        limits = _limits(headers, known, call)
+        way = _way(data, wishes, call_type, bool(limits))
+    except RefusalError as refusal:
+        raise refused(refusal) from None
+    if way is not None:
+        _send(data, way, wishes)
+        call.reserved_usd = way.estimate
+    call.estimate_usd = _floor(data)
+    # Free models are exempt; where a paid one may stand in for a free one, the limits count.
+    return () if way is not None and way.first.free and way.fallbacks == () else limits
+
+
+def to_free_models(data: dict[str, Any], call: Call, call_type: str) -> bool:
+    """A budget is used up: whether free models can serve the request; if so, it may go to them only."""
+    asked = call.requested_model or ""
+    model = models().by_name.get(asked)
+    if call_type not in ROUTED or (model is not None and not model.free):
+        return False
+    try:
+        way = choose(models(), asked, Wishes(), needs_of(data), lambda: _group(data), only_free=True)
+    except RefusalError:
+        return False
+    if way is None:
+        return False
+    _send(data, way, Wishes())
+    data["fallbacks"] = list(way.fallbacks or ())
+    call.reserved_usd = None
+    return True
+
+
+def refused(refusal: RefusalError) -> HTTPException:
+    """A refusal as LiteLLM passes it on: message and type, the details in ``provider_specific_fields``."""
+    error = HTTPException(refusal.status, {"error": refusal.message, "type": refusal.kind, **refusal.fields})
+    error.type = refusal.kind  # type: ignore[attr-defined]  # LiteLLM looks for it
+    return error
+
+
+def over_budget(over: Over) -> HTTPException:
+    """429: whose budget, how much, and when it resets."""
+    now = time.time()
+    limit, details = over.limit, over.limit.refusal(over.spent, now)
+    whose = "everybody" if limit.scope == "all" else f"{limit.scope} '{limit.name}'"
+    per = "a day" if limit.period == "day" else "in total"
+    text = f"The budget of {whose} is used up: {over.spent:.6f} of {limit.usd:.6f} USD {per}. Free models stay usable."
+    error = refused(RefusalError(429, "budget_exceeded", text, budget=details))
+    reset = limit.reset_at(now)
+    if reset is not None:
+        error.headers = {"retry-after": str(max(1, int(reset - now)))}
+    return error
+
+
+def bound(kwargs: dict[str, Any], call: Call) -> None:
+    """Let an attempt take no longer than the request's deadline; after it, end the walk. Raises DeadlinePassed."""
+    left = rules().deadline - call.elapsed_ms() / 1000
+    if left < LEAST_SECONDS:
+        call.late = True
+        raise DeadlinePassed(f"no attempt after {rules().deadline:g} s", str(kwargs.get("custom_llm_provider")), str(kwargs.get("model")))  # fmt: skip
+    given = kwargs.get("timeout")
+    if isinstance(given, int | float) and left < given:
+        kwargs["timeout"] = left
+
+
+async def cool_down(data: Mapping[str, Any], error: BaseException, provider: str | None) -> None:
+    """After a failure that says something of the provider, spare the next requests its other models too.
+
+    LiteLLM cools down the one deployment, and not even that for refused connections and 403; so a dead provider
+    with five models would cost five slow attempts.
+    """
+    status = getattr(error, "status_code", None)
+    lost = isinstance(error, litellm.APIConnectionError | litellm.Timeout) or "Connection error" in str(error)
+    if isinstance(error, DeadlinePassed) or not (lost or status in _TAINTED):
+        return
+    own = data.get("timeout")
+    if isinstance(error, litellm.Timeout) and isinstance(own, int | float) and own < min(rules().timeout, 10):
+        return  # the client, or the deadline, was in a hurry
+    router = proxy_server.llm_router
+    names = [d["model_info"]["id"] for d in router.model_list if _cooled_with(d, provider)] if router else []
+    # It may write to Redis, synchronously.
+    await asyncio.to_thread(_cool, router, names, error, status or 500)
+
+
+class EmptyAnswers(CustomGuardrail):  # type: ignore[misc]
+    """An answer without any choice is a failure of its model, and the next one is asked.
+
+    A guardrail, because only a guardrail may refuse what a deployment answered.
+    """
+
+    async def async_post_call_success_deployment_hook(
+        self, request_data: dict[str, Any], response: Any, call_type: Any
+    ) -> None:
+        choices = getattr(response, "choices", None)
+        if choices is not None and not choices:
+            model = str(request_data.get("model"))
+            call = getattr(request_data.get("litellm_logging_obj"), "lm_call", None)
+            if call is not None and call.attempts:  # no failure hook follows, the deployment has answered
+                call.attempts[-1].close("failed", Fault("EmptyAnswer", None, "the answer has no choices"))
+            raise litellm.InternalServerError("the answer has no choices", model.partition("/")[0], model)
+
+
+guard = EmptyAnswers(guardrail_name="lm-empty-answers", default_on=False)
+
+
+def _with_defaults(wishes: Wishes, call: Call, asked: object) -> Wishes:
+    given = rules().defaults
+    if not (given.tasks or given.agents):
+        return wishes
+    default = given.of(call.attribution.task_id, call.attribution.agent_id)
+    # A tier by default is for those who leave the choice to us, not for a model asked for by name.
+    tier = wishes.tier or (default.tier if asked == AUTO else None)
+    cost = default.max_cost if wishes.max_cost is None else wishes.max_cost
+    return Wishes(tier, cost, wishes.no_fallback or default.no_fallback)
+
+
+def _limits(headers: Mapping[str, str], metadata: Mapping[str, Any], call: Call) -> tuple[Limit, ...]:
+    said = headers.get("x-task-budget")
+    if said is None and metadata.get("task_budget") is not None:
+        said = str(metadata["task_budget"])
+    own = None if said is None else amount("x-task-budget", said)
+    task = call.attribution.task_id
+    if own is not None and task is None:
+        raise RefusalError(400, "invalid_request_error", "x-task-budget needs x-task-id: whose budget is it?", param="x-task-budget")  # fmt: skip
+    return limits_for(rules().budgets, task, call.attribution.agent_id, own)
+
+
+def _way(data: Mapping[str, Any], wishes: Wishes, call_type: str, budgeted: bool) -> Way | None:
+    asked = data.get("model")
+    if call_type not in ROUTED or not isinstance(asked, str):
+        return None
+    known = models()
+    if not wishes and not budgeted and not known.could_refuse(_size(data), _has_blocks(data)):
+        return None
+    return choose(known, asked, wishes, needs_of(data), lambda: _group(data))
+
+
+def _send(data: dict[str, Any], way: Way, wishes: Wishes) -> None:
+    data["model"] = way.model
+    if way.fallbacks is not None:
+        data["fallbacks"] = list(way.fallbacks)
+    if wishes.no_fallback:
+        data["disable_fallbacks"] = True
+
+
+def _group(data: Mapping[str, Any]) -> str:
+    return conversation_group(user_texts(data.get("messages") or data.get("input") or data.get("prompt")))
+
+
+def _has_blocks(data: Mapping[str, Any]) -> bool:
+    """Tools, JSON mode, or content in blocks, which may be images."""
+    if data.get("tools") or data.get("functions") or data.get("response_format") or data.get("text"):
+        return True
+    turns = data.get("messages") or data.get("input")
+    return isinstance(turns, list) and any(isinstance(t, Mapping) and isinstance(t.get("content"), list) for t in turns)
+
+
+def _floor(data: Mapping[str, Any]) -> float | None:
+    """A floor for the cost, from the length of the request (4 bytes a token) and the model's input price; it only
+    counts when the end of the call is never known. None where the name is a group or has no price."""
+    model = models().by_name.get(str(data.get("model")))
+    return None if model is None else model.cost(_size(data) // 4, 0)
+
+
+def _size(data: Mapping[str, Any]) -> int:
+    return int(_headers(data).get("content-length") or 0)
+
+
+def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:
+    return (data.get("proxy_server_request") or {}).get("headers") or {}
+
+
+def _cooled_with(deployment: Mapping[str, Any], provider: str | None) -> bool:
+    """Of that provider, and not the last resort of its name, which is never cooled down."""
+    same = (deployment.get("model_info") or {}).get("lm_provider") == provider
+    return same and (deployment.get("litellm_params") or {}).get("cooldown_time") != 0
+
+
+def _cool(router: Any, names: list[str], error: BaseException, status: int) -> None:
+    for name in names:
+        router.cooldown_cache.add_deployment_to_cooldown(
+            model_id=name, original_exception=error, exception_status=status, cooldown_time=COOLDOWN_SECONDS
+        )

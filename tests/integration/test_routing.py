@@ -1,0 +1,155 @@
+"""Routing through the real proxy: headers, abilities, auto, budgets."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from support import Mock, Stack, free_port, wait_for
+
+HELLO = [{"role": "user", "content": "Hello!"}]
+CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+HARD = "Prove that there are infinitely many primes, and design a lock-free queue."
+IMAGE = [{"role": "user", "content": [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}]}]  # fmt: skip
+RULES = """
+routing:
+  agents: {rich: {tier: premium}, careful: {no_fallback: true}}
+  tasks: {saver: {tier: cheap}}
+budgets:
+  tasks: {"*": {total: 5}, small: {total: 0.01}}
+  agents: {daily: {day: 0.000001}}
+"""
+
+
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory: pytest.TempPathFactory, mock: Mock) -> Iterator[Stack]:
+    """Two workers, every provider, rules of its own."""
+    made = Stack(tmp_path_factory.mktemp("routed"), free_port(), {"LITELLM_RUNTIME": "local"})
+    made.lm("init", "--dir", str(made.root))
+    made.write_env(**mock.bases(), LITELLM_WORKERS="2")
+    (made.root / "models.yaml").write_text(RULES)
+    made.lm("up")
+    yield made
+    made.lm("down")
+
+
+@pytest.fixture(autouse=True)
+def _quiet(mock: Mock) -> None:
+    mock.reset()
+
+
+def ask(stack: Stack, model: str, path: str = CHAT, body: dict[str, Any] | None = None, **headers: str) -> httpx.Response:  # fmt: skip
+    shape: dict[str, Any] = {"input": "Hello!"} if path == RESPONSES else {"messages": HELLO, "max_tokens": 20}
+    return stack.post(path, {"model": model, **shape, **(body or {})}, **headers)
+
+
+@pytest.mark.parametrize(("path", "stream"), [(CHAT, False), (CHAT, True), (MESSAGES, False), (RESPONSES, False)])
+def test_the_response_says_what_happened(routed: Stack, path: str, stream: bool) -> None:
+    answer = ask(routed, "gpt-4o-mini", path, {"stream": stream})
+    told = {k: v for k, v in answer.headers.items() if k.startswith("x-lm-")}
+    cost = told.pop("x-lm-cost", None)
+    assert told == {"x-lm-model": "gpt-4o-mini", "x-lm-tier": "cheap", "x-lm-fallbacks": "0"}
+    if stream:
+        assert cost is None
+    else:
+        assert float(cost or 0) == pytest.approx(routed.row(answer.headers["x-litellm-call-id"])["cost_usd"])
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+def test_a_tier_header_overrules_the_model_on_every_endpoint(routed: Stack, path: str) -> None:
+    assert ask(routed, "gpt-4o-mini", path, x_lm_tier="premium").headers["x-lm-tier"] == "premium"
+    row = routed.row(ask(routed, "gpt-4o-mini", path, x_lm_tier="standard").headers["x-litellm-call-id"])
+    assert (row["requested_model"], row["tier"]) == ("gpt-4o-mini", 2)
+
+
+def test_metadata_counts_where_a_header_is_missing(routed: Stack) -> None:
+    assert ask(routed, "auto", body={"metadata": {"lm_tier": "premium"}}).headers["x-lm-tier"] == "premium"
+
+
+def test_max_cost_takes_the_dearest_tier_that_fits_or_refuses(routed: Stack) -> None:
+    assert ask(routed, "premium", x_lm_max_cost="0.00015").headers["x-lm-tier"] == "standard"
+    refused = ask(routed, "claude-opus-5-5", body={"messages": IMAGE}, x_lm_max_cost="0.0000001")
+    error = refused.json()["error"]
+    assert (refused.status_code, error["type"]) == (400, "max_cost_exceeded")
+    assert error["provider_specific_fields"]["max_cost_usd"] == pytest.approx(1e-7)
+    row = routed.row(refused.headers["x-litellm-call-id"])
+    assert (row["status"], row["error_type"], row["attempts"]) == ("rejected", "max_cost_exceeded", 0)
+
+
+def test_a_bad_header_is_refused_before_any_provider_is_asked(routed: Stack, mock: Mock) -> None:
+    assert ask(routed, "auto", x_lm_tier="best").status_code == 400
+    assert mock.requests() == []
+
+
+def test_images_go_only_to_models_that_can_see(routed: Stack) -> None:
+    for name in ("llama3.2", "cheap"):
+        assert ask(routed, name, body={"messages": IMAGE}).headers["x-lm-model"] != "llama3.2"
+
+
+def test_auto_follows_the_prompts_difficulty_and_a_conversation_stays(routed: Stack) -> None:
+    assert ask(routed, "auto").headers["x-lm-tier"] == "cheap"
+    turns = [{"role": "user", "content": HARD}]
+    assert ask(routed, "auto", body={"messages": turns}).headers["x-lm-tier"] == "premium"
+    turns += [{"role": "assistant", "content": "..."}, {"role": "user", "content": "thanks"}]
+    served = {ask(routed, "auto", body={"messages": turns}).headers["x-lm-model"] for _ in range(4)}
+    assert len(served) == 1
+    assert ask(routed, "auto", MESSAGES, {"messages": turns}).headers["x-lm-tier"] == "premium"
+
+
+def test_lm_route_explains_what_auto_then_does(routed: Stack) -> None:
+    for prompt in ("Hello!", HARD):
+        told = routed.json("route", prompt, "--max-tokens", "20")["data"]
+        real = ask(routed, "auto", body={"messages": [{"role": "user", "content": prompt}]})
+        row = routed.row(real.headers["x-litellm-call-id"])
+        assert (told["model"], told["tier"]) == (row["deployment"], row["tier"])
+
+
+def test_defaults_of_models_yaml_hold_for_auto(routed: Stack) -> None:
+    assert ask(routed, "auto", x_agent_id="rich").headers["x-lm-tier"] == "premium"
+    assert ask(routed, "auto", x_agent_id="rich", x_task_id="saver").headers["x-lm-tier"] == "cheap"
+    assert ask(routed, "gpt-4o", x_agent_id="rich").headers["x-lm-model"] == "gpt-4o"
+    assert ask(routed, "auto", x_agent_id="rich", x_lm_tier="standard").headers["x-lm-tier"] == "standard"
+
+
+def test_a_used_up_budget_is_a_429_that_says_whose_and_until_when(routed: Stack) -> None:
+    assert ask(routed, "gpt-4o", x_agent_id="daily").status_code == 200
+    refused = ask(routed, "gpt-4o", x_agent_id="daily")
+    assert refused.status_code == 429, refused.text
+    error = refused.json()["error"]
+    budget = error["provider_specific_fields"]["budget"]
+    assert (error["type"], budget["scope"], budget["name"], budget["period"]) == ("budget_exceeded", "agent", "daily", "day")  # fmt: skip
+    assert budget["spent_usd"] >= budget["limit_usd"]
+    assert budget["resets_at"] > time.strftime("%Y-%m-%d", time.gmtime())
+    assert 0 < int(refused.headers["retry-after"]) <= 86_400
+    for name in ("cheap", "auto", "llama3.2"):
+        assert ask(routed, name, x_agent_id="daily").headers["x-lm-model"] == "llama3.2"
+    assert ask(routed, "gpt-4o", x_agent_id="another").status_code == 200
+
+
+def test_a_clients_own_task_budget_counts_and_needs_a_task(routed: Stack) -> None:
+    assert ask(routed, "gpt-4o", x_task_budget="1").status_code == 400
+    assert ask(routed, "gpt-4o", x_task_budget="1", x_task_id="own").status_code == 200
+    assert ask(routed, "gpt-4o", x_task_budget="0.0000001", x_task_id="own").status_code == 429
+
+
+def test_fifty_at_once_overshoot_a_budget_by_one_request_at_most_and_a_restart_forgets_nothing(routed: Stack) -> None:
+    def one(_: int) -> httpx.Response:
+        return ask(routed, "gpt-6-astra", x_task_id="small")
+
+    def spent() -> float:
+        rows = routed.json("budget", "show")["data"]["budgets"]
+        return float(next(r["spent_usd"] for r in rows if r["name"] == "small"))
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(one, range(50)))
+    codes = {a.status_code for a in answers}
+    assert codes == {200, 429}
+    dearest = max(float(a.headers["x-lm-cost"]) for a in answers if a.status_code == 200)
+    assert 0.01 <= spent() <= 0.01 + dearest
+    routed.lm("restart")
+    wait_for(lambda: routed.json("health", check=False)["ok"], 60)
+    assert one(0).status_code == 429
+    assert spent() <= 0.01 + dearest
