@@ -25,6 +25,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from bench.faults.post import Post  # noqa: E402
 from bench.faults.receiver import FaultyReceiver  # noqa: E402
+from lmstack.catalog import Catalog, parse_catalog  # noqa: E402
+from lmstack.project import shipped_catalog  # noqa: E402
 from support import KEY, Mock, Stack, free_port, wait_for  # noqa: E402 - the path was just added
 
 Counts = dict[str, float | int | str]
@@ -44,9 +46,8 @@ class World:
         self.mock, self.receiver = Mock(), FaultyReceiver()
         self.stack = Stack(folder, free_port(), {"LITELLM_RUNTIME": "local"})
         self.stack.lm("init", "--dir", str(folder))
-        self.stack.write_env(
-            **self.mock.bases(), TASKMASTER_API_URL=self.receiver.url, LITELLM_WORKERS=str(workers), **env
-        )
+        own = {"TASKMASTER_API_URL": self.receiver.url, "LITELLM_WORKERS": str(workers)}
+        self.stack.write_env(**{**self.mock.bases(), **own, **env})
         self.stack.lm("up")
         self.sent = 0
         self.answered: set[str] = set()
@@ -68,6 +69,10 @@ class World:
         with self._lock:
             self.answered.add(answer.headers["x-litellm-call-id"])
         return True
+
+    def post(self, path: str, body: dict[str, object]) -> httpx.Response:
+        """One request, its answer read to the end."""
+        return self._client.post(self.stack.url + path, json=body, headers={"x-task-id": "mixed"})
 
     def load(self, count: int, threads: int = 8) -> int:
         """That many requests; returns how many were answered."""
@@ -306,6 +311,66 @@ def provider_count(short: bool) -> Counts:
         }
 
 
+def routing(short: bool) -> Counts:
+    """One of four providers is dead, one fails at 30 %: every request of four kinds, streams or not, is answered by a
+    healthy model; attempts agree with what the providers counted, costs with the catalog."""
+    count = 120 if short else 1000
+    flaky = Mock("127.0.0.1", "--error-rate", "503=0.3")
+    dead = {"ANTHROPIC_API_BASE": f"http://127.0.0.1:{free_port()}", "GEMINI_API_BASE": f"{flaky.url}/gemini/v1beta"}
+    names = ("cheap", "standard", "premium", "auto", "claude-3-haiku", "gemini-2.0-flash", "claude-opus-5-5", "gpt-4o")
+    try:
+        with world(2, **dead) as w:
+
+            def one(n: int) -> int:
+                path, body = MIXED[n % len(MIXED)]
+                model = "text-embedding-3-small" if path == "/v1/embeddings" else names[n // len(MIXED) % len(names)]
+                answer = w.post(path, {**body, "model": model})
+                whole = not body.get("stream") or any(mark in answer.text for mark in ("[DONE]", "message_stop", "response.completed"))  # fmt: skip
+                return int(answer.status_code == 200 and whole)
+
+            for mock in (w.mock, flaky):
+                mock.reset()
+            with ThreadPoolExecutor(8) as pool:
+                answered = sum(pool.map(one, range(count)))
+            counts = w.balance()
+            with sqlite3.connect(w.stack.ledger) as conn:
+                good = conn.execute("SELECT COUNT(*) FROM attempts WHERE outcome = 'succeeded'").fetchone()[0]
+                tried = dict(conn.execute("SELECT provider, COUNT(*) FROM attempts GROUP BY provider").fetchall())
+                rows = conn.execute("SELECT deployment, status, cost_usd, prompt_tokens, completion_tokens FROM requests").fetchall()  # fmt: skip
+            # The background probes of free models are no requests.
+            asked = [r for mock in (w.mock, flaky) for r in mock.requests() if "Hello!" in str(r["body"])]
+            hits = len(asked)
+            unequal = abs(good - sum(r["status"] == 200 for r in asked))
+            alive = sum(n for provider, n in tried.items() if provider != "anthropic")
+            catalog = parse_catalog(shipped_catalog())
+            wrong = sum(1 for row in rows if row[1] != "succeeded" or not _cost_is_right(catalog, *row))
+            return {
+                "asked": count, "answered (200, complete)": answered,
+                "providers counted": hits, "attempts on the ledger": alive,
+                "attempts at the dead one": tried.get("anthropic", 0), "wrong status or cost": wrong, "outcomes that differ": unequal,
+                "lost": count - answered + abs(hits - alive) + wrong + unequal + int(counts["lost"]),
+            }  # fmt: skip
+    finally:
+        flaky.stop()
+
+
+MIXED: tuple[tuple[str, dict[str, object]], ...] = (
+    ("/v1/chat/completions", {"messages": HELLO}),
+    ("/v1/chat/completions", {"messages": HELLO, "stream": True}),
+    ("/v1/messages", {"messages": HELLO, "max_tokens": 20}),
+    ("/v1/messages", {"messages": HELLO, "max_tokens": 20, "stream": True}),
+    ("/v1/responses", {"input": "Hello!"}),
+    ("/v1/responses", {"input": "Hello!", "stream": True}),
+    ("/v1/embeddings", {"input": "Hello!"}),
+)
+
+
+def _cost_is_right(catalog: Catalog, name: str, _: str, cost: float | None, into: int, out: int) -> bool:
+    model = catalog.resolve(catalog.models[name])
+    expected = (into * (model.input or 0) + out * (model.output or 0)) / 1e6
+    return cost is not None and abs(cost - expected) < 1e-12
+
+
 def _tree(process: psutil.Process | None) -> list[psutil.Process]:
     if process is None:
         return []
@@ -323,4 +388,5 @@ CAMPAIGNS: dict[str, Callable[[bool], Counts]] = {
     "locked": locked,
     "disk-full": disk_full,
     "provider-count": provider_count,
+    "routing": routing,
 }

@@ -73,7 +73,7 @@ def attribution(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribut
     )
 
 
-def start_attempt(kwargs: Mapping[str, Any]) -> Attempt:
+def start_attempt(kwargs: Mapping[str, Any], kind: str = "") -> Attempt:
     """Read a deployment that is about to be called; our own facts stand in its ``model_info``."""
     meta = _mapping(kwargs.get("metadata")) or _mapping(kwargs.get("litellm_metadata"))
     info = _mapping(kwargs.get("model_info")) or _mapping(meta.get("model_info"))
@@ -89,6 +89,7 @@ def start_attempt(kwargs: Mapping[str, Any]) -> Attempt:
         rates=_rates(info.get("lm_rates")),
         own_price=info.get("lm_own_price") is True,
         started_at=time.time(),
+        kind=kind,
     )
 
 

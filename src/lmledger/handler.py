@@ -46,7 +46,7 @@ def guarded(hook: F) -> F:
     async def safe(*args: Any, **kwargs: Any) -> Any:
         try:
             return await hook(*args, **kwargs)
-        except (HTTPException, traffic.DeadlinePassed):  # a refusal that is meant
+        except (HTTPException, traffic.DeadlinePassed, traffic.JustFailed):  # a refusal that is meant
             raise
         except Exception:
             log.exception("lmledger: %s failed; the request goes on", hook.__name__)
@@ -79,12 +79,16 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         if call is None:
             return
         traffic.bound(kwargs, call)
-        attempt = extract.start_attempt(kwargs)
+        attempt = extract.start_attempt(kwargs, str(getattr(call_type, "value", call_type)))
         last = call.attempts[-1] if call.attempts else None
         if last and last.outcome is None:
+            if last.deployment == attempt.deployment and last.kind != attempt.kind:
+                return  # one endpoint served through another (Messages over Responses) enters twice
+            # A stream that some providers (Gemini) only open with its first chunk: no hook has told of its failure.
+            last.close("failed", call.late_fault)
+            call.late_fault = None
             if last.deployment == attempt.deployment:
-                return  # one endpoint served through another (Responses over chat) enters twice
-            last.close("failed")
+                await traffic.not_again(kwargs, attempt)
         call.attempts.append(attempt)
 
     @guarded
@@ -162,6 +166,23 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             call.reported = (usage, payload.get("response_cost"))  # _finish_stream may be waiting for it
         else:
             await _succeed(call, usage, payload.get("response_cost"), bool(payload.get("cache_hit")))
+
+    @guarded
+    async def async_log_failure_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Only this tells why a stream failed that was opened with its first chunk. It comes before or after the next
+        attempt; everything else that it may tell is known from other hooks."""
+        call, error = _current.get(), kwargs.get("exception")
+        if call is None or call.ended or not call.stream or not isinstance(error, Exception):
+            return
+        if getattr(error, "status_code", None) is None:
+            return  # no provider's: nobody was left to ask
+        call.late_fault = extract.fault_of(error)
+        for attempt in call.attempts:
+            if attempt.outcome == "failed" and attempt.fault is None:
+                attempt.fault, call.late_fault = call.late_fault, None
+                return
 
     @guarded
     async def async_post_call_failure_hook(

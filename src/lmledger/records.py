@@ -38,6 +38,7 @@ class Attempt:
     started_at: float
     latency_ms: float | None = None
     outcome: str | None = None  # None while it is under way
+    kind: str = ""  # LiteLLM's call type, e.g. acompletion
     fault: Fault | None = None
 
     @property
@@ -92,6 +93,7 @@ class Call:
     estimate_usd: float | None = None  # made at the start, for the case that the end is never known
     reserved_usd: float | None = None  # what its budgets keep aside until its cost is known
     over: "Over | None" = None  # set by the writer when a budget did not admit it
+    late_fault: Fault | None = None  # of a stream's attempt, heard of before anybody knew that it had failed
     late: bool = False  # LITELLM_DEADLINE has passed
     cost_usd: float | None = None  # once it has ended
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
@@ -146,7 +148,7 @@ Record = Started | Ended
 def dump(record: Record) -> str:
     """A record as one line of JSON, for the spool."""
     fields = asdict(record)
-    fields["call"] |= {"clock": 0.0, "reported": None, "over": None}
+    fields["call"] |= {"clock": 0.0, "reported": None, "over": None, "late_fault": None}
     fields.pop("limits", None)  # what reaches the spool has been let in
     return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"))
 

@@ -15,7 +15,7 @@ from fastapi import HTTPException
 from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.proxy import proxy_server
 
-from lmledger.records import Call, Fault, Over
+from lmledger.records import Attempt, Call, Fault, Over
 from lmrouting.budgets import Limit, Rule, limits_for, parse_rules
 from lmrouting.candidates import of_deployment
 from lmrouting.classify import conversation_group
@@ -34,6 +34,10 @@ _TAINTED = (401, 402, 403)  # the key or the account is at fault, so every model
 
 class DeadlinePassed(litellm.APIConnectionError):  # type: ignore[misc]
     """Ends a walk. Of this class, because LiteLLM's router never cools a deployment down for it."""
+
+
+class JustFailed(litellm.APIConnectionError):  # type: ignore[misc]
+    """Makes a walk go on to the next model."""
 
 
 class Rules:
@@ -139,6 +143,18 @@ def bound(kwargs: dict[str, Any], call: Call) -> None:
     given = kwargs.get("timeout")
     if isinstance(given, int | float) and left < given:
         kwargs["timeout"] = left
+
+
+async def not_again(kwargs: Mapping[str, Any], attempt: Attempt) -> None:
+    """LiteLLM begins a group anew after a stream that failed before its first chunk, with the very model that failed.
+    Cool that down and go on to the next; raises the error that says so. The last resort may be tried again."""
+    router = proxy_server.llm_router
+    own = [d for d in router.model_list if d["model_info"]["id"] == attempt.deployment] if router else []
+    if not own or (own[0].get("litellm_params") or {}).get("cooldown_time") == 0:
+        return
+    error = JustFailed("it failed a moment ago", str(attempt.provider), str(attempt.model))
+    await asyncio.to_thread(_cool, router, [str(attempt.deployment)], error, 500)
+    raise error
 
 
 async def cool_down(data: Mapping[str, Any], error: BaseException, provider: str | None) -> None:
