@@ -265,7 +265,8 @@ def test_no_secret_and_no_prompt_reaches_ledger_logs_or_files(gateway: Stack, mo
     mock.script({"type": "fail", "status": 401, "times": 1})
     gateway.post(
         # A 401 cools down the whole provider; the tests after this one do not need Google.
-        CHAT, {"model": "gemini-4-argon", "messages": [{"role": "user", "content": prompt}], "disable_fallbacks": True}
+        CHAT,
+        {"model": "gemini-4-argon", "messages": [{"role": "user", "content": prompt}], "disable_fallbacks": True},
     )
     with sqlite3.connect(gateway.ledger) as conn:
         dump = "\n".join(conn.iterdump())
