@@ -1,17 +1,19 @@
-"""What our side costs: interleaved rounds against three proxies, figures as ratios. ``make bench``, about ten minutes.
+"""What our side costs, and what the switches give: interleaved rounds against several proxies, figures as ratios.
 
-ours: as `lm up` runs it. flags: the same configuration and switches without our callback and hook. quickstart: stock
-LiteLLM with a minimal config and no switches, as its own quickstart starts it. One llmock serves all three; CPU time
-is that of the proxy's process, the fair figure on a shared machine.
+``python -m bench.overhead [--quick] [KIND ...]``. One fast upstream serves all; CPU time is that of the proxy's whole
+process tree, the fair figure on a shared machine. Only one proxy is asked at a time; the others wait.
 """
 
+import argparse
+import asyncio
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,132 +25,233 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from lmstack.plan import STOCK_ENVIRON  # noqa: E402
-from support import KEY, Mock, clean_environ, free_port, wait_for  # noqa: E402 - the path was just added
+from support import KEY, clean_environ, free_port, wait_for  # noqa: E402 - the path was just added
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
-REQUESTS = int(os.environ.get("BENCH_REQUESTS", "150"))
-SHAPES = [(stream, connections) for stream in (False, True) for connections in (1, 16)]
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to start the proxy. ``ours``: with our configuration; ``side``: with our callback and hook."""
+
+    name: str
+    ours: bool = True
+    side: bool = True
+    flags: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+
+TWO = ("--num_workers", "2")
+SPAWN = ("--timeout_worker_healthcheck", "60")
+GRANIAN, GUNICORN = ("--run_granian",), ("--run_gunicorn",)
+HANDLER = (("EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER", "True"),)
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("quickstart", ours=False, side=False),
+        Kind("bare", side=False),  # our configuration and switches without our side
+        Kind("ours"),
+        Kind("ours-2", flags=(*TWO, *SPAWN)),
+        Kind("bare-2", side=False, flags=(*TWO, *SPAWN)),
+        Kind("ours-granian", flags=GRANIAN),
+        Kind("ours-granian-2", flags=(*GRANIAN, *TWO)),
+        Kind("ours-gunicorn-2", flags=(*GUNICORN, *TWO)),
+        Kind("ours-handler", env=HANDLER),
+        Kind("ours-rust", env=(("LITELLM_RUST", "1"),)),
+        Kind("ours-info", env=(("LITELLM_LOG", "INFO"),)),
+        Kind("ours-httpx", env=(("DISABLE_AIOHTTP_TRANSPORT", "True"),)),
+    )
+}
+Shape = tuple[bool, int]
+SHAPES: tuple[Shape, ...] = tuple((stream, connections) for stream in (False, True) for connections in (1, 16, 64))
+
+
+@dataclass
+class Sample:
+    """One round of one shape: requests a second, CPU milliseconds a request, latencies in milliseconds."""
+
+    rps: float
+    cpu: float
+    p50: float
+    p99: float
 
 
 @dataclass
 class Proxy:
-    """One proxy under test and its samples: shape -> (requests/s, CPU ms a request, p50 ms, p99 ms)."""
+    """A running proxy and its samples."""
 
-    name: str
+    kind: Kind
     port: int
     process: psutil.Process
-    samples: dict[tuple[bool, int], list[tuple[float, float, float, float]]] = field(default_factory=dict)
+    ready: float  # seconds from its start until it answered
+    samples: dict[Shape, list[Sample]] = field(default_factory=dict)
 
-    def round(self, stream: bool, connections: int) -> None:
-        """One sample of one shape."""
-        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello!"}], "stream": stream}
-        with httpx.Client(trust_env=False, timeout=60, headers={"authorization": f"Bearer {KEY}"}) as client:
+    def cpu(self) -> float:
+        """Seconds of the whole tree."""
+        total = 0.0
+        for process in (self.process, *self.process.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
 
-            def one(_: int) -> float:
-                began = time.perf_counter()
-                client.post(f"http://127.0.0.1:{self.port}/v1/chat/completions", json=body).raise_for_status()
-                return (time.perf_counter() - began) * 1000
+    def memory(self) -> float:
+        """Megabytes of the whole tree, shared pages counted once for each."""
+        return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 1e6
 
-            before, began = self.process.cpu_times(), time.perf_counter()
-            with ThreadPoolExecutor(connections) as pool:
-                times = sorted(pool.map(one, range(REQUESTS)))
-            took, after = time.perf_counter() - began, self.process.cpu_times()
-        cpu = (after.user + after.system - before.user - before.system) * 1000 / REQUESTS
-        sample = (REQUESTS / took, cpu, times[len(times) // 2], times[int(len(times) * 0.99)])
-        self.samples.setdefault((stream, connections), []).append(sample)
-
-
-def main() -> None:
-    """Start the three, interleave the rounds, print the table."""
-    mock, started = Mock(), []
-    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
-        try:
-            proxies = [start(kind, Path(folder) / kind, mock) for kind in ("ours", "flags", "quickstart")]
-            started = [p.process for p in proxies]
-            for proxy in proxies:  # warm up
-                proxy.round(False, 4)
-                proxy.round(True, 4)
-                proxy.samples.clear()
-            for n in range(ROUNDS):
-                for shape in SHAPES:
-                    for proxy in proxies[n % 3 :] + proxies[: n % 3]:
-                        proxy.round(*shape)
-            report(proxies)
-        finally:
-            for process in started:
-                process.terminate()
-            psutil.wait_procs(started, 30)
-            mock.stop()
+    def round(self, shape: Shape, requests: int) -> Sample:
+        """One sample."""
+        before, began = self.cpu(), time.perf_counter()
+        times = sorted(asyncio.run(load(self.port, shape, requests)))
+        took = time.perf_counter() - began
+        return Sample(
+            requests / took, (self.cpu() - before) * 1000 / requests, times[len(times) // 2], times[int(len(times) * 0.99)]
+        )  # fmt: skip
 
 
-def start(kind: str, folder: Path, mock: Mock) -> Proxy:
+async def load(port: int, shape: Shape, requests: int) -> list[float]:
+    """That many requests over keep-alive connections; their latencies in milliseconds. Raises when one fails."""
+    stream, connections = shape
+    body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello!"}],"stream":%s}' % (b"true" if stream else b"false")  # fmt: skip
+    text = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        % (KEY.encode(), len(body))
+    ) + body
+    left = iter(range(requests))
+    times: list[float] = []
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in left:
+            began = time.perf_counter()
+            writer.write(text)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if not head.startswith(b"http/1.1 200"):
+                raise RuntimeError(head.decode())
+            if b"transfer-encoding: chunked" in head:
+                while (size := int(await reader.readuntil(b"\r\n"), 16)) or await reader.readexactly(2) is None:
+                    await reader.readexactly(size + 2)
+            else:
+                await reader.readexactly(int(head.split(b"content-length:")[1].split(b"\r\n")[0]))
+            times.append((time.perf_counter() - began) * 1000)
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(connections)))
+    return times
+
+
+@contextmanager
+def upstream() -> Iterator[str]:
+    """The fast provider; gives its base address."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "bench.upstream", str(port)], cwd=ROOT)
+    base = f"http://127.0.0.1:{port}/v1"
+    try:
+        wait_for(lambda: _posts(base), 20, "the upstream")
+        yield base
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _posts(base: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.post(f"{base}/chat/completions", json={}, trust_env=False).status_code == 200
+    return False
+
+
+def start(kind: Kind, folder: Path, base: str) -> Proxy:
     """Start one proxy and wait until it answers."""
     folder.mkdir()
     port = free_port()
-    env = {
-        "OPENAI_API_KEY": "sk-test",
-        "OPENAI_API_BASE": f"{mock.url}/v1",
-        "LITELLM_MASTER_KEY": KEY,
-        "LEDGER_PATH": str(folder / "litellm.db"),
-    }
-    if kind == "quickstart":
-        params = {"model": "openai/gpt-4o-mini", "api_key": "os.environ/OPENAI_API_KEY", "api_base": f"{mock.url}/v1"}
-        config = {
-            "model_list": [{"model_name": "gpt-4o-mini", "litellm_params": params}],
-            "general_settings": {"master_key": KEY},
-        }
-    else:
+    env = {"OPENAI_API_KEY": "sk-test", "OPENAI_API_BASE": base, "LITELLM_MASTER_KEY": KEY, "LEDGER_PATH": str(folder / "litellm.db")}  # fmt: skip
+    params = {"model": "openai/gpt-4o-mini", "api_key": "os.environ/OPENAI_API_KEY", "api_base": base}
+    config = {"model_list": [{"model_name": "gpt-4o-mini", "litellm_params": params}], "general_settings": {"master_key": KEY}}  # fmt: skip
+    if kind.ours:
         setup = clean_environ(folder, **env, LITELLM_RUNTIME="local")
         for words in (["init"], ["render"]):
-            subprocess.run(
-                [sys.executable, "-m", "lmstack", *words, "-C", str(folder)], env=setup, check=True, capture_output=True
-            )
+            argv = [sys.executable, "-m", "lmstack", *words, "-C", str(folder)]
+            subprocess.run(argv, env=setup, check=True, capture_output=True)
         config = yaml.safe_load((folder / "litellm-config.yaml").read_text())
-        env |= STOCK_ENVIRON
-        if kind == "flags":
-            del config["litellm_settings"]["callbacks"]
-            del env["LITELLM_WORKER_STARTUP_HOOKS"]
+        env |= STOCK_ENVIRON | dict(kind.env)
+        if not kind.side:
+            del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
-    argv = [
-        str(Path(sys.executable).with_name("litellm")),
-        "--config",
-        str(folder / "litellm-config.yaml"),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    argv = [str(Path(sys.executable).with_name("litellm")), "--config", str(folder / "litellm-config.yaml"), "--host", "127.0.0.1", "--port", str(port), *kind.flags]  # fmt: skip
+    began = time.perf_counter()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(argv, cwd=folder, env=clean_environ(folder, **env), stdout=log, stderr=log)
+    wait_for(lambda: _answers(port), 180, kind.name)
+    return Proxy(kind, port, psutil.Process(process.pid), time.perf_counter() - began)
 
-    def answers() -> bool:
+
+def _answers(port: int) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"http://127.0.0.1:{port}/health/liveliness", trust_env=False).status_code == 200
+    return False
+
+
+def stop(proxies: list[Proxy]) -> None:
+    """End every tree that was started."""
+    trees = [p for proxy in proxies for p in (proxy.process, *proxy.process.children(recursive=True))]
+    for process in trees:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(trees, 20)
+    for process in alive:
+        process.kill()
+
+
+def measure(names: list[str], rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES) -> list[Proxy]:
+    """Start all, warm them up, interleave the rounds, stop all."""
+    proxies: list[Proxy] = []
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/health/liveliness", trust_env=False).status_code == 200
-        except httpx.HTTPError:
-            return False
+            for name in names:
+                proxies.append(start(KINDS[name], Path(folder) / name, base))
+            for proxy in proxies:
+                for stream in (False, True):
+                    proxy.round((stream, 8), 60)
+            for n in range(rounds):
+                for shape in shapes:
+                    shift = n % len(proxies)
+                    for proxy in proxies[shift:] + proxies[:shift]:
+                        proxy.samples.setdefault(shape, []).append(proxy.round(shape, requests))
+        finally:
+            stop(proxies)
+    return proxies
 
-    wait_for(answers, 120, kind)
-    return Proxy(kind, port, psutil.Process(process.pid))
+
+def report(proxies: list[Proxy], against: str) -> list[str]:
+    """A Markdown table: medians, and the median over rounds of each ratio to ``against``."""
+    base = next(p for p in proxies if p.kind.name == against)
+    lines = [
+        "| shape | proxy | requests/s | p50 ms | p99 ms | CPU ms | requests/s ratio | CPU ratio |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for shape in base.samples:
+        for proxy in proxies:
+            own, theirs = proxy.samples[shape], base.samples[shape]
+            mid = [statistics.median(values) for values in zip(*((s.rps, s.p50, s.p99, s.cpu) for s in own), strict=True)]  # fmt: skip
+            rps = statistics.median(a.rps / b.rps for a, b in zip(own, theirs, strict=True))
+            cpu = statistics.median(a.cpu / b.cpu for a, b in zip(own, theirs, strict=True))
+            label = f"{'stream' if shape[0] else 'plain'}, {shape[1]}"
+            lines.append(f"| {label} | {proxy.kind.name} | {mid[0]:.0f} | {mid[1]:.1f} | {mid[2]:.1f} | {mid[3]:.2f} | {rps:.2f} | {cpu:.2f} |")  # fmt: skip
+    return lines
 
 
-def report(proxies: list[Proxy]) -> None:
-    """Medians of the per-round ratios to quickstart, and to our flags without our side."""
-    print(f"{os.cpu_count()} cores, {ROUNDS} interleaved rounds of {REQUESTS} requests; ratios are medians over rounds")
-    print(
-        f"{'shape':24} {'ours: rps':>10} {'cpu ms':>7} {'p50 ms':>7} {'p99 ms':>7} | cpu vs flags, rps vs flags | cpu vs quickstart, rps vs quickstart"
-    )
-    by_name = {p.name: p for p in proxies}
-    for shape in SHAPES:
-        ours = by_name["ours"].samples[shape]
-        mid = [statistics.median(column) for column in zip(*ours, strict=True)]
-        cells = []
-        for other in ("flags", "quickstart"):
-            theirs = by_name[other].samples[shape]
-            cpu = statistics.median(a[1] / b[1] for a, b in zip(ours, theirs, strict=True))
-            rps = statistics.median(a[0] / b[0] for a, b in zip(ours, theirs, strict=True))
-            cells.append(f"x{cpu:.2f}, x{rps:.2f}")
-        label = f"{'stream' if shape[0] else 'plain'}, {shape[1]} connections"
-        print(f"{label:24} {mid[0]:10.0f} {mid[1]:7.2f} {mid[2]:7.1f} {mid[3]:7.1f} | {cells[0]:26} | {cells[1]}")
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.overhead")
+    parser.add_argument("kinds", nargs="*", default=["quickstart", "bare", "ours", "ours-2"], metavar="KIND")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--requests", type=int, default=300)
+    given = parser.parse_args()
+    unknown = set(given.kinds) - KINDS.keys()
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(KINDS)}")
+    proxies = measure(given.kinds, given.rounds, given.requests)
+    print(f"{os.cpu_count()} cores; {given.rounds} interleaved rounds of {given.requests} requests; ratios to {given.kinds[0]}")  # fmt: skip
+    print("\n".join(report(proxies, given.kinds[0])))
+    print("\n".join(f"{p.kind.name}: ready after {p.ready:.1f} s" for p in proxies))
 
 
 if __name__ == "__main__":
