@@ -42,9 +42,9 @@ def writes(folder: Path, requests: int = 50_000) -> None:
     )
 
 
-def usage(folder: Path, rows: int = 10_000_000) -> None:
-    """Ninety days, 100,000 tasks of 100 requests, 50 agents; written with SQL, with the rollups that the writer makes."""
-    path = folder / "litellm.db"
+def fill(path: Path, rows: int) -> float:
+    """A ledger of ninety days, 100 requests a task, 50 agents; written with SQL, with the rollups that the writer makes.
+    Gives the time of its last row."""
     conn = store.connect(path)
     migrate(conn)
     now = time.time()
@@ -66,6 +66,13 @@ def usage(folder: Path, rows: int = 10_000_000) -> None:
         )
     conn.execute("COMMIT")
     conn.close()
+    return now
+
+
+def usage(folder: Path, rows: int = 10_000_000) -> None:
+    """How long each grouping takes."""
+    path = folder / "litellm.db"
+    now = fill(path, rows)
     print(f"usage over {rows} requests ({path.stat().st_size / 1e9:.1f} GB):")
     for by in (*DIMENSIONS, "day"):
         for since in (0.0, now - 86400):

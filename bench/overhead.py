@@ -37,6 +37,7 @@ class Kind:
     side: bool = True
     flags: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    guard: bool = True
 
 
 TWO = ("--num_workers", "2")
@@ -55,6 +56,7 @@ KINDS = {
         Kind("ours-granian-2", flags=(*GRANIAN, *TWO)),
         Kind("ours-gunicorn-2", flags=(*GUNICORN, *TWO)),
         Kind("ours-handler", env=HANDLER),
+        Kind("ours-noguard", guard=False),
         Kind("ours-rust", env=(("LITELLM_RUST", "1"),)),
         Kind("ours-info", env=(("LITELLM_LOG", "INFO"),)),
         Kind("ours-httpx", env=(("DISABLE_AIOHTTP_TRANSPORT", "True"),)),
@@ -83,6 +85,7 @@ class Proxy:
     process: psutil.Process
     ready: float  # seconds from its start until it answered
     samples: dict[Shape, list[Sample]] = field(default_factory=dict)
+    mb: float = 0.0  # resident, of the tree, after everything
 
     def cpu(self) -> float:
         """Seconds of the whole tree."""
@@ -172,6 +175,8 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
             subprocess.run(argv, env=setup, check=True, capture_output=True)
         config = yaml.safe_load((folder / "litellm-config.yaml").read_text())
         env |= STOCK_ENVIRON | dict(kind.env)
+        if not kind.guard:
+            config["litellm_settings"]["callbacks"].remove("callbacks.taskmaster.guard")
         if not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
@@ -215,6 +220,8 @@ def measure(names: list[str], rounds: int, requests: int, shapes: tuple[Shape, .
                     shift = n % len(proxies)
                     for proxy in proxies[shift:] + proxies[:shift]:
                         proxy.samples.setdefault(shape, []).append(proxy.round(shape, requests))
+            for proxy in proxies:
+                proxy.mb = proxy.memory()
         finally:
             stop(proxies)
     return proxies
@@ -244,14 +251,16 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=["quickstart", "bare", "ours", "ours-2"], metavar="KIND")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--connections", type=int, nargs="*", default=[1, 16, 64])
     given = parser.parse_args()
     unknown = set(given.kinds) - KINDS.keys()
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(KINDS)}")
-    proxies = measure(given.kinds, given.rounds, given.requests)
+    shapes = tuple((stream, n) for stream in (False, True) for n in given.connections)
+    proxies = measure(given.kinds, given.rounds, given.requests, shapes)
     print(f"{os.cpu_count()} cores; {given.rounds} interleaved rounds of {given.requests} requests; ratios to {given.kinds[0]}")  # fmt: skip
     print("\n".join(report(proxies, given.kinds[0])))
-    print("\n".join(f"{p.kind.name}: ready after {p.ready:.1f} s" for p in proxies))
+    print("\n".join(f"{p.kind.name}: ready after {p.ready:.1f} s, {p.mb:.0f} MB" for p in proxies))
 
 
 if __name__ == "__main__":

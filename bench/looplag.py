@@ -1,0 +1,78 @@
+"""How long our hooks hold the event loop: they run as LiteLLM calls them, with the real writer, and nothing else does."""
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+
+class Deployment(SimpleNamespace):
+    """What our hooks read of a response."""
+
+
+async def lag(requests: int = 3000, at_once: int = 64) -> tuple[float, float, float]:
+    """Milliseconds that one pass of the loop took: median, 99.9th percentile, worst."""
+    from lmledger.handler import handler
+
+    gaps: list[float] = []
+    done = asyncio.Event()
+
+    async def ticker() -> None:
+        last = time.perf_counter()
+        while not done.is_set():
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            gaps.append((now - last) * 1000)
+            last = now
+
+    left = iter(range(requests))
+
+    async def client() -> None:
+        for n in left:
+            await one(handler, n)
+
+    watch = asyncio.create_task(ticker())
+    await asyncio.gather(*(client() for _ in range(at_once)))
+    done.set()
+    await watch
+    gaps.sort()
+    return statistics.median(gaps), gaps[int(len(gaps) * 0.999)], gaps[-1]
+
+
+async def one(handler: Any, n: int) -> None:
+    """The hooks of one successful request, in their order."""
+    info = {"id": "gpt-4o-mini", "lm_provider": "openai", "lm_tier": 1, "lm_rates": [0.15, 0.6]}
+    headers = {"content-length": "120", "x-task-id": f"task-{n % 50}", "x-agent-id": "agent"}
+    data: dict[str, Any] = {
+        "model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello!"}], "metadata": {},
+        "litellm_call_id": f"call-{n}", "litellm_logging_obj": SimpleNamespace(),
+        "proxy_server_request": {"url": "http://x/v1/chat/completions", "headers": headers, "body": {}},
+    }  # fmt: skip
+    await handler.async_pre_call_hook(None, None, data, "acompletion")
+    attempt = {**data, "model": "openai/gpt-4o-mini", "model_info": info, "metadata": {"model_info": info}}
+    await handler.async_pre_call_deployment_hook(attempt, "acompletion")
+    usage = SimpleNamespace(prompt_tokens=8, completion_tokens=8)
+    answer = Deployment(usage=usage, _hidden_params={"response_cost": 0.000006})
+    await handler.async_post_call_success_hook(data, None, answer)
+    await handler.async_post_call_response_headers_hook(data, None, answer)
+
+
+def main() -> tuple[float, float, float]:
+    """Run it on a ledger in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
+        os.environ["LEDGER_PATH"] = str(Path(folder) / "litellm.db")
+        os.environ["TASKMASTER_API_URL"] = ""
+        from lmledger import worker
+
+        asyncio.run(lag(300))  # imports, first commits
+        found = asyncio.run(lag())
+        worker.get().close()
+        return found
+
+
+if __name__ == "__main__":
+    print("event loop held by our hooks, ms: median {:.3f}, p99.9 {:.3f}, worst {:.3f}".format(*main()))
