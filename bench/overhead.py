@@ -42,24 +42,23 @@ class Kind:
 
 TWO = ("--num_workers", "2")
 SPAWN = ("--timeout_worker_healthcheck", "60")
-GRANIAN, GUNICORN = ("--run_granian",), ("--run_gunicorn",)
-HANDLER = (("EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER", "True"),)
+GRANIAN = ("--run_granian",)
 KINDS = {
     kind.name: kind
     for kind in (
         Kind("quickstart", ours=False, side=False),
-        Kind("bare", side=False),  # our configuration and switches without our side
-        Kind("ours"),
-        Kind("ours-2", flags=(*TWO, *SPAWN)),
-        Kind("bare-2", side=False, flags=(*TWO, *SPAWN)),
-        Kind("ours-granian", flags=GRANIAN),
-        Kind("ours-granian-2", flags=(*GRANIAN, *TWO)),
-        Kind("ours-gunicorn-2", flags=(*GUNICORN, *TWO)),
-        Kind("ours-handler", env=HANDLER),
-        Kind("ours-noguard", guard=False),
-        Kind("ours-rust", env=(("LITELLM_RUST", "1"),)),
-        Kind("ours-info", env=(("LITELLM_LOG", "INFO"),)),
-        Kind("ours-httpx", env=(("DISABLE_AIOHTTP_TRANSPORT", "True"),)),
+        Kind("lm up", flags=(*GRANIAN, *TWO)),  # on two cores
+        Kind("bare-2", side=False, flags=(*GRANIAN, *TWO)),  # our configuration and switches without our side
+        Kind("ours", flags=GRANIAN),
+        Kind("bare", side=False, flags=GRANIAN),
+        Kind("noguard", flags=GRANIAN, guard=False),
+        Kind("uvicorn"),
+        Kind("uvicorn-2", flags=(*TWO, *SPAWN)),
+        Kind("gunicorn-2", flags=("--run_gunicorn", *TWO)),
+        Kind("handler", flags=GRANIAN, env=(("EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER", "True"),)),
+        Kind("rust", flags=GRANIAN, env=(("LITELLM_RUST", "1"),)),
+        Kind("info-log", flags=GRANIAN, env=(("LITELLM_LOG", "INFO"),)),
+        Kind("no-aiohttp", flags=GRANIAN, env=(("DISABLE_AIOHTTP_TRANSPORT", "True"),)),
     )
 }
 Shape = tuple[bool, int]
@@ -248,7 +247,7 @@ def report(proxies: list[Proxy], against: str) -> list[str]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.overhead")
-    parser.add_argument("kinds", nargs="*", default=["quickstart", "bare", "ours", "ours-2"], metavar="KIND")
+    parser.add_argument("kinds", nargs="*", default=["quickstart", "bare", "ours", "lm up"], metavar="KIND")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 16, 64])

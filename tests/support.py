@@ -82,7 +82,7 @@ class Stack:
 
     def write_env(self, **values: str) -> None:
         (self.root / ".env").write_text(
-            "".join(f"{k}={v}\n" for k, v in {"LITELLM_PORT": str(self.port), **values}.items())
+            "".join(f"{k}={v}\n" for k, v in {"LITELLM_PORT": str(self.port), "LITELLM_WORKERS": "1", **values}.items())
         )
 
     @property

@@ -7,7 +7,11 @@ LiteLLM offers no public seam for these three; each leans on a fact that tests/c
 import asyncio
 import inspect
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 from collections.abc import Mapping, MutableMapping
 from datetime import datetime, timezone
 from typing import Any
@@ -40,6 +44,7 @@ def install() -> None:
     routes.insert(0, AnonymousRoute("/health", health, methods=["GET"]))
     routes.insert(0, AnonymousRoute("/models", models, methods=["GET"]))
     routes.insert(0, Tap())
+    _end_with_parent()
     _flush_on_shutdown()
     _fail_fast_on_redis()
     _apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
@@ -145,6 +150,21 @@ def _flush_on_shutdown() -> None:
         await stock(*args, **kwargs)
 
     proxy_server.proxy_shutdown_event = flushing
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on serving beside the one that takes its place, with the old
+    configuration. Nobody waits for it any more, so it ends itself, in order."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        multiprocessing.connection.wait([sentinel])
+        log.warning("lmledger: the server's main process is gone; this worker ends")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), name="lmledger-parent", daemon=True).start()
 
 
 def _fail_fast_on_redis() -> None:

@@ -21,6 +21,8 @@ class Facts:
     runtime: str  # "docker" or "local"
     ollama: bool = False  # something answers at Ollama's address
     embedded: bool = False  # the built-in model's packages are installed
+    cores: int = 1
+    memory_mb: int = 0  # of the machine; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Plan:
     environ: dict[str, str]
     messages: tuple[str, ...] = ()
     rules: Rules = field(default_factory=Rules)
+    workers: int = 1
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -92,7 +95,7 @@ class Plan:
 
     def digest(self, config: str) -> str:
         """Changes whenever what runs would change; a hash, so that it tells nothing of a key."""
-        parts = [config, self.runtime, self.settings.host, str(self.settings.port), str(self.settings.workers)]
+        parts = [config, self.runtime, self.settings.host, str(self.settings.port), str(self.workers)]
         parts += [f"{name}={value}" for name, value in sorted(self.environ.items())]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -123,7 +126,7 @@ def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
             messages.append(f"{deployment.name} was retired by its provider: served by {deployment.model.successor}.")
     return Plan(
         settings, facts.runtime, tuple(deployments), _groups(deployments), unserved, embedded,
-        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages), catalog.rules,
+        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages), catalog.rules, settings.workers or _room_for_workers(facts),
     )  # fmt: skip
 
 
@@ -149,6 +152,11 @@ def candidates_of(deployments: Iterable[Deployment]) -> tuple[Candidate, ...]:
 def _groups(deployments: list[Deployment]) -> dict[str, tuple[str, ...]]:
     found = candidates_of(deployments)
     return {name: tuple(c.name for c in walk(found, tiers)) for name, tiers in GROUPS.items()} if found else {}
+
+
+def _room_for_workers(facts: Facts) -> int:
+    """One per core, at most MAX_WORKERS, and no more than there is memory for."""
+    return max(1, min(facts.cores, MAX_WORKERS, facts.memory_mb // WORKER_MB))
 
 
 def _lacking(provider: Provider, settings: Settings, facts: Facts) -> str | None:
@@ -183,6 +191,10 @@ def _environ(settings: Settings, facts: Facts) -> dict[str, str]:
             env[name] = reachable_from(env[name], facts.runtime)
     return env | STOCK_ENVIRON
 
+
+# Each worker is a process with all of LiteLLM in it, about 400 MB, and their parent is one more; the machine has
+# something else to do too.
+WORKER_MB, MAX_WORKERS = 1500, 4
 
 # Switches of stock LiteLLM that every runtime sets; docker-compose.yml has the same (a test compares).
 STOCK_ENVIRON = {

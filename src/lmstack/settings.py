@@ -60,7 +60,7 @@ SETTINGS: tuple[Setting, ...] = (
     _s(_G, "LITELLM_PORT", "4000", "port", "port of the gateway"),
     _s(_G, "LITELLM_HOST", "127.0.0.1", "host", "address to listen on; any but loopback needs a strong LITELLM_MASTER_KEY"),
     _s(_G, "LITELLM_LOG_LEVEL", "INFO", "level", f"one of {', '.join(LOG_LEVELS)}"),
-    _s(_G, "LITELLM_WORKERS", "1", "count", "worker processes of the proxy"),
+    _s(_G, "LITELLM_WORKERS", "", "workers", "worker processes of the proxy; unset or auto: one per core, as far as memory goes", example="2"),
     _s(_G, "LITELLM_TIMEOUT", "120", "count", "seconds that one attempt at a provider may take"),
     _s(_G, "LITELLM_DEADLINE", "300", "count", "seconds after which a request tries no further model"),
     _s(_G, "LITELLM_RUNTIME", "auto", "runtime", "auto, docker or local"),
@@ -108,9 +108,10 @@ class Settings:
         return self.get("LITELLM_HOST")
 
     @property
-    def workers(self) -> int:
-        """Worker processes."""
-        return int(self.get("LITELLM_WORKERS"))
+    def workers(self) -> int | None:
+        """Worker processes; None: as many as the machine has room for."""
+        text = self.get("LITELLM_WORKERS").lower()
+        return None if text in ("", "auto") else int(text)
 
     @property
     def master_key(self) -> str:
@@ -241,6 +242,10 @@ def _count(text: str) -> str:
     return "" if ok else f"must be a whole number from 1, not '{text}'"
 
 
+def _workers(text: str) -> str:
+    return "" if text.lower() == "auto" else _count(text)
+
+
 def _number(text: str) -> str:
     ok = text.isascii() and text.isdigit()
     return "" if ok else f"must be a whole number from 0, not '{text}'"
@@ -273,7 +278,7 @@ def _master(text: str) -> str:
 
 
 KINDS: dict[str, Callable[[str], str]] = {
-    "key": _key, "master": _master, "url": _url, "port": _port, "host": _host, "count": _count,
+    "key": _key, "master": _master, "url": _url, "port": _port, "host": _host, "count": _count, "workers": _workers,
     "level": _one_of(*LOG_LEVELS), "switch": _one_of(*_TRUE[:1], *_FALSE[:1], *_TRUE[1:], *_FALSE[1:]),
     "runtime": _one_of("auto", "docker", "local"), "text": lambda text: "",
     "ledger_mode": _one_of("open", "strict"), "days": _number,

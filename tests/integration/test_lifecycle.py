@@ -74,7 +74,8 @@ def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(st
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         jobs = [pool.submit(ask, n) for n in range(200)]
         wait_for(lambda: len(answered) >= 60, what="60 answers")
-        os.kill(proxy, signal.SIGKILL)
+        for process in (*psutil.Process(proxy).children(recursive=True), psutil.Process(proxy)):
+            process.kill()
         concurrent.futures.wait(jobs)
     assert 60 <= len(answered) < 200
     with sqlite3.connect(stack.ledger) as conn:
@@ -89,6 +90,23 @@ def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(st
         ),
         60,
     )
+
+
+def test_a_worker_whose_server_was_killed_ends_and_one_killed_worker_is_replaced(stack: Stack, mock: Mock) -> None:
+    stack.write_env(**mock.bases(), LITELLM_WORKERS="2")
+    stack.lm("up")
+    server = psutil.Process(proxy_pid(stack))
+    workers = [p for p in server.children(recursive=True) if "resource_tracker" not in " ".join(p.cmdline())]
+    assert len(workers) == 2
+    os.kill(server.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(workers, 30)
+    assert not alive
+    wait_for(lambda: proxy_pid(stack) not in (0, server.pid), 60, "a new server")
+    wait_for(lambda: _answers(stack), 90, "the proxy to answer again")
+    again = psutil.Process(proxy_pid(stack))
+    max(again.children(recursive=True), key=lambda p: p.pid).kill()
+    wait_for(lambda: proxy_pid(stack) not in (0, again.pid), 60, "a new server")
+    wait_for(lambda: _answers(stack), 90, "the proxy to answer again")
 
 
 def test_down_lets_an_open_request_finish(stack: Stack, mock: Mock) -> None:

@@ -121,3 +121,11 @@ def test_what_we_render_passes_our_own_strict_check() -> None:
 )  # fmt: skip
 def test_a_bad_config_gives_one_line_with_file_line_field_and_mend(text: str, expected: str) -> None:
     assert [str(p) for p in check_litellm_config(text, "c.yaml")] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("env", "cores", "memory", "workers"),
+    [("", 8, 64_000, 4), ("", 2, 8_000, 2), ("", 2, 2_000, 1), ("", 1, 0, 1), ("LITELLM_WORKERS=auto", 2, 8_000, 2), ("LITELLM_WORKERS=7", 1, 0, 7)],
+)  # fmt: skip
+def test_workers_follow_cores_and_memory_unless_set(env: str, cores: int, memory: int, workers: int) -> None:
+    assert plan(env, facts=Facts("local", cores=cores, memory_mb=memory)).workers == workers

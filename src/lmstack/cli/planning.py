@@ -9,7 +9,7 @@ from lmstack.plan import Facts, Plan, plan_stack
 from lmstack.render import render_config
 from lmstack.runtime import embedded
 from lmstack.runtime.base import Runtime, Service
-from lmstack.runtime.choose import choose, current_runtime, ollama_address, runtime_for
+from lmstack.runtime.choose import choose, current_runtime, machine, ollama_address, runtime_for
 from lmstack.settings import Settings
 
 
@@ -35,7 +35,7 @@ def planned(context: Context, flags: dict[str, str]) -> Planned:
     ollama = bool(settings.get("OLLAMA_API_BASE")) or health.ollama_answers(ollama_address(settings))
     served = ollama or any(p.key and settings.get(p.key) for p in catalog.providers.values())
     choice = choose(settings, context.project, served)
-    plan = plan_stack(settings, catalog, Facts(choice.name, ollama, embedded.available()))
+    plan = plan_stack(settings, catalog, Facts(choice.name, ollama, embedded.available(), *machine()))
     return Planned(plan, render_config(plan), runtime_for(choice.name, context.project), choice.why)
 
 

@@ -1,5 +1,6 @@
 """Which runtime, and why. An engine that answers means compose; otherwise a local process."""
 
+import os
 from dataclasses import dataclass
 
 from lmstack.errors import LmError
@@ -61,6 +62,15 @@ def running_runtime(project: Project) -> Runtime:
     if state is None:
         raise LmError("nothing was started from this folder", "start it with: lm up")
     return runtime_for(state.runtime, project)
+
+
+def machine() -> tuple[int, int]:
+    """Cores that this process may use, and megabytes of memory: nothing that changes while the gateway runs."""
+    import psutil
+
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return cores, psutil.virtual_memory().total // 1_000_000
 
 
 def ollama_address(settings: Settings) -> str:

@@ -220,6 +220,7 @@ class ComposeRuntime:
         env = {name: plan.environ.get(name, "") for name in known}
         env["LMSTACK_CONFIG_DIGEST"] = plan.digest(config)
         env["LITELLM_IMAGE"] = _image(plan.settings)
+        env |= {"LITELLM_WORKERS": str(plan.workers), "LITELLM_MEMORY": f"{max(2, plan.workers)}g"}
         if _own_redis(plan):
             env["REDIS_PASSWORD"] = plan.settings.get("REDIS_PASSWORD") or self._made_password()
         return env

@@ -175,9 +175,8 @@ def supervisor_conf(project: Project, plan: Plan, model_port: int | None, sock: 
         "--port",
         str(plan.settings.port),
     ]
-    if plan.settings.workers > 1:
-        # Without the longer time-out uvicorn kills its workers before they have imported LiteLLM.
-        serve += ["--num_workers", str(plan.settings.workers), "--timeout_worker_healthcheck", "60"]
+    # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.
+    serve += ["--run_granian", "--num_workers", str(plan.workers)]
     programs = [(PROXY, serve)]
     if model_port is not None:
         programs.insert(0, (MODEL, [sys.executable, "-m", "lmstack.runtime.embedded", str(model_port)]))
