@@ -37,7 +37,6 @@ class Kind:
     side: bool = True
     flags: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
-    guard: bool = True
 
 
 TWO = ("--num_workers", "2")
@@ -51,7 +50,6 @@ KINDS = {
         Kind("bare-2", side=False, flags=(*GRANIAN, *TWO)),  # our configuration and switches without our side
         Kind("ours", flags=GRANIAN),
         Kind("bare", side=False, flags=GRANIAN),
-        Kind("noguard", flags=GRANIAN, guard=False),
         Kind("uvicorn"),
         Kind("uvicorn-2", flags=(*TWO, *SPAWN)),
         Kind("gunicorn-2", flags=("--run_gunicorn", *TWO)),
@@ -174,8 +172,6 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
             subprocess.run(argv, env=setup, check=True, capture_output=True)
         config = yaml.safe_load((folder / "litellm-config.yaml").read_text())
         env |= STOCK_ENVIRON | dict(kind.env)
-        if not kind.guard:
-            config["litellm_settings"]["callbacks"].remove("callbacks.taskmaster.guard")
         if not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))

@@ -1,6 +1,5 @@
-"""What litellm-config.yaml names as its callbacks. Everything is in lmledger; this file only points there."""
+"""What litellm-config.yaml names as its callback. Everything is in lmledger; this file only points there."""
 
 from lmledger.handler import handler
-from lmledger.traffic import guard
 
-__all__ = ["guard", "handler"]
+__all__ = ["handler"]

@@ -103,6 +103,16 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             await traffic.cool_down(request_data, exception, attempt.provider)
 
     @guarded
+    async def async_post_call_success_deployment_hook(
+        self, request_data: dict[str, Any], response: Any, call_type: Any
+    ) -> None:
+        """An answer without any choice is no answer: LiteLLM goes on to the next model, and tells nobody why."""
+        choices = getattr(response, "choices", None)
+        call = _call_of(request_data) if choices is not None and not choices else None
+        if call is not None and call.attempts:
+            call.attempts[-1].close("failed", Fault("EmptyAnswer", None, "the answer has no choices"))
+
+    @guarded
     async def async_post_call_response_headers_hook(
         self,
         data: dict[str, Any],

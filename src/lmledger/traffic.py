@@ -12,10 +12,9 @@ from typing import Any
 
 import litellm
 from fastapi import HTTPException
-from litellm.integrations.custom_guardrail import CustomGuardrail
 from litellm.proxy import proxy_server
 
-from lmledger.records import Attempt, Call, Fault, Over
+from lmledger.records import Attempt, Call, Over
 from lmrouting.budgets import Limit, Rule, limits_for, parse_rules
 from lmrouting.candidates import of_deployment
 from lmrouting.classify import conversation_group
@@ -174,27 +173,6 @@ async def cool_down(data: Mapping[str, Any], error: BaseException, provider: str
     names = [d["model_info"]["id"] for d in router.model_list if _cooled_with(d, provider)] if router else []
     # It may write to Redis, synchronously.
     await asyncio.to_thread(_cool, router, names, error, status or 500)
-
-
-class EmptyAnswers(CustomGuardrail):  # type: ignore[misc]
-    """An answer without any choice is a failure of its model, and the next one is asked.
-
-    A guardrail, because only a guardrail may refuse what a deployment answered.
-    """
-
-    async def async_post_call_success_deployment_hook(
-        self, request_data: dict[str, Any], response: Any, call_type: Any
-    ) -> None:
-        choices = getattr(response, "choices", None)
-        if choices is not None and not choices:
-            model = str(request_data.get("model"))
-            call = getattr(request_data.get("litellm_logging_obj"), "lm_call", None)
-            if call is not None and call.attempts:  # no failure hook follows, the deployment has answered
-                call.attempts[-1].close("failed", Fault("EmptyAnswer", None, "the answer has no choices"))
-            raise litellm.InternalServerError("the answer has no choices", model.partition("/")[0], model)
-
-
-guard = EmptyAnswers(guardrail_name="lm-empty-answers", default_on=False)
 
 
 def _with_defaults(wishes: Wishes, call: Call, asked: object) -> Wishes:

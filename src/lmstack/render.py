@@ -139,6 +139,9 @@ def _router(plan: Plan) -> dict[str, Any]:
             for name, walk in plan.groups.items()
         ]
         settings["fallbacks"] = [{name: list(heirs)} for name, heirs in plan.fallbacks.items() if heirs]
+        # What LiteLLM takes for a blocked answer too: one without any choice.
+        blocked = {**plan.fallbacks, **plan.groups}
+        settings["content_policy_fallbacks"] = [{name: list(heirs)} for name, heirs in blocked.items() if heirs]
         settings["context_window_fallbacks"] = _larger(plan)
     return {name: value for name, value in settings.items() if value != []}
 
@@ -158,7 +161,7 @@ def _larger(plan: Plan) -> list[dict[str, list[str]]]:
 
 def _litellm() -> dict[str, Any]:
     return {
-        "callbacks": ["callbacks.taskmaster.handler", "callbacks.taskmaster.guard"],
+        "callbacks": ["callbacks.taskmaster.handler"],
         "json_logs": True,
         # A parameter that the next provider does not know must not turn a fallback into an error.
         "drop_params": True,

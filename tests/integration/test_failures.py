@@ -53,7 +53,7 @@ ROWS = (
     Row("connection dropped", "{bad}/drop/v1", "InternalServerError"),
     Row("malformed JSON", "{bad}/garbage/v1", "InternalServerError"),
     Row("malformed JSON, Anthropic", "{bad}/garbage/anthropic", "APIConnectionError", prefix="anthropic"),
-    Row("empty choices", "{bad}/empty/v1", "EmptyAnswer"),
+    Row("empty choices", "{bad}/empty/v1", "EmptyAnswer", cools=False),
 )
 
 
