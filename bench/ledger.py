@@ -12,13 +12,14 @@ from pathlib import Path
 
 from bench.faults.campaigns import World
 from bench.faults.post import Post
-from lmledger import queries, store
+from bench.overhead import upstream
+from lmledger import queries, schema, store
 from lmledger.delivery import Sender, Target
 from lmledger.records import Attempt, Attribution, Call, Ended, Started, Usage
 from lmledger.schema import DIMENSIONS, migrate
 
 
-def writes(folder: Path, requests: int = 50_000) -> None:
+def writes(folder: Path, requests: int = 50_000) -> float:
     """A start and an end per request, with events, through the queue and the writer thread."""
     writer = store.Writer(store.StoreOptions(folder / "litellm.db", events=True))
     began = time.perf_counter()
@@ -37,15 +38,15 @@ def writes(folder: Path, requests: int = 50_000) -> None:
     took = time.perf_counter() - began
     writer.close()
     rows = requests * 5  # request (written twice), attempt, two events
-    print(
-        f"writes: {requests} requests in {took:.1f} s: {requests / took:.0f} requests/s, {rows / took:.0f} rows/s, {writer.unrecorded} lost"
-    )
+    lost = writer.unrecorded
+    print(f"writes: {requests / took:.0f} requests/s, {rows / took:.0f} rows/s, {lost} lost", file=sys.stderr)
+    return rows / took
 
 
 def fill(path: Path, rows: int) -> float:
     """A ledger of ninety days, 100 requests a task, 50 agents; written with SQL, with the rollups that the writer makes.
     Gives the time of its last row."""
-    conn = store.connect(path)
+    conn = schema.connect(path)
     migrate(conn)
     now = time.time()
     conn.execute("PRAGMA synchronous = OFF")
@@ -84,25 +85,28 @@ def usage(folder: Path, rows: int = 10_000_000) -> None:
             )
 
 
-def catchup(folder: Path, requests: int = 60_000) -> None:
-    """More than 100,000 events are waiting when the receiver comes back; single posts, then batches."""
-    for batch in (False, True):
-        place = folder / f"batch-{batch}"
-        place.mkdir()
-        post = Post(place)
-        post.add(requests, None)
-        waiting = sum(post.states().values())
-        began = time.perf_counter()
-        sender = Sender(post.path, Target(post.receiver.url + "/api/litellm/log", batch=batch))
-        while not post.all_delivered():
-            time.sleep(0.2)
-        took = time.perf_counter() - began
-        sender.close()
-        kind = "batches" if batch else "single posts"
-        print(
-            f"catchup, {kind}: {waiting} events in {took:.0f} s: {waiting / took:.0f}/s, {post.receiver.duplicates()} duplicates"
-        )
-        post.stop()
+def catchup(folder: Path, events: int = 108_000) -> tuple[float, float]:
+    """That many events wait when the receiver comes back: events a second with single posts, and with batches."""
+    rates = []
+    with upstream() as base:  # answers 200 to any post, in a process of its own
+        for batch in (False, True):
+            place = folder / f"batch-{batch}"
+            place.mkdir()
+            post = Post(place)
+            post.add(events * 5 // 9)  # nine events for five requests
+            waiting = sum(post.states().values())
+            began = time.perf_counter()
+            sender = Sender(post.path, Target(base, batch=batch))
+            while not post.all_delivered():
+                time.sleep(0.5)
+            rates.append(waiting / (time.perf_counter() - began))
+            sender.close()
+            post.stop()
+            print(
+                f"catchup, {'batches' if batch else 'single posts'}: {waiting} events, {rates[-1]:.0f}/s",
+                file=sys.stderr,
+            )
+    return rates[0], rates[1]
 
 
 def soak(folder: Path, requests: int = 20_000) -> None:
@@ -122,7 +126,7 @@ def soak(folder: Path, requests: int = 20_000) -> None:
         world.close()
 
 
-PARTS: dict[str, Callable[[Path], None]] = {"writes": writes, "usage": usage, "catchup": catchup, "soak": soak}
+PARTS: dict[str, Callable[[Path], object]] = {"writes": writes, "usage": usage, "catchup": catchup, "soak": soak}
 
 
 def main(argv: list[str]) -> None:

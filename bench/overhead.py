@@ -35,6 +35,7 @@ class Kind:
     name: str
     ours: bool = True
     side: bool = True
+    noop: bool = False  # in our callback's place one that has the same hooks and does nothing
     flags: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
 
@@ -50,6 +51,7 @@ KINDS = {
         Kind("bare-2", side=False, flags=(*GRANIAN, *TWO)),  # our configuration and switches without our side
         Kind("ours", flags=GRANIAN),
         Kind("bare", side=False, flags=GRANIAN),
+        Kind("noop", side=False, noop=True, flags=GRANIAN),
         Kind("uvicorn"),
         Kind("uvicorn-2", flags=(*TWO, *SPAWN)),
         Kind("gunicorn-2", flags=("--run_gunicorn", *TWO)),
@@ -59,6 +61,24 @@ KINDS = {
         Kind("no-aiohttp", flags=GRANIAN, env=(("DISABLE_AIOHTTP_TRANSPORT", "True"),)),
     )
 }
+# What any callback costs in LiteLLM, whatever it does: the payload that is made for it, the calls.
+NOOP = """
+from litellm.integrations.custom_logger import CustomLogger
+class Noop(CustomLogger):
+    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type): pass
+    async def async_pre_call_deployment_hook(self, kwargs, call_type): pass
+    async def async_post_call_failure_deployment_hook(self, request_data, exception, call_type, fallback_depth=None): pass
+    async def async_post_call_success_deployment_hook(self, request_data, response, call_type): pass
+    async def async_post_call_response_headers_hook(self, data, user_api_key_dict, response, request_headers=None, litellm_call_info=None): pass
+    async def async_post_call_success_hook(self, data, user_api_key_dict, response): pass
+    async def async_post_call_streaming_iterator_hook(self, user_api_key_dict, response, request_data):
+        async for chunk in response:
+            yield chunk
+    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time): pass
+    async def async_log_failure_event(self, kwargs, response_obj, start_time, end_time): pass
+    async def async_post_call_failure_hook(self, request_data, original_exception, user_api_key_dict, traceback_str=None): pass
+handler = Noop()
+"""
 Shape = tuple[bool, int]
 SHAPES: tuple[Shape, ...] = tuple((stream, connections) for stream in (False, True) for connections in (1, 16, 64))
 
@@ -82,6 +102,7 @@ class Proxy:
     process: psutil.Process
     ready: float  # seconds from its start until it answered
     samples: dict[Shape, list[Sample]] = field(default_factory=dict)
+    log: Path = Path()
     mb: float = 0.0  # resident, of the tree, after everything
 
     def cpu(self) -> float:
@@ -100,7 +121,10 @@ class Proxy:
     def round(self, shape: Shape, requests: int) -> Sample:
         """One sample."""
         before, began = self.cpu(), time.perf_counter()
-        times = sorted(asyncio.run(load(self.port, shape, requests)))
+        try:
+            times = sorted(asyncio.run(load(self.port, shape, requests)))
+        except (OSError, EOFError, RuntimeError) as error:
+            raise RuntimeError(f"{self.kind.name}, {shape}: {error}; {(self.log).read_text()[-3000:]}") from None
         took = time.perf_counter() - began
         return Sample(
             requests / took, (self.cpu() - before) * 1000 / requests, times[len(times) // 2], times[int(len(times) * 0.99)]
@@ -172,7 +196,11 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
             subprocess.run(argv, env=setup, check=True, capture_output=True)
         config = yaml.safe_load((folder / "litellm-config.yaml").read_text())
         env |= STOCK_ENVIRON | dict(kind.env)
-        if not kind.side:
+        if kind.noop:
+            (folder / "noop.py").write_text(NOOP)
+            config["litellm_settings"]["callbacks"] = ["noop.handler"]
+            del env["LITELLM_WORKER_STARTUP_HOOKS"]
+        elif not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
     argv = [str(Path(sys.executable).with_name("litellm")), "--config", str(folder / "litellm-config.yaml"), "--host", "127.0.0.1", "--port", str(port), *kind.flags]  # fmt: skip
@@ -180,7 +208,7 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(argv, cwd=folder, env=clean_environ(folder, **env), stdout=log, stderr=log)
     wait_for(lambda: _answers(port), 180, kind.name)
-    return Proxy(kind, port, psutil.Process(process.pid), time.perf_counter() - began)
+    return Proxy(kind, port, psutil.Process(process.pid), time.perf_counter() - began, log=folder / "log")
 
 
 def _answers(port: int) -> bool:

@@ -45,6 +45,15 @@ def cli_page() -> str:
     return "".join(parts)
 
 
+def help_pages() -> str:
+    """Every help page, for lmstack/__main__.py: what `lm WORDS --help` prints at 80 columns."""
+    import json
+
+    groups = sorted({words[:1] for words in command_names() if len(words) > 1})
+    pages = {" ".join(words): help_text(*words) for words in [(), *groups, *command_names()]}
+    return json.dumps(pages, indent=1, ensure_ascii=False) + "\n"
+
+
 def environment_page() -> str:
     """docs/environment.md."""
     from lmstack.settings import SETTINGS
@@ -90,7 +99,7 @@ def generated() -> dict[str, Callable[[], str]]:
     return {
         ".env.example": env_example,
         "litellm-config.yaml": shipped_config,
-        "src/lmstack/help.txt": help_text,
+        "src/lmstack/help.json": help_pages,
         "src/lmstack/legal_keys.json": legal_keys.text,
         "docs/cli.md": cli_page,
         "docs/environment.md": environment_page,

@@ -27,7 +27,7 @@ import httpx
 
 from lmledger import outbox
 from lmledger.outbox import Failure, Outgoing, Settled
-from lmledger.store import connect
+from lmledger.schema import connect
 
 log = logging.getLogger("lmledger")
 

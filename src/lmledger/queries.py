@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lmledger import budget, outbox
-from lmledger.schema import DIMENSIONS, LedgerVersionError, check_version
-from lmledger.store import DEAD_AFTER_SECONDS, connect
+from lmledger.schema import DEAD_AFTER_SECONDS, DIMENSIONS, LedgerVersionError, check_version, connect
 from lmrouting.budgets import EVERY, Limit
 
 GROUPINGS = (*DIMENSIONS, "day")

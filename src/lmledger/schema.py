@@ -7,6 +7,7 @@ Times are Unix seconds (UTC, REAL); durations milliseconds (REAL); costs US doll
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 class LedgerVersionError(Exception):
@@ -186,6 +187,21 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m004_reservations,
 )
 VERSION = len(MIGRATIONS)
+
+
+# A worker that has not beaten for this long is gone: what it started and never ended was interrupted.
+DEAD_AFTER_SECONDS = 15.0
+BUSY_MS = 250
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the ledger for writing: WAL, so that readers and several workers do not wait for each other."""
+    conn = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+    conn.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only counts for a new file: deleted rows give their pages back
+    conn.execute("PRAGMA journal_mode = WAL")
+    conn.execute("PRAGMA synchronous = NORMAL")  # survives the death of the process; a power cut may cost the tail
+    conn.execute("PRAGMA temp_store = MEMORY")
+    return conn
 
 
 def migrate(conn: sqlite3.Connection) -> None:

@@ -20,17 +20,14 @@ from pathlib import Path
 from lmledger import apply, spool
 from lmledger.housekeeping import Bounds, tidy
 from lmledger.records import Record
-from lmledger.schema import LedgerVersionError, migrate
+from lmledger.schema import DEAD_AFTER_SECONDS, LedgerVersionError, connect, migrate
 
 log = logging.getLogger("lmledger")
 
 QUEUE_SIZE = 20_000
 BATCH_SIZE = 500
 BEAT_SECONDS = 2.0
-# A worker that has not beaten for this long is gone: what it started and never ended was interrupted.
-DEAD_AFTER_SECONDS = 15.0
 WAIT_SECONDS = 0.5
-BUSY_MS = 250
 SPOOL_AFTER_SECONDS = 0.25
 RETRY_SECONDS = 0.5
 WARN_EVERY_SECONDS = 60.0
@@ -45,16 +42,6 @@ class StoreOptions:
     path: Path
     events: bool
     bounds: Bounds = field(default_factory=Bounds)
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the ledger for writing: WAL, so that readers and several workers do not wait for each other."""
-    conn = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
-    conn.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only counts for a new file: deleted rows give their pages back
-    conn.execute("PRAGMA journal_mode = WAL")
-    conn.execute("PRAGMA synchronous = NORMAL")  # survives the death of the process; a power cut may cost the tail
-    conn.execute("PRAGMA temp_store = MEMORY")
-    return conn
 
 
 class Writer:

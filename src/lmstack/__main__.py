@@ -1,5 +1,5 @@
-"""``lm``. Plain ``lm --help`` is answered from a generated page, because importing a CLI library costs more CPU
-than the answer is worth; `make docs` writes the page and a test holds it equal to what Typer prints."""
+"""``lm``. Help is answered from generated pages, because importing a CLI library costs more CPU than the answer is
+worth; `make docs` writes the pages and a test holds them equal to what Typer prints."""
 
 import sys
 from pathlib import Path
@@ -7,15 +7,26 @@ from pathlib import Path
 
 def main() -> None:
     """Entry point."""
-    if sys.argv[1:] in (["--help"], ["-h"], []):
-        page = Path(__file__).with_name("help.txt")
-        if page.exists():
-            sys.stdout.write(page.read_text(encoding="utf-8"))
+    words = sys.argv[1:]
+    if not words or words[-1] in ("--help", "-h"):
+        page = _page(" ".join(words[:-1]))
+        if page is not None:
+            sys.stdout.write(page)
             # Without arguments nothing was asked for: a usage error, as in every other tool.
-            sys.exit(0 if sys.argv[1:] else 2)
+            sys.exit(0 if words else 2)
     from lmstack.cli.app import main as run
 
     run()
+
+
+def _page(name: str) -> str | None:
+    path = Path(__file__).with_name("help.json")
+    if not path.exists():
+        return None
+    import json
+
+    found = json.loads(path.read_text(encoding="utf-8")).get(name)
+    return found if isinstance(found, str) else None
 
 
 if __name__ == "__main__":

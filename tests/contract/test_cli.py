@@ -117,7 +117,13 @@ def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"lmstack/assets/{name}" for name in ASSETS} <= names
-    assert {"lmstack/catalog.yaml", "lmstack/help.txt", "lmstack/legal_keys.json", "lmledger/handler.py"} <= names
+    assert {
+        "lmstack/catalog.yaml",
+        "lmstack/help.json",
+        "lmrouting/classify.py",
+        "lmstack/legal_keys.json",
+        "lmledger/handler.py",
+    } <= names
 
 
 def test_compose_and_the_plan_agree_on_variables_and_stock_switches() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench.faults.post import Post
 
-from lmledger import delivery, outbox, queries, store
+from lmledger import delivery, outbox, queries, schema
 from lmledger.delivery import Sender, Target
 from support import check_schema, wait_for
 
@@ -30,7 +30,7 @@ def test_everything_arrives_once_in_order_per_task_and_keeps_the_published_contr
     assert post.receiver.duplicates() == 0
     for task in ("one", "two"):
         arrived = post.receiver.order[task]
-        with store.connect(post.path) as conn:
+        with schema.connect(post.path) as conn:
             kept = [
                 r[0]
                 for r in conn.execute("SELECT event_id FROM outbox WHERE order_key = ? ORDER BY seq", (f"task:{task}",))

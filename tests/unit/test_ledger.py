@@ -103,7 +103,7 @@ def test_rows_of_a_dead_worker_become_interrupted_with_an_estimate_and_living_on
     orphan = call("orphan", age=60)
     orphan.estimate_usd = 0.125
     write(writer, Started(call("alive")), Started(orphan))
-    conn = store.connect(ledger)
+    conn = schema.connect(ledger)
     conn.execute("UPDATE requests SET worker = 'gone' WHERE id = 'orphan'")
     assert apply.interrupt_orphans(conn, ["gone"], time.time(), events=True) == 1
     conn.close()
@@ -123,7 +123,7 @@ def test_a_worker_is_dead_when_its_beat_stands_still_by_our_own_clock_whatever_t
     assert session._dead({"me": 5.0, "other": 99.0}) == []
     clock[0] += 10
     assert session._dead({"me": 5.0, "other": -99999.0}) == []  # the other's clock was set back: it lives
-    clock[0] += store.DEAD_AFTER_SECONDS + 1
+    clock[0] += schema.DEAD_AFTER_SECONDS + 1
     assert session._dead({"me": 5.0, "other": -99999.0}) == ["other"]
 
 
@@ -234,7 +234,7 @@ def test_records_survive_the_spool_unchanged() -> None:
 def test_retention_deletes_in_small_steps_and_keeps_the_sums(writer: store.Writer, ledger: Path) -> None:
     old = [call(f"old-{n}", age=100 * 86400) for n in range(housekeeping.BATCH + 10)]
     write(writer, *[ended(c, 0.01) for c in old], ended(call("new"), 0.01))
-    conn = store.connect(ledger)
+    conn = schema.connect(ledger)
     assert housekeeping.tidy(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == housekeeping.BATCH
     assert housekeeping.tidy(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == 10
     assert [r["id"] for r in queries.ask(ledger, "requests", {})] == ["new"]
@@ -247,7 +247,7 @@ def test_retention_deletes_in_small_steps_and_keeps_the_sums(writer: store.Write
 
 def test_the_size_bound_lets_requests_go_first_and_undelivered_events_last(writer: store.Writer, ledger: Path) -> None:
     write(writer, *[ended(call(str(n)), 0.01) for n in range(100)])
-    conn = store.connect(ledger)
+    conn = schema.connect(ledger)
     went = [next(iter(housekeeping.tidy(conn, housekeeping.Bounds(0, 0.001), time.time()))) for _ in range(2)]
     assert went == ["requests", "pending"]
 
@@ -307,7 +307,7 @@ def settle(
 
 def test_a_tasks_events_go_in_order_and_a_failure_holds_up_its_task_alone(writer: store.Writer, ledger: Path) -> None:
     write(writer, *[ended(call(str(n), "same"), None) for n in range(3)], ended(call("x", "other"), None))
-    conn = store.connect(ledger)
+    conn = schema.connect(ledger)
     now = time.time() + 1
     same, other = outbox.lease(conn, "me", now, 10, 10)
     assert [e.seq for e in same] == [1, 2, 3]
@@ -326,7 +326,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_old_owner_cannot_settle_it(
     writer: store.Writer, ledger: Path
 ) -> None:
     write(writer, ended(call("1"), None))
-    conn, now = store.connect(ledger), time.time() + 1
+    conn, now = schema.connect(ledger), time.time() + 1
     (mine,) = outbox.lease(conn, "me", now, 1, 1)
     (theirs,) = outbox.lease(conn, "you", now + outbox.LEASE_SECONDS + 1, 1, 1)
     assert theirs[0].event_id == mine[0].event_id
@@ -336,7 +336,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_old_owner_cannot_settle_it(
 
 def test_a_clock_that_was_set_back_does_not_freeze_a_lease(writer: store.Writer, ledger: Path) -> None:
     write(writer, ended(call("1"), None))
-    conn, now = store.connect(ledger), time.time() + 1
+    conn, now = schema.connect(ledger), time.time() + 1
     outbox.lease(conn, "me", now + 86400, 1, 1)
     assert outbox.lease(conn, "you", now, 1, 1)
 
@@ -346,7 +346,7 @@ def test_the_schedule_reaches_past_72_hours_then_the_event_is_dead_and_can_be_re
 ) -> None:
     assert sum(outbox.SCHEDULE) > 72 * 3600
     write(writer, ended(call("1"), None))
-    conn, now = store.connect(ledger), time.time()
+    conn, now = schema.connect(ledger), time.time()
     for _ in range(len(outbox.SCHEDULE) + 1):
         now += 100_000
         (run,) = outbox.lease(conn, "me", now, 1, 1)

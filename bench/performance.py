@@ -1,0 +1,107 @@
+"""docs/performance.md: every figure from one command, ``python -m bench.performance`` (``make bench``, about half an hour
+on two cores). ``--quick`` prints a short form in under three minutes and writes nothing."""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from bench import commands, ledger, looplag, overhead
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+TEXT = ROOT / "bench" / "performance.md"
+
+
+def main() -> None:
+    """Measure, and write the page (or, with ``--quick``, print)."""
+    parser = argparse.ArgumentParser(prog="python -m bench.performance")
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    parts = short() if quick else full()
+    if quick:
+        print("\n".join(parts))
+    else:
+        PAGE.write_text(TEXT.read_text(encoding="utf-8") + "\n".join(parts) + "\n", encoding="utf-8")
+        print(f"{PAGE} written")
+
+
+def machine() -> str:
+    """What it was measured on."""
+    model = next((line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.processor())  # fmt: skip
+    return f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, Python {platform.python_version()}, LiteLLM {version('litellm')}, Granian {version('granian')}"  # fmt: skip
+
+
+def short() -> list[str]:
+    """A report for CI: our side against none, the ledger, the loop."""
+    proxies = overhead.measure(["bare", "ours"], 3, 120, ((False, 8), (True, 8)))
+    return [machine(), "", *overhead.report(proxies, "bare"), "", *internals(20_000, 10_000)]
+
+
+def full() -> list[str]:
+    """Every table."""
+    parts = [f"\nMeasured on {machine()}.\n"]
+
+    def section(title: str, lines: list[str]) -> None:
+        parts.extend([f"\n## {title}\n", *lines])
+        print(f"\n## {title}\n", *lines, sep="\n", file=sys.stderr, flush=True)
+
+    proxies = overhead.measure(["quickstart", "lm up"], 5, 300)
+    section("Against LiteLLM's quickstart", overhead.report(proxies, "quickstart"))
+    proxies = overhead.measure(["bare", "noop", "ours"], 8, 300, ((False, 8), (True, 8)))
+    section("What our side costs", overhead.report(proxies, "bare"))
+    kinds = ["ours", "uvicorn", "lm up", "uvicorn-2", "gunicorn-2"]
+    section("Servers", with_starts(overhead.measure(kinds, 4, 200, ((False, 16), (True, 16))), "ours"))
+    kinds = ["ours", "handler", "rust", "info-log", "no-aiohttp"]
+    section("Switches", overhead.report(overhead.measure(kinds, 4, 200, ((False, 8), (True, 8))), "ours"))
+    section("The first answer", commands.first_answer(3))
+    section("Commands", commands.cli(7, 1_000_000))
+    section("Ledger, delivery, event loop", internals(50_000, 60_000))
+    section("Memory", memory(20_000))
+    return parts
+
+
+def with_starts(proxies: list[overhead.Proxy], against: str) -> list[str]:
+    """The table, and what each took to start and holds."""
+    starts = ["", "| proxy | ready after s | resident MB |", "|---|--:|--:|"]
+    starts += [f"| {p.kind.name} | {p.ready:.1f} | {p.mb:.0f} |" for p in proxies]
+    return [*overhead.report(proxies, against), *starts]
+
+
+def internals(requests: int, events: int) -> list[str]:
+    """What happens beside a request, by itself."""
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
+        rows = ledger.writes(Path(folder), requests)
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
+        single, batched = ledger.catchup(Path(folder), events)
+    middle, late, worst = looplag.main()
+    return [
+        "| what | figure |", "|---|--:|",
+        f"| ledger, rows written a second | {rows:.0f} |",
+        f"| delivery, events a second, one post each | {single:.0f} |",
+        f"| delivery, events a second, TASKMASTER_BATCH=on | {batched:.0f} |",
+        f"| one pass of the event loop with 64 requests in our hooks, ms: median, 99.9 %, worst | {middle:.3f}, {late:.3f}, {worst:.3f} |",
+    ]  # fmt: skip
+
+
+def memory(requests: int) -> list[str]:
+    """Resident megabytes before and after many requests."""
+    lines = ["| proxy | MB at the start | MB after | requests |", "|---|--:|--:|--:|"]
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, overhead.upstream() as base:
+        for name in ("bare", "ours"):
+            proxy = overhead.start(overhead.KINDS[name], Path(folder) / name, base)
+            try:
+                proxy.round((False, 16), 300)
+                before = proxy.memory()
+                proxy.round((False, 16), requests)
+                lines.append(f"| {name} | {before:.0f} | {proxy.memory():.0f} | {requests} |")
+            finally:
+                overhead.stop([proxy])
+    return lines
+
+
+if __name__ == "__main__":
+    main()
