@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test lint types check bench bench-routing faults docs lock
+.PHONY: help setup test lint types check bench bench-quick bench-routing faults docs lock
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -12,8 +12,10 @@ lint: setup ## ruff, shellcheck, yamllint, hadolint, compose schema
 types: setup ## mypy, strict
 	.venv/bin/python -m mypy
 check: lint types test ## all of it
-bench: setup ## what our side costs, against stock
-	.venv/bin/python -m bench.overhead
+bench: setup ## everything in docs/performance.md, about half an hour on a quiet machine
+	.venv/bin/python -m bench.performance
+bench-quick: setup ## a short form of it, under three minutes
+	.venv/bin/python -m bench.performance --quick
 bench-routing: setup ## how well auto tells easy prompts from hard ones, against stock
 	.venv/bin/python -m bench.routing
 faults: setup ## the long fault campaigns; fails on a loss
