@@ -24,7 +24,7 @@ def command_names() -> list[tuple[str, ...]]:
     """Every command, as the words that call it."""
     import typer
 
-    from lmstack.cli import config, ledger, stack, taskmaster  # noqa: F401 - they register the commands
+    from lmstack.cli import clients, config, doctor, ledger, routing, stack, taskmaster  # noqa: F401 - they register the commands
     from lmstack.cli.app import app
 
     root = typer.main.get_command(app)
@@ -32,7 +32,7 @@ def command_names() -> list[tuple[str, ...]]:
     for name, command in root.commands.items():  # type: ignore[attr-defined]
         children = getattr(command, "commands", None)
         found += [(name, child) for child in children] if children else [(name,)]
-    return found
+    return sorted(found)  # the order of registration depends on who imported what first
 
 
 def cli_page() -> str:

@@ -4,38 +4,23 @@ Which key holds what was found by running LiteLLM 1.106.2 (tests/contract pins i
 """
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from lmledger.records import Attempt, Attribution, Call, Fault, Usage, new_id
+from lmledger.redact import redacted, secret_values
 
 MAX_MESSAGE = 500
 MAX_FIELD = 200
-
-# What keys look like, whoever issued them; values of our own key variables are cut out literally.
-_KEY_SHAPES = re.compile(
-    r"((?<![A-Za-z0-9])sk-[A-Za-z0-9_\-*]{6,}|AIza[0-9A-Za-z_\-]{10,}|gsk_\w{10,}|(?i:bearer)\s+[^\s\"',}]+|(?<=[?&]key=)[^&\s\"']+)"
-)
-_SECRET_NAMES = re.compile(r"(API_KEY|MASTER_KEY|SECRET|TOKEN|PASSWORD)$")
-
-
-def secret_values(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The values that must never be recorded, longest first."""
-    found = {value for name, value in environ.items() if _SECRET_NAMES.search(name) and len(value) >= 6}
-    return tuple(sorted(found, key=len, reverse=True))
-
 
 _OWN_SECRETS = secret_values(os.environ)
 
 
 def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
-    """Replace anything that looks like or is a key by ``***`` and cut the text to MAX_MESSAGE characters."""
-    for secret in _OWN_SECRETS if secrets is None else secrets:
-        text = text.replace(secret, "***")
-    return _KEY_SHAPES.sub("***", text)[:MAX_MESSAGE]
+    """Without anything that looks like or is a key, and cut to MAX_MESSAGE characters."""
+    return redacted(text, _OWN_SECRETS if secrets is None else secrets)[:MAX_MESSAGE]
 
 
 def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None) -> Call:

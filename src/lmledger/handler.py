@@ -90,6 +90,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             if last.deployment == attempt.deployment:
                 await traffic.not_again(kwargs, attempt)
         call.attempts.append(attempt)
+        if call.drill:
+            traffic.drill(call, attempt)
 
     @guarded
     async def async_post_call_failure_deployment_hook(

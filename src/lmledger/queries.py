@@ -79,7 +79,28 @@ def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the ledg
     found = _rows(conn, "SELECT * FROM requests WHERE id = ? OR call_id = ? LIMIT 1", (id, id))
     for row in found:
         row["attempt_list"] = _rows(conn, "SELECT * FROM attempts WHERE request_id = ? ORDER BY number", (row["id"],))
+        row["event_list"] = _rows(
+            conn,
+            "SELECT event_id, type, state, attempts, delivered_at, last_error FROM outbox WHERE created_at >= ? AND "
+            "json_extract(payload, '$.call_id') = ? ORDER BY seq",
+            (row["started_at"], row["call_id"]),
+        )
     return found
+
+
+def errors(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
+    """What went wrong, by kind: failed attempts, and requests refused before any; most frequent first."""
+    sql = """
+        SELECT error_type, error_code, provider, deployment, COUNT(*) AS count, MAX(started_at) AS last_at, error_message
+        FROM (
+            SELECT error_type, error_code, provider, deployment, started_at, error_message FROM attempts
+            WHERE outcome != 'succeeded' AND started_at >= :since
+            UNION ALL
+            SELECT error_type, error_code, NULL, requested_model, started_at, error_message FROM requests
+            WHERE status = 'rejected' AND started_at >= :since
+        ) GROUP BY error_type, error_code, provider, deployment ORDER BY count DESC, last_at DESC
+        """
+    return _rows(conn, sql, {"since": since})
 
 
 def events(conn: sqlite3.Connection, state: str | None = None, limit: int = 50) -> Rows:
@@ -121,7 +142,7 @@ def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
 
 QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
-    "status": status, "budgets": budgets,
+    "status": status, "budgets": budgets, "errors": errors,
 }  # fmt: skip
 
 

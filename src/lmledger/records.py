@@ -94,6 +94,7 @@ class Call:
     reserved_usd: float | None = None  # what its budgets keep aside until its cost is known
     over: "Over | None" = None  # set by the writer when a budget did not admit it
     late_fault: Fault | None = None  # of a stream's attempt, heard of before anybody knew that it had failed
+    drill: bool = False  # its first attempt is to fail
     late: bool = False  # LITELLM_DEADLINE has passed
     cost_usd: float | None = None  # once it has ended
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first

@@ -14,7 +14,7 @@ import litellm
 from fastapi import HTTPException
 from litellm.proxy import proxy_server
 
-from lmledger.records import Attempt, Call, Over
+from lmledger.records import Attempt, Call, Fault, Over
 from lmrouting.budgets import Limit, Rule, limits_for, parse_rules
 from lmrouting.candidates import of_deployment
 from lmrouting.classify import conversation_group
@@ -78,6 +78,7 @@ def models() -> Models:
 def route(data: dict[str, Any], call: Call, call_type: str) -> tuple[Limit, ...]:
     """Send a request its way by changing ``data``, and give the limits that it has to respect. Raises HTTPException."""
     headers = _headers(data)
+    call.drill = "x-lm-drill" in headers
     metadata = data.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
     try:
@@ -131,6 +132,13 @@ def over_budget(over: Over) -> HTTPException:
     if reset is not None:
         error.headers = {"retry-after": str(max(1, int(reset - now)))}
     return error
+
+
+def drill(call: Call, attempt: Attempt) -> None:
+    """`lm test --fallback`: the first attempt fails before its provider is asked. Raises JustFailed."""
+    call.drill = False
+    attempt.close("failed", Fault("Drill", None, "made to fail by x-lm-drill"))
+    raise JustFailed("made to fail by x-lm-drill", str(attempt.provider), str(attempt.model))
 
 
 def bound(kwargs: dict[str, Any], call: Call) -> None:

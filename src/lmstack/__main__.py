@@ -1,14 +1,18 @@
 """``lm``. Help is answered from generated pages, because importing a CLI library costs more CPU than the answer is
 worth; `make docs` writes the pages and a test holds them equal to what Typer prints."""
 
+import os
 import sys
 from pathlib import Path
+
+COMPLETION = "_LM_COMPLETE"  # set by the script of `lm completion`
 
 
 def main() -> None:
     """Entry point."""
     words = sys.argv[1:]
-    if not words or words[-1] in ("--help", "-h"):
+    asked = not words or words[-1] in ("--help", "-h")
+    if asked and COMPLETION not in os.environ:
         page = _page(" ".join(words[:-1]))
         if page is not None:
             sys.stdout.write(page)

@@ -71,16 +71,16 @@ def gateway(url: str, settings: Settings, ledger: dict[str, Any], deep: bool) ->
         "ms": round(alive.ms, 1),
         "error": alive.error,
     }
-    taskmaster = _taskmaster(settings)
+    receiver = taskmaster(settings)
     if isinstance(report.get("ledger"), dict):
         ledger = {**ledger, **report["ledger"]}
         if ledger.get("unrecorded"):
             ledger["status"] = "losing"
     status = "unhealthy" if not proxy["alive"] else str(report.get("status", "degraded"))
-    if status == "healthy" and (not key_works or taskmaster["status"] == "unreachable" or ledger.get("status") != "ok"):
+    if status == "healthy" and (not key_works or receiver["status"] == "unreachable" or ledger.get("status") != "ok"):
         status = "degraded"
     data: dict[str, Any] = {
-        "status": status, "proxy": proxy, "models": models, "taskmaster": taskmaster, "ledger": ledger,
+        "status": status, "proxy": proxy, "models": models, "taskmaster": receiver, "ledger": ledger,
         "redis": {"status": "on" if settings.on("LITELLM_REDIS") or settings.get("REDIS_URL") else "off"},
     }  # fmt: skip
     if deep and proxy["alive"]:
@@ -89,7 +89,8 @@ def gateway(url: str, settings: Settings, ledger: dict[str, Any], deep: bool) ->
     return data
 
 
-def _taskmaster(settings: Settings) -> dict[str, Any]:
+def taskmaster(settings: Settings) -> dict[str, Any]:
+    """Whether TaskMaster's own health route answers: status off, reachable or unreachable."""
     base = settings.get("TASKMASTER_API_URL").rstrip("/")
     if not base:
         return {"status": "off"}

@@ -77,8 +77,12 @@ def execute(name: str, call: Callable[[], Result]) -> Result:
 
 def main() -> None:
     """The entry point of ``lm``."""
-    from lmstack.cli import config, ledger, routing, stack, taskmaster  # noqa: F401 - importing a family registers its commands
+    from lmstack.cli import clients, config, doctor, ledger, routing, stack, taskmaster  # noqa: F401 - importing a family registers its commands
 
+    if "_LM_COMPLETE" in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()  # Typer knows the shells only once it is asked to
     try:
         app()
     except BrokenPipeError:

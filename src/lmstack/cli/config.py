@@ -1,7 +1,9 @@
 """init, render, validate, models, config, key, env, version: what will run, before it runs."""
 
+import os
 import secrets
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +14,22 @@ from lmstack import __version__, files, pins
 from lmstack.catalog import PRICE_SOURCE, Catalog, Model, parse_catalog
 from lmstack.cli.app import Context, app, command
 from lmstack.cli.planning import planned, runtime_flags
-from lmstack.envfile import set_line
-from lmstack.errors import ConfigError, Exit, LmError, Problem, invalid
+from lmstack.envfile import parse_env, set_line, unset_line
+from lmstack.errors import ConfigError, Exit, LmError, Problem, UsageError, invalid
 from lmstack.pricemap import differences, load_price_map
 from lmstack.project import Project, shipped_catalog, shipped_config
 from lmstack.render import diff_config
 from lmstack.result import Result, table
-from lmstack.settings import SETTINGS, Settings, env_example
+from lmstack.settings import SETTINGS, Settings, env_example, parse_settings
 from lmstack.validate import check_litellm_config
+from lmstack.yamlfile import did_you_mean
 
 config_app = typer.Typer(name="config", help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
 key_app = typer.Typer(name="key", help="The key that clients send.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app)
 app.add_typer(key_app)
 
+_NAME = Annotated[str, typer.Argument(help="The variable, e.g. LITELLM_PORT.")]
 ASSETS = (
     "Dockerfile",
     "docker-compose.yml",
@@ -86,7 +90,7 @@ def validate(
     file: Annotated[Path | None, typer.Argument(help="Any LiteLLM config; default: this stack's files.")] = None,
 ) -> Result:
     """Check .env, models.yaml and the LiteLLM config, strictly and offline. All problems at once; exit code 3."""
-    problems = _problems_of_file(file) if file else _problems_of_project(context.project)
+    problems = _problems_of_file(file) if file else problems_of_project(context.project)
     if problems:
         raise invalid(problems)
     checked = [str(file)] if file else [p.name for p in _checked(context.project) if p.exists()]
@@ -135,6 +139,33 @@ def config_show(context: Context) -> Result:
     return Result("config show", {"settings": rows}, lines, settings.notes)
 
 
+@command("get", "lm config get LITELLM_PORT", config_app)
+def config_get(context: Context, name: _NAME) -> Result:
+    """Print one setting's value, as it counts now."""
+    settings = context.project.settings()
+    _known(name, settings)
+    value = settings.values.get(name) or settings.extra.get(name)
+    text, source = (value.text, value.source) if value and value.text else ("", "unset")
+    return Result("config get", {"name": name, "value": text, "source": source}, (text,))
+
+
+@command("set", "lm config set LITELLM_PORT 4100", config_app)
+def config_set(
+    context: Context,
+    name: _NAME,
+    value: Annotated[str | None, typer.Argument(help="Left out: read from standard input, for keys.")] = None,
+) -> Result:
+    """Write one setting into .env (mode 600). Everything else in the file stays as it is; a wrong value is refused."""
+    new = sys.stdin.readline().rstrip("\n") if value is None else value
+    return _edit_env(context, "config set", name, lambda text: set_line(text, name, new))
+
+
+@command("unset", "lm config unset OPENAI_API_BASE", config_app)
+def config_unset(context: Context, name: _NAME) -> Result:
+    """Take one setting out of .env."""
+    return _edit_env(context, "config unset", name, lambda text: unset_line(text, name))
+
+
 @command("show", "lm key show", key_app)
 def key_show(context: Context) -> Result:
     """Print the key that clients must send."""
@@ -164,6 +195,30 @@ def version(context: Context) -> Result:
     return Result("version", data, (f"lmstack {__version__} (LiteLLM {pins.LITELLM_VERSION})",))
 
 
+def _known(name: str, settings: Settings) -> None:
+    names = [*settings.values, *settings.extra]
+    if name not in names:
+        raise UsageError(f"there is no setting '{name}'", did_you_mean(name, names) or "see them with: lm config show")
+
+
+def _edit_env(context: Context, command_name: str, name: str, edit: Callable[[str], str]) -> Result:
+    """Change .env only if what comes out is valid."""
+    project = context.project
+    catalog = project.catalog()
+    _known(name, project.settings(None, catalog))
+    old = files.read(project.env_file)
+    new = edit(env_example() if old is None else old)
+    wanted = frozenset(n for p in catalog.providers.values() for n in (p.key, p.base) if n)
+    parse_settings(parse_env(new, ".env"), {}, None, wanted)
+    changed = new != old and files.write(project.env_file, new, 0o600)
+    lines = [f".env: {'written' if changed else 'unchanged'}"]
+    if os.environ.get(name):
+        lines.append(f"But the environment variable {name} is set, and counts before .env.")
+    if changed:
+        lines.append("Next: lm up (applies it)")
+    return Result(command_name, {"file": str(project.env_file), "name": name, "changed": bool(changed)}, tuple(lines))
+
+
 def asset_texts() -> dict[str, str]:
     """What `lm init` writes: from the wheel's assets, or, in a checkout, the repository's own top level."""
     packed = resources.files("lmstack") / "assets"
@@ -184,7 +239,8 @@ def _checked(project: Project) -> tuple[Path, ...]:
     return (project.env_file, project.models_file, project.config_file)
 
 
-def _problems_of_project(project: Project) -> list[Problem]:
+def problems_of_project(project: Project) -> list[Problem]:
+    """Everything that `lm validate` finds in a stack's own files."""
     problems: list[Problem] = []
     catalog = None
     try:

@@ -1,5 +1,8 @@
 """usage, requests, request, events: questions to the ledger, running or not."""
 
+import contextlib
+import csv
+import io
 import time
 from datetime import datetime
 from typing import Annotated, Any
@@ -10,8 +13,9 @@ from lmledger.queries import GROUPINGS
 from lmstack.cli.app import Context, app, command
 from lmstack.cli.stack import seconds
 from lmstack.errors import LmError
-from lmstack.result import Result, table, usd
+from lmstack.result import Result, table, terminal_width, usd
 from lmstack.runtime.choose import current_runtime
+from lmstack.yamlfile import did_you_mean
 
 events_app = typer.Typer(
     name="events", help="What TaskMaster was told, or will be.", no_args_is_help=True, rich_markup_mode=None
@@ -26,28 +30,39 @@ def usage(
     context: Context,
     by: Annotated[str, typer.Option("--by", help=f"One of {', '.join(GROUPINGS)}.")] = "model",
     since: _SINCE = "24h",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> Result:
-    """Requests, failures, tokens and cost per group. Unknown prices are counted, never summed as 0."""
+    """Requests, failures, tokens and cost per group, and what the same tokens would have cost on the dearest tier.
+    Unknown prices are counted, never summed as 0."""
     if by not in GROUPINGS:
-        raise LmError(f"cannot group by '{by}'", f"choose one of {', '.join(GROUPINGS)}")
+        raise LmError(f"cannot group by '{by}'", did_you_mean(by, GROUPINGS) or f"choose one of {', '.join(GROUPINGS)}")
     rows = ask(context, "usage", by=by, since=time.time() - seconds(since))
     total = sum(row["cost_usd"] for row in rows)
     unpriced = sum(row["unpriced"] for row in rows)
+    dearest = _on_the_dearest(context, rows)
+    data = {"by": by, "since": since, "rows": rows, "total_usd": total, "unpriced": unpriced, "dearest": dearest}
+    if as_csv:
+        return Result("usage", data, tuple(_csv(rows)))
+    lines = table((by.upper(), "REQUESTS", "FAILED", "IN", "OUT", "COST", ""), _shown(rows), frozenset({1, 2, 3, 4, 5}))
+    extra = f", and {unpriced} answers of unknown price" if unpriced else ""
+    compared = (f"On {dearest['model']}, the same tokens: {usd(dearest['cost_usd'])}",) if dearest and rows else ()
+    return Result("usage", data, (*lines, f"Total: {usd(total)}{extra}", *compared))
+
+
+@command("errors", "lm errors --since 1h")
+def errors(context: Context, since: _SINCE = "24h") -> Result:
+    """What went wrong, by kind: failed attempts at providers, and requests that were refused."""
+    rows = ask(context, "errors", since=time.time() - seconds(since))
     shown = [
         (
-            str(r["name"]),
-            str(r["requests"]),
-            str(r["failures"]),
-            str(r["prompt_tokens"]),
-            str(r["completion_tokens"]),
-            _cost(r),
+            str(r["count"]), r["error_type"] or "unknown", r["error_code"] or "-", r["provider"] or "(refused)", r["deployment"] or "-",
+            _clock(r["last_at"]), (r["error_message"] or "").replace("\n", " "),
         )
         for r in rows
-    ]
-    lines = table((by.upper(), "REQUESTS", "FAILED", "IN", "OUT", "COST"), shown, frozenset({1, 2, 3, 4, 5}))
-    extra = f", and {unpriced} answers of unknown price" if unpriced else ""
-    data = {"by": by, "since": since, "rows": rows, "total_usd": total, "unpriced": unpriced}
-    return Result("usage", data, (*lines, f"Total: {usd(total)}{extra}"))
+    ]  # fmt: skip
+    header = ("COUNT", "ERROR", "CODE", "PROVIDER", "MODEL", "LAST", "MESSAGE")
+    lines = table(header, shown, frozenset({0})) if rows else (f"No errors in the last {since}.",)
+    return Result("errors", {"since": since, "errors": rows}, lines)
 
 
 @command("requests", "lm requests --failed --since 1h")
@@ -57,18 +72,17 @@ def requests(
     task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
     since: _SINCE = "24h",
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
 ) -> Result:
     """The newest requests, with model, cost and outcome."""
     rows = ask(context, "requests", since=time.time() - seconds(since), failed=failed, task=task, limit=limit)
-    shown = [
-        (
-            datetime.fromtimestamp(r["started_at"]).strftime("%H:%M:%S"), r["id"], r["status"], r["deployment"] or r["requested_model"] or "-",
-            "-" if r["latency_ms"] is None else f"{r['latency_ms']:.0f}", usd(r["cost_usd"]) if r["status"] == "succeeded" else "-",
-            r["task_id"] or "-", r["error_type"] or "",
-        )
-        for r in rows
-    ]  # fmt: skip
-    lines = table(("TIME", "ID", "STATUS", "MODEL", "MS", "COST", "TASK", "ERROR"), shown, frozenset({4, 5}))
+    header = ("TIME", "ID", "STATUS", "MODEL", "MS", "COST", "TASK", "ERROR")
+    lines = table(header, [_request_line(r) for r in rows], frozenset({4, 5}))
+    if follow:
+        for line in (lines[0], *reversed(lines[1:])):
+            print(line, flush=True)
+        _follow(context, rows, failed, task)
+        return Result("requests", {"requests": rows})
     return Result("requests", {"requests": rows}, lines)
 
 
@@ -79,7 +93,7 @@ def request(context: Context, id: Annotated[str, typer.Argument(help="Our id, or
     if not rows:
         raise LmError(f"no request '{id}' on the ledger", "see the newest with: lm requests")
     row = dict(rows[0])
-    attempts = row.pop("attempt_list")
+    attempts, events = row.pop("attempt_list"), row.pop("event_list")
     lines = [f"{name:18} {value}" for name, value in row.items() if value is not None]
     shown = [
         (
@@ -93,7 +107,10 @@ def request(context: Context, id: Annotated[str, typer.Argument(help="Our id, or
         for a in attempts
     ]
     lines += table(("TRY", "MODEL", "PROVIDER", "OUTCOME", "MS", "ERROR"), shown, frozenset({0, 4}))
-    return Result("request", {"request": row, "attempts": attempts}, tuple(lines))
+    if events:
+        told = [(e["type"], e["state"], str(e["attempts"]), e["last_error"] or "") for e in events]
+        lines += table(("EVENT", "STATE", "TRIES", "LAST ERROR"), told, frozenset({2}))
+    return Result("request", {"request": row, "attempts": attempts, "events": events}, tuple(lines))
 
 
 @command("status", "lm events status", events_app)
@@ -122,6 +139,17 @@ def events_list(
     return Result("events list", {"events": rows}, lines)
 
 
+@command("dead", "lm events dead", events_app)
+def events_dead(
+    context: Context, limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20
+) -> Result:
+    """Events that TaskMaster refused for good, or that were tried for over 72 hours."""
+    rows = ask(context, "events", state="dead", limit=limit)
+    shown = [(r["event_id"], r["type"], str(r["attempts"]), r["last_error"] or "") for r in rows]
+    lines = (*table(("ID", "TYPE", "TRIES", "LAST ERROR"), shown, frozenset({2})), "Send them again: lm events replay")
+    return Result("events dead", {"events": rows}, lines if rows else ("No dead events.",))
+
+
 @command("replay", "lm events replay", events_app)
 def events_replay(
     context: Context,
@@ -139,3 +167,61 @@ def ask(context: Context, query: str, **arguments: Any) -> list[dict[str, Any]]:
 
 def _cost(row: dict[str, Any]) -> str:
     return usd(row["cost_usd"]) + (f" + {row['unpriced']} unknown" if row["unpriced"] else "")
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Table cells, on a terminal with a bar for each cost."""
+    most = max((row["cost_usd"] for row in rows), default=0.0)
+    wide = 20 if terminal_width() and most else 0
+    return [
+        (
+            str(r["name"]), str(r["requests"]), str(r["failures"]), str(r["prompt_tokens"]), str(r["completion_tokens"]), _cost(r),
+            "█" * round(wide * r["cost_usd"] / most) if wide else "",
+        )
+        for r in rows
+    ]  # fmt: skip
+
+
+def _csv(rows: list[dict[str, Any]]) -> list[str]:
+    out = io.StringIO()
+    names = ["name", "requests", "failures", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced"]
+    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().splitlines()
+
+
+def _on_the_dearest(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The catalog's first choice of the dearest tier, and what all these tokens would have cost there."""
+    priced = [m for m in context.project.catalog().models.values() if m.tier == 3 and m.priced and not m.successor]
+    if not priced:
+        return None
+    model = min(priced, key=lambda m: 3 * (m.input or 0) + (m.output or 0))
+    tokens_in, tokens_out = sum(r["prompt_tokens"] for r in rows), sum(r["completion_tokens"] for r in rows)
+    cost = (tokens_in * (model.input or 0) + tokens_out * (model.output or 0)) / 1_000_000
+    return {"model": model.name, "cost_usd": cost}
+
+
+def _request_line(r: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        _clock(r["started_at"]), r["id"], r["status"], r["deployment"] or r["requested_model"] or "-",
+        "-" if r["latency_ms"] is None else f"{r['latency_ms']:.0f}", usd(r["cost_usd"]) if r["status"] == "succeeded" else "-",
+        r["task_id"] or "-", r["error_type"] or "",
+    )  # fmt: skip
+
+
+def _follow(context: Context, seen: list[dict[str, Any]], failed: bool, task: str | None) -> None:
+    """Print requests as they end, until Ctrl-C."""
+    known, since = {r["id"] for r in seen if r["status"] != "started"}, time.time() - 60
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1)  # the pace of a poll
+            rows = ask(context, "requests", since=since, failed=failed, task=task, limit=1000)
+            new = [r for r in reversed(rows) if r["id"] not in known and r["status"] != "started"]
+            for r in new:
+                print("  ".join(_request_line(r)).rstrip(), flush=True)
+            known |= {r["id"] for r in new}

@@ -1,0 +1,108 @@
+"""How to point a client at the gateway: environment variables, or a snippet to paste. Pure.
+
+Each was tried against a running gateway; tests run those whose client installs here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# In a shell the key is asked for where it is needed, so that it stands in no scroll-back and no shell history.
+KEY_COMMAND = '"$(lm key show)"'
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """``environ`` and ``snippet`` may hold {url}, {key} and {model}; ``command`` is what `lm run` starts."""
+
+    title: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    snippet: str = ""
+    where: str = ""  # the file the snippet belongs into
+    command: tuple[str, ...] = ()
+
+
+CLIENTS: dict[str, Client] = {
+    "openai": Client(
+        "OpenAI SDKs and everything that reads their variables",
+        {"OPENAI_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "{key}"},
+        'from openai import OpenAI\n\nanswer = OpenAI().chat.completions.create(\n    model="{model}", messages=[{{"role": "user", "content": "Hello!"}}]\n)\nprint(answer.choices[0].message.content)',
+        "Python",
+    ),
+    "anthropic": Client(
+        "Anthropic SDKs",
+        {"ANTHROPIC_BASE_URL": "{url}", "ANTHROPIC_API_KEY": "{key}"},
+        'from anthropic import Anthropic\n\nanswer = Anthropic().messages.create(\n    model="{model}", max_tokens=100, messages=[{{"role": "user", "content": "Hello!"}}]\n)\nprint(answer.content[0].text)',
+        "Python",
+    ),
+    "google": Client(
+        "google-genai",
+        {"LM_KEY": "{key}"},
+        'import os\n\nfrom google import genai\n\nclient = genai.Client(\n    api_key=os.environ["LM_KEY"], http_options={{"base_url": "{url}", "api_version": "v1beta"}}\n)\nprint(client.models.generate_content(model="{model}", contents="Hello!").text)',
+        "Python",
+    ),
+    "curl": Client(
+        "curl",
+        {"LM_KEY": "{key}"},
+        'curl {url}/v1/chat/completions -H "Authorization: Bearer $LM_KEY" -H "Content-Type: application/json" \\\n  -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}\'',
+        "shell",
+    ),
+    "claude-code": Client(
+        "Claude Code",
+        {"ANTHROPIC_BASE_URL": "{url}", "ANTHROPIC_AUTH_TOKEN": "{key}", "ANTHROPIC_MODEL": "{model}", "ANTHROPIC_SMALL_FAST_MODEL": "cheap"},
+        command=("claude",),
+    ),
+    "codex": Client(
+        "Codex",
+        {"LM_KEY": "{key}"},
+        'model = "{model}"\nmodel_provider = "lmstack"\n\n[model_providers.lmstack]\nname = "lmstack"\nbase_url = "{url}/v1"\nenv_key = "LM_KEY"\nwire_api = "responses"',
+        "~/.codex/config.toml",
+        ("codex",),
+    ),
+    "aider": Client(
+        "aider",
+        {"OPENAI_API_BASE": "{url}/v1", "OPENAI_API_KEY": "{key}", "AIDER_MODEL": "openai/{model}"},
+        command=("aider",),
+    ),
+    "llm": Client(
+        "llm",
+        {"OPENAI_API_KEY": "{key}"},
+        '- model_id: lm-{model}\n  model_name: {model}\n  api_base: "{url}/v1"\n  api_key_name: openai',
+        "extra-openai-models.yaml in the folder that `dirname \"$(llm logs path)\"` prints; then: llm -m lm-{model} 'Hello!'",
+        ("llm",),
+    ),
+    "langchain": Client(
+        "LangChain",
+        {"OPENAI_BASE_URL": "{url}/v1", "OPENAI_API_BASE": "{url}/v1", "OPENAI_API_KEY": "{key}"},
+        'from langchain_openai import ChatOpenAI\n\nprint(ChatOpenAI(model="{model}").invoke("Hello!").content)',
+        "Python",
+    ),
+    "vercel-ai": Client(
+        "Vercel AI SDK",
+        {"LM_KEY": "{key}"},
+        'import {{ createOpenAI }} from "@ai-sdk/openai";\nimport {{ generateText }} from "ai";\n\nconst lm = createOpenAI({{ baseURL: "{url}/v1", apiKey: process.env.LM_KEY }});\nconst {{ text }} = await generateText({{ model: lm.chat("{model}"), prompt: "Hello!" }});',
+        "TypeScript",
+    ),
+    "continue": Client(
+        "Continue",
+        {"LM_KEY": "{key}"},
+        'models:\n  - name: lmstack\n    provider: openai\n    model: {model}\n    apiBase: {url}/v1\n    apiKey: ${{{{ secrets.LM_KEY }}}}',
+        "~/.continue/config.yaml",
+    ),
+    "open-webui": Client("Open WebUI", {"OPENAI_API_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "{key}"}),
+    "task-master": Client(
+        "Task Master",
+        {"OPENAI_API_KEY": "{key}", "OPENAI_BASE_URL": "{url}/v1"},
+        '{{\n  "models": {{\n    "main": {{"provider": "openai", "modelId": "{model}", "maxTokens": 8000, "temperature": 0.2, "baseURL": "{url}/v1"}}\n  }}\n}}',
+        ".taskmaster/config.json",
+    ),
+}  # fmt: skip
+
+
+def environ_for(client: Client, url: str, key: str, model: str) -> dict[str, str]:
+    """The variables, filled in."""
+    return {name: value.format(url=url, key=key, model=model) for name, value in client.environ.items()}
+
+
+def snippet_for(client: Client, url: str, model: str) -> tuple[str, str]:
+    """The snippet and where it belongs; no key is in it."""
+    return client.snippet.format(url=url, model=model), client.where.format(model=model)
