@@ -102,7 +102,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             attempt = call.attempts[-1]
             attempt.close("failed", extract.fault_of(exception))
             worker.get().note_health(attempt.deployment, attempt.fault)
-            await traffic.cool_down(request_data, exception, attempt.provider)
+            await traffic.cool_down(request_data, exception, attempt)
 
     @guarded
     async def async_post_call_success_deployment_hook(

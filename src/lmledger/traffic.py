@@ -28,7 +28,8 @@ COOLDOWN_SECONDS = 20.0
 LEAST_SECONDS = 0.2
 # How long a request waits for those before it, when only they could use up its budget.
 BUDGET_WAIT_SECONDS = 15.0
-_TAINTED = (401, 402, 403)  # the key or the account is at fault, so every model of the provider is
+_TAINTED = (401, 402)  # the key or the account is at fault, so every model of the provider is
+_FORBIDDEN = 403
 
 
 class DeadlinePassed(litellm.APIConnectionError):  # type: ignore[misc]
@@ -156,29 +157,31 @@ async def not_again(kwargs: Mapping[str, Any], attempt: Attempt) -> None:
     """LiteLLM begins a group anew after a stream that failed before its first chunk, with the very model that failed.
     Cool that down and go on to the next; raises the error that says so. The last resort may be tried again."""
     router = proxy_server.llm_router
-    own = [d for d in router.model_list if d["model_info"]["id"] == attempt.deployment] if router else []
-    if not own or (own[0].get("litellm_params") or {}).get("cooldown_time") == 0:
+    own = [d for d in router.model_list if _is_of(d, attempt, False)] if router else []
+    if not own or not _may_cool(own[0]):
         return
     error = JustFailed("it failed a moment ago", str(attempt.provider), str(attempt.model))
     await asyncio.to_thread(_cool, router, [str(attempt.deployment)], error, 500)
     raise error
 
 
-async def cool_down(data: Mapping[str, Any], error: BaseException, provider: str | None) -> None:
+async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Attempt) -> None:
     """After a failure that says something of the provider, spare the next requests its other models too.
 
     LiteLLM cools down the one deployment, and not even that for refused connections and 403; so a dead provider
-    with five models would cost five slow attempts.
+    with five models would cost five slow attempts. A 403 may be about one model that the key has no access to.
     """
     status = getattr(error, "status_code", None)
     lost = isinstance(error, litellm.APIConnectionError | litellm.Timeout) or "Connection error" in str(error)
-    if isinstance(error, DeadlinePassed) or not (lost or status in _TAINTED):
+    whole = lost or status in _TAINTED
+    if isinstance(error, DeadlinePassed) or not (whole or status == _FORBIDDEN):
         return
     own = data.get("timeout")
     if isinstance(error, litellm.Timeout) and isinstance(own, int | float) and own < min(rules().timeout, 10):
         return  # the client, or the deadline, was in a hurry
     router = proxy_server.llm_router
-    names = [d["model_info"]["id"] for d in router.model_list if _cooled_with(d, provider)] if router else []
+    listed = [d for d in router.model_list if _may_cool(d)] if router else []
+    names = [d["model_info"]["id"] for d in listed if _is_of(d, attempt, whole)]
     # It may write to Redis, synchronously.
     await asyncio.to_thread(_cool, router, names, error, status or 500)
 
@@ -250,10 +253,16 @@ def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:
     return (data.get("proxy_server_request") or {}).get("headers") or {}
 
 
-def _cooled_with(deployment: Mapping[str, Any], provider: str | None) -> bool:
-    """Of that provider, and not the last resort of its name, which is never cooled down."""
-    same = (deployment.get("model_info") or {}).get("lm_provider") == provider
-    return same and (deployment.get("litellm_params") or {}).get("cooldown_time") != 0
+def _may_cool(deployment: Mapping[str, Any]) -> bool:
+    """Not the last resort of its name, which is never cooled down."""
+    return (deployment.get("litellm_params") or {}).get("cooldown_time") != 0
+
+
+def _is_of(deployment: Mapping[str, Any], attempt: Attempt, whole_provider: bool) -> bool:
+    info = deployment.get("model_info") or {}
+    if whole_provider:
+        return bool(info.get("lm_provider") == attempt.provider)
+    return bool(info.get("id") == attempt.deployment)
 
 
 def _cool(router: Any, names: list[str], error: BaseException, status: int) -> None:

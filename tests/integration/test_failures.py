@@ -120,6 +120,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory, mock: Mock, bad: HTTPServe
         models.append(f"  {name}: {{provider: p-{name}, model: {name}, tier: 3}}")
     # A second model of the provider that hangs: it must not cost a second time-out.
     models.append("  m-read-time-out-2: {provider: p-m-read-time-out, model: second, tier: 3}")
+    models += [f"  m-{code}-2: {{provider: p-m-{code}, model: second-{code}, tier: 3}}" for code in (401, 403)]
     models.append("  vectors: {provider: ok, model: vectors, mode: embedding}")
     models.append("  backup: {provider: ok, model: backup, tier: 3, input: 1, output: 1, context: 100000}")
     (made.root / "models.yaml").write_text(
@@ -172,6 +173,16 @@ def test_a_dead_provider_costs_one_time_out_for_all_its_models(failing: Stack) -
     answer, took = ask(failing, "m-read-time-out-2")
     assert (answer.status_code, took < 1.5) == (200, True)
     assert [a["deployment"] for a in attempts(failing, answer)] == ["backup"]
+
+
+@pytest.mark.parametrize(("code", "served"), [(401, "backup"), (403, "second-403")])
+def test_a_bad_key_spares_the_whole_provider_a_forbidden_model_only_itself(
+    failing: Stack, mock: Mock, code: int, served: str
+) -> None:
+    mock.reset()
+    mock.script({"type": "fail", "times": None, "match": {"model": f"m-{code}"}, "status": code})
+    ask(failing, f"m-{code}")
+    assert ask(failing, f"m-{code}-2")[0].headers["x-lm-model"] == served
 
 
 def test_a_slow_first_byte_within_the_time_out_is_waited_for(failing: Stack) -> None:
