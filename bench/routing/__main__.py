@@ -98,12 +98,12 @@ def report(title: str, prompts: list[Prompt], compared: list[Classifier], matrix
             enough = statistics.fmean(level >= p.level for level, p in zip(levels, prompts, strict=True))
             line += f" {right:6.0%} {enough:7.0%} {cost(prompts, levels):8.2f}"
         print(f"{line} {microseconds(prompts, c.score):8.0f}" if c.level else line)
-    if matrix:
-        best = compared[-1]
-        print(f"\n{best.name}, rows: label, columns: decision (cheap, standard, premium)")
-        for level in range(3):
-            row = [best.level(p.text) for p in prompts if p.level == level and best.level is not None]
-            print(f"  {level}  " + " ".join(f"{row.count(column):4}" for column in range(3)))
+    for c in compared if matrix else []:
+        if c.level is not None:
+            print(f"\n{c.name}, rows: label, columns: decision (cheap, standard, premium)")
+            for level in range(3):
+                row = [c.level(p.text) for p in prompts if p.level == level]
+                print(f"  {level}  " + " ".join(f"{row.count(column):4}" for column in range(3)))
 
 
 def cost(prompts: list[Prompt], levels: list[int]) -> float:

@@ -1,5 +1,6 @@
 """Routing decisions, without a proxy: walks, wishes, needs, limits, the classifier."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from lmrouting.candidates import GROUPS, Candidate, heirs, walk
 from lmrouting.classify import HEAD, TAIL, conversation_group, decide
 from lmrouting.needs import needs_of, tokens_of, user_texts
 from lmrouting.policy import Defaults, Models, RefusalError, Wishes, choose, parse_wishes
+from lmstack.catalog import parse_catalog
 from lmstack.modelsfile import set_budget
+from lmstack.project import shipped_catalog
+from support import ROOT
 
 ALL = frozenset({"tools", "vision", "json"})
 LOCAL = Candidate("local", "ollama", 1, (0.0, 0.0), 8_000, frozenset({"tools"}), "local")
@@ -159,3 +163,13 @@ def test_a_budget_is_written_without_losing_comments() -> None:
     assert "TM-1:" in new
     assert set_budget(new, "task", "TM-1", "total", None) == text
     assert set_budget("", "all", "", "day", 5.0) == "budgets:\n  all:\n    day: 5.0\n"
+
+
+def test_the_documented_models_yaml_examples_are_valid() -> None:
+    text = (ROOT / "docs" / "routing.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        catalog = parse_catalog(shipped_catalog(), block)
+    assert {"openrouter", "groq", "deepseek", "mistral", "azure"} <= catalog.providers.keys()
+    assert catalog.models["codestral"].priced
