@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_httpserver import HTTPServer
 
-from support import Mock, Stack, TaskMaster, docker_missing, free_port
+from support import Mock, Stack, TaskMaster, docker_missing, free_port, running
 
 SECRET = "whsec_dGVzdC1zZWNyZXQ="
 _why_no_docker = functools.cache(docker_missing)
@@ -53,13 +53,9 @@ def taskmaster() -> Iterator[TaskMaster]:
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory, mock: Mock, taskmaster: TaskMaster) -> Iterator[Stack]:
     """A running gateway: all four providers are llmock, TaskMaster listens."""
-    made = Stack(tmp_path_factory.mktemp("gateway"), free_port(), {"LITELLM_RUNTIME": "local"})
-    made.lm("init", "--dir", str(made.root))
-    made.write_env(**mock.bases(), TASKMASTER_API_URL=taskmaster.url, TASKMASTER_WEBHOOK_SECRET=SECRET)
-    made.lm("up")
-    yield made
-    made.lm("down")
-    assert made.pids() == []
+    events = {"TASKMASTER_API_URL": taskmaster.url, "TASKMASTER_WEBHOOK_SECRET": SECRET}
+    with running(tmp_path_factory.mktemp("gateway"), **mock.bases(), **events) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,6 +127,20 @@ class Stack:
         from lmstack.runtime.local import processes
 
         return processes(self.root)
+
+
+@contextlib.contextmanager
+def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Stack]:
+    """A gateway in the local runtime, with that .env and models.yaml; afterwards nothing of it is left."""
+    made = Stack(folder, free_port(), {"LITELLM_RUNTIME": "local"})
+    made.lm("init", "--dir", str(folder))
+    made.write_env(**env)
+    if models is not None:
+        (folder / "models.yaml").write_text(models)
+    made.lm("up")
+    yield made
+    made.lm("down")
+    assert made.pids() == []
 
 
 class Mock:

@@ -24,10 +24,9 @@ def command_names() -> list[tuple[str, ...]]:
     """Every command, as the words that call it."""
     import typer
 
-    from lmstack.cli import clients, config, doctor, ledger, routing, stack, taskmaster  # noqa: F401 - they register the commands
-    from lmstack.cli.app import app
+    from lmstack.cli.app import registered
 
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(registered())
     found: list[tuple[str, ...]] = []
     for name, command in root.commands.items():  # type: ignore[attr-defined]
         children = getattr(command, "commands", None)

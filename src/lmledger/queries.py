@@ -10,12 +10,13 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lmledger import budget, outbox
 from lmledger.schema import DEAD_AFTER_SECONDS, DIMENSIONS, LedgerVersionError, check_version, connect
-from lmrouting.budgets import EVERY, Limit
+from lmrouting.budgets import EVERY, parse_limits
 
 GROUPINGS = (*DIMENSIONS, "day")
 Rows = list[dict[str, Any]]
@@ -127,16 +128,16 @@ def status(conn: sqlite3.Connection) -> Rows:
 def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
     """Each rule with ``spent_usd`` and ``reserved_usd``; one for everybody (``*``) as those who spent most of it."""
     now, rows = time.time(), []
-    own = {(rule["scope"], rule["period"], rule["name"]) for rule in rules}
-    for rule in rules:
-        names = [rule["name"]] if rule["name"] != EVERY else budget.spenders(conn, rule["scope"], rule["period"], now)
-        for name in names:
-            if rule["name"] == EVERY and (rule["scope"], rule["period"], name) in own:
-                continue
-            limit = Limit(rule["scope"], name, rule["period"], rule["usd"])
-            spent, reserved = budget.spent(conn, limit, now), budget.reserved(conn, limit)
-            details = limit.refusal(spent, now)
-            rows.append({**details, "reserved_usd": reserved, "rule": rule["name"] or None})
+    configured = parse_limits(rules)
+    own = {(rule.scope, rule.period, rule.name) for rule in configured}
+    for rule in configured:
+        names = [rule.name]
+        if rule.name == EVERY:
+            spenders = budget.spenders(conn, rule.scope, rule.period, now)
+            names = [name for name in spenders if (rule.scope, rule.period, name) not in own]
+        for limit in (replace(rule, name=name) for name in names):
+            details = limit.refusal(budget.spent(conn, limit, now), now)
+            rows.append({**details, "reserved_usd": budget.reserved(conn, limit), "rule": rule.name or None})
     return rows
 
 

@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import litellm
@@ -15,11 +16,11 @@ from fastapi import HTTPException
 from litellm.proxy import proxy_server
 
 from lmledger.records import Attempt, Call, Fault, Over
-from lmrouting.budgets import Limit, Rule, limits_for, parse_rules
+from lmrouting.budgets import Limit, limits_for, parse_limits
 from lmrouting.candidates import of_deployment
 from lmrouting.classify import conversation_group
 from lmrouting.needs import needs_of, user_texts
-from lmrouting.policy import AUTO, Defaults, Models, RefusalError, Way, Wishes, amount, choose, parse_wishes
+from lmrouting.policy import AUTO, Defaults, Models, RefusalError, Way, Wishes, amount, choose, parse_wishes, said
 
 # The calls whose body and fallbacks we know; anything else goes its stock way.
 ROUTED = frozenset({"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"})  # fmt: skip
@@ -46,7 +47,7 @@ class Rules:
     def __init__(self, found: Mapping[str, Any]) -> None:
         routing = found.get("routing") or {}
         self.defaults = Defaults(**{k: {i: Wishes(**w) for i, w in v.items()} for k, v in routing.items()})
-        self.budgets: tuple[Rule, ...] = parse_rules(found.get("budgets"))
+        self.budgets = parse_limits(found.get("budgets"))
         self.deadline = float(os.environ.get("LITELLM_DEADLINE") or 300)
         self.timeout = float(os.environ.get("LITELLM_TIMEOUT") or 120)
 
@@ -192,16 +193,12 @@ def _with_defaults(wishes: Wishes, call: Call, asked: object) -> Wishes:
         return wishes
     default = given.of(call.attribution.task_id, call.attribution.agent_id)
     # A tier by default is for those who leave the choice to us, not for a model asked for by name.
-    tier = wishes.tier or (default.tier if asked == AUTO else None)
-    cost = default.max_cost if wishes.max_cost is None else wishes.max_cost
-    return Wishes(tier, cost, wishes.no_fallback or default.no_fallback)
+    return wishes.over(default if asked == AUTO else replace(default, tier=None))
 
 
 def _limits(headers: Mapping[str, str], metadata: Mapping[str, Any], call: Call) -> tuple[Limit, ...]:
-    said = headers.get("x-task-budget")
-    if said is None and metadata.get("task_budget") is not None:
-        said = str(metadata["task_budget"])
-    own = None if said is None else amount("x-task-budget", said)
+    asked = said(headers, metadata, "task-budget")
+    own = None if asked is None else amount("x-task-budget", asked)
     task = call.attribution.task_id
     if own is not None and task is None:
         raise RefusalError(400, "invalid_request_error", "x-task-budget needs x-task-id: whose budget is it?", param="x-task-budget")  # fmt: skip
@@ -213,7 +210,9 @@ def _way(data: Mapping[str, Any], wishes: Wishes, call_type: str, budgeted: bool
     if call_type not in ROUTED or not isinstance(asked, str):
         return None
     known = models()
-    if not wishes and not budgeted and not known.could_refuse(_size(data), _has_blocks(data)):
+    # Most requests ask for nothing that any model lacks; only where one might lack something is the body looked through.
+    anybody = _size(data) <= known.smallest and (known.capable or not _has_blocks(data))
+    if anybody and not wishes and not budgeted:
         return None
     return choose(known, asked, wishes, needs_of(data), lambda: _group(data))
 

@@ -1,7 +1,7 @@
 """Which limits in US dollars count for a request. What was spent against them is the ledger's to say."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -10,18 +10,8 @@ EVERY = "*"  # in the place of a name: each task or agent that has no limit of i
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """A configured limit. ``scope``: all, task or agent; ``name``: whose, or ``*``; ``usd``: per ``period``."""
-
-    scope: str
-    name: str
-    period: str
-    usd: float
-
-
-@dataclass(frozen=True, slots=True)
 class Limit:
-    """A rule that applies to one request, with the real name in it."""
+    """US dollars per ``period``. ``scope``: all, task or agent; ``name``: whose; as configured it may be ``*``."""
 
     scope: str
     name: str
@@ -45,23 +35,23 @@ class Limit:
         }  # fmt: skip
 
 
-def parse_rules(found: object) -> tuple[Rule, ...]:
-    """Rules as lmstack.render wrote them."""
-    return tuple(Rule(**entry) for entry in found) if isinstance(found, list) else ()
+def parse_limits(found: object) -> tuple[Limit, ...]:
+    """Limits as lmstack.render wrote them."""
+    return tuple(Limit(**entry) for entry in found) if isinstance(found, list) else ()
 
 
-def dump_rules(rules: Iterable[Rule]) -> list[dict[str, Any]]:
-    """Rules as the rendered configuration has them."""
-    return [{"scope": r.scope, "name": r.name, "period": r.period, "usd": r.usd} for r in rules]
+def dump_limits(limits: Iterable[Limit]) -> list[dict[str, Any]]:
+    """Limits as the rendered configuration has them."""
+    return [asdict(limit) for limit in limits]
 
 
-def limits_for(rules: Iterable[Rule], task: str | None, agent: str | None, asked: float | None) -> tuple[Limit, ...]:
+def limits_for(rules: Iterable[Limit], task: str | None, agent: str | None, asked: float | None) -> tuple[Limit, ...]:
     """What counts for a request: an own limit before the one for everybody, and the client's own ``x-task-budget``."""
     names: Mapping[str, str | None] = {"all": "", "task": task, "agent": agent}
     found: dict[tuple[str, str], Limit] = {}
     for rule in sorted(rules, key=lambda r: r.name != EVERY):  # the general first, so that the special replaces it
         name = names[rule.scope]
         if name is not None and rule.name in (name, EVERY):
-            found[rule.scope, rule.period] = Limit(rule.scope, name, rule.period, rule.usd)
+            found[rule.scope, rule.period] = replace(rule, name=name)
     own = (Limit("task", task, "total", asked),) if asked is not None and task is not None else ()
     return (*found.values(), *own)

@@ -40,13 +40,17 @@ class Candidate:
         return None if self.rates is None else (tokens_in * self.rates[0] + tokens_out * self.rates[1]) / 1_000_000
 
 
+def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Each model once: a retired name is a second door to its successor, and trying that twice would be no fallback."""
+    members = list(candidates)
+    doors = {c.door for c in members if not c.heir}
+    return [c for c in members if not c.heir or c.door not in doors]
+
+
 def walk(candidates: Iterable[Candidate], tiers: tuple[int, ...]) -> tuple[Candidate, ...]:
     """The order in which a group tries its members: tier by tier, cheapest first; at equal price local models first,
     then providers take turns, so that the next try is at another provider than the last failure."""
-    members = list(candidates)
-    # A retired name is a second door to its successor: trying that twice would be no fallback.
-    doors = {c.door for c in members if not c.heir}
-    members = [c for c in members if not c.heir or c.door not in doors]
+    members = distinct(candidates)
     rank = {c.name: (tiers.index(c.tier), *price(c)) for c in members}
     ordered: list[Candidate] = []
     for _, tied in groupby(sorted(members, key=lambda c: (*rank[c.name], c.name)), key=lambda c: rank[c.name]):

@@ -8,9 +8,10 @@ import math
 import re
 from dataclasses import dataclass
 
+from lmrouting import candidates
 from lmrouting.weights import CUTS, WEIGHTS
 
-GROUPS = ("cheap", "standard", "premium")
+GROUPS = tuple(candidates.GROUPS)
 # The task stands at the beginning or the end of a prompt; what is between is what it is about.
 HEAD, TAIL = 400, 250
 # How many turns of a conversation are scored anew for one request; those seen before cost nothing.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmrouting.candidates import GROUPS, Candidate, heirs, price, walk
+from lmrouting.candidates import CAPABILITIES, GROUPS, Candidate, heirs, price, walk
 from lmrouting.needs import Needs
 
 AUTO = "auto"
@@ -29,6 +29,13 @@ class Wishes:
     def __bool__(self) -> bool:
         return self.tier is not None or self.max_cost is not None or self.no_fallback
 
+    def over(self, other: "Wishes") -> "Wishes":
+        """These, and ``other``'s where nothing is said here."""
+        return Wishes(
+            self.tier or other.tier, other.max_cost if self.max_cost is None else self.max_cost,
+            self.no_fallback or other.no_fallback,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
@@ -39,11 +46,7 @@ class Defaults:
 
     def of(self, task: str | None, agent: str | None) -> Wishes:
         """The task's before the agent's, field by field."""
-        first, second = self.tasks.get(task or "", Wishes()), self.agents.get(agent or "", Wishes())
-        return Wishes(
-            first.tier or second.tier, second.max_cost if first.max_cost is None else first.max_cost,
-            first.no_fallback or second.no_fallback,
-        )  # fmt: skip
+        return self.tasks.get(task or "", Wishes()).over(self.agents.get(agent or "", Wishes()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +67,26 @@ class Models:
         self.by_name = {c.name: c for c in candidates}
         self.walks = {group: walk(self.by_name.values(), tiers) for group, tiers in GROUPS.items()}
         self.walks |= {c.name: (c, *heirs(self.by_name.values(), c)) for c in self.by_name.values()}
-        self._smallest = min((c.context for c in self.by_name.values() if c.context), default=0)
-        self._capable = all(c.can is None or len(c.can) == 3 for c in self.by_name.values())
+        # A body of no more bytes than this has room everywhere: n bytes are never more than n tokens.
+        self.smallest = min((c.context for c in self.by_name.values() if c.context), default=0)
+        self.capable = all(c.can is None or c.can >= set(CAPABILITIES) for c in self.by_name.values())
 
-    def could_refuse(self, body_bytes: int, has_tools_or_images: bool) -> bool:
-        """Whether any model might lack something; a body of n bytes never has more than n tokens."""
-        return body_bytes > self._smallest or (has_tools_or_images and not self._capable)
+
+def said(headers: Mapping[str, str], metadata: Mapping[str, Any], name: str) -> str | None:
+    """What header ``x-NAME`` says, or the body's metadata where it is missing (with underscores)."""
+    value = headers.get(f"x-{name}")
+    if value is None:
+        value = metadata.get(name.replace("-", "_"))
+    return None if value is None else str(value).strip().lower()
 
 
 def parse_wishes(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> Wishes:
     """Read x-lm-tier, x-lm-max-cost, x-lm-no-fallback, or ``lm_tier`` ... in the body's metadata. Raises RefusalError."""
-
-    def said(name: str) -> str | None:
-        value = headers.get(f"x-lm-{name}")
-        if value is None:
-            value = metadata.get(f"lm_{name.replace('-', '_')}")
-        return None if value is None else str(value).strip().lower()
-
-    tier, cost = said("tier"), said("max-cost")
+    tier, cost = said(headers, metadata, "lm-tier"), said(headers, metadata, "lm-max-cost")
+    no_fallback = said(headers, metadata, "lm-no-fallback") in ("1", "true", "on", "yes")
     if tier is not None and tier not in GROUPS:
         raise _bad("x-lm-tier", tier, f"one of {', '.join(GROUPS)}")
-    return Wishes(tier, None if cost is None else amount("x-lm-max-cost", cost), said("no-fallback") in ("1", "true", "on", "yes"))  # fmt: skip
+    return Wishes(tier, None if cost is None else amount("x-lm-max-cost", cost), no_fallback)
 
 
 def amount(name: str, text: str) -> float:

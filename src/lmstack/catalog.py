@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmrouting.candidates import CAPABILITIES
+from lmrouting.candidates import CAPABILITIES, GROUP_OF_TIER, GROUPS
+from lmrouting.policy import AUTO
 from lmstack.rules import Rules, parse_rules
 from lmstack.yamlfile import UserYaml, did_you_mean, load_yaml
 
 GUIDE_NAMES = ("gpt-4o", "gpt-4o-mini", "claude-3.5-sonnet", "claude-3-haiku", "gemini-2.0-flash", "llama3.2")
-RESERVED = ("auto", "cheap", "standard", "premium")
-TIERS = (1, 2, 3)
+RESERVED = (AUTO, *GROUPS)
+TIERS = tuple(GROUP_OF_TIER)
 PRICE_SOURCE = "LiteLLM's price map, read 2026-11-23"
 MODES = ("chat", "embedding")
 
@@ -68,6 +69,11 @@ class Catalog:
     providers: dict[str, Provider]
     models: dict[str, Model]
     rules: Rules = field(default_factory=Rules)
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Every variable that a provider's key or address may stand in."""
+        return frozenset(name for p in self.providers.values() for name in (p.key, p.base) if name)
 
     def resolve(self, model: Model) -> Model:
         """The model that really serves a name: itself, or the successor of a retired one (with its price)."""

@@ -5,6 +5,7 @@ import shutil
 import socket
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -15,7 +16,7 @@ import httpx
 from lmstack import health
 from lmstack.catalog import Catalog, Provider
 from lmstack.pins import IMAGE
-from lmstack.plan import Plan
+from lmstack.plan import Plan, reachable_from
 from lmstack.project import Project
 from lmstack.settings import Settings
 from lmstack.supply import image_objection
@@ -119,7 +120,7 @@ def ollama(settings: Settings, runtime: str, answers: Callable[[str], bool]) -> 
     base = settings.get("OLLAMA_API_BASE")
     if not base:
         return None
-    here = base.replace("host.docker.internal", "127.0.0.1", 1)
+    here = reachable_from(base, "local")
     if not answers(here):
         return Finding("ollama", FAIL, f"nothing answers at {here}", "OLLAMA_API_BASE is set, so its models are offered", "ollama serve, or: lm config unset OLLAMA_API_BASE")  # fmt: skip
     own = _own_address()
@@ -196,8 +197,6 @@ def configured(catalog: Catalog, settings: Settings) -> list[Provider]:
 
 
 def _lead(answer: httpx.Response) -> float | None:
-    import time
-
     try:
         return parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
     except (TypeError, ValueError):

@@ -1,11 +1,11 @@
 """What will run, decided before anything is touched. Pure: settings, catalog and facts in, a frozen plan out."""
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
-from lmrouting.candidates import GROUPS, Candidate, heirs, walk
+from lmrouting.candidates import GROUPS, Candidate
+from lmrouting.policy import AUTO, Models
 from lmstack.catalog import Catalog, Model, Provider
 from lmstack.rules import Rules
 from lmstack.settings import Settings
@@ -68,22 +68,13 @@ class Plan:
     messages: tuple[str, ...] = ()
     rules: Rules = field(default_factory=Rules)
     workers: int = 1
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Every served chat model, for routing."""
-        return candidates_of(self.deployments)
-
-    @property
-    def fallbacks(self) -> dict[str, tuple[str, ...]]:
-        """For each chat model, what stands in when it fails."""
-        found = self.candidates
-        return {c.name: tuple(h.name for h in heirs(found, c)) for c in found}
+    fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of each chat model, when it fails
+    models: Models = field(default_factory=lambda: Models(()))  # what routing chooses from
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name that a client can ask for."""
-        special = ("auto", *self.groups) if self.groups else ()
+        special = (AUTO, *self.groups) if self.groups else ()
         return (*special, *(d.name for d in self.deployments))
 
     @property
@@ -124,9 +115,13 @@ def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
     for deployment in deployments:
         if deployment.model.successor:
             messages.append(f"{deployment.name} was retired by its provider: served by {deployment.model.successor}.")
+    models = Models(c for d in deployments if (c := d.candidate) is not None)
+    walks = {name: tuple(c.name for c in walk) for name, walk in models.walks.items()}
+    groups = {name: walks[name] for name in GROUPS if walks[name]}
     return Plan(
-        settings, facts.runtime, tuple(deployments), _groups(deployments), unserved, embedded,
-        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages), catalog.rules, settings.workers or _room_for_workers(facts),
+        settings, facts.runtime, tuple(deployments), groups, unserved, embedded,
+        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages), catalog.rules,
+        settings.workers or _room_for_workers(facts), {name: walks[name][1:] for name in models.by_name}, models,
     )  # fmt: skip
 
 
@@ -142,16 +137,6 @@ def reachable_from(url: str, runtime: str) -> str:
     else:
         return url
     return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
-
-
-def candidates_of(deployments: Iterable[Deployment]) -> tuple[Candidate, ...]:
-    """What routing can choose from."""
-    return tuple(c for d in deployments if (c := d.candidate) is not None)
-
-
-def _groups(deployments: list[Deployment]) -> dict[str, tuple[str, ...]]:
-    found = candidates_of(deployments)
-    return {name: tuple(c.name for c in walk(found, tiers)) for name, tiers in GROUPS.items()} if found else {}
 
 
 def _room_for_workers(facts: Facts) -> int:

@@ -65,8 +65,7 @@ class Project:
     def settings(self, flags: dict[str, str] | None = None, catalog: Catalog | None = None) -> Settings:
         """Flags over environment over .env over defaults; ConfigError lists every problem."""
         known = catalog or self.catalog()
-        wanted = {name for p in known.providers.values() for name in (p.key, p.base) if name}
-        return parse_settings(self.env_entries(), os.environ, flags, frozenset(wanted))
+        return parse_settings(self.env_entries(), os.environ, flags, known.variables)
 
 
 def find_project(folder: Path | None) -> Project:

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from lmrouting.auto import TIER_OF_GROUP
-from lmrouting.budgets import dump_rules
-from lmrouting.candidates import price
+from lmrouting.budgets import dump_limits
+from lmrouting.candidates import distinct, price
 from lmstack.pins import LITELLM_VERSION
 from lmstack.plan import Deployment, Plan
 
@@ -41,7 +41,7 @@ def render_config(plan: Plan) -> str:
         "\n# Only free models are probed in the background; the others are judged by their traffic.\n",
         _block({"general_settings": _general(plan)}),
     ]
-    own = {"unserved": plan.unserved, "routing": plan.rules.routing, "budgets": dump_rules(plan.rules.budgets)}
+    own = {"unserved": plan.unserved, "routing": plan.rules.routing, "budgets": dump_limits(plan.rules.budgets)}
     if any(own.values()):
         parts += [
             "\n# For our callback: names that nothing serves yet with the variable each one needs; models.yaml's rules.\n",
@@ -90,7 +90,7 @@ def _deployment(d: Deployment, fallbacks: tuple[str, ...]) -> str:
 
 def _remark(d: Deployment) -> str:
     model = d.model
-    price = (
+    cost = (
         "free"
         if model.free
         else f"{model.input:g} / {model.output:g} USD per million tokens"
@@ -98,8 +98,8 @@ def _remark(d: Deployment) -> str:
         else "price unknown"
     )
     if model.successor:
-        return f"{model.name}: retired by {d.provider.title} ({model.retired}), served by {model.successor}; {price}"
-    return f"{model.name}: {d.provider.title}, {price}"
+        return f"{model.name}: retired by {d.provider.title} ({model.retired}), served by {model.successor}; {cost}"
+    return f"{model.name}: {d.provider.title}, {cost}"
 
 
 def _auto() -> str:
@@ -149,12 +149,10 @@ def _router(plan: Plan) -> dict[str, Any]:
 def _larger(plan: Plan) -> list[dict[str, list[str]]]:
     """When a provider says that a request is too long: the cheapest models with more room than the one that was asked.
     Mostly our callback has seen that before; its count of tokens is an estimate."""
-    served = {c.name: c for c in plan.candidates}
+    served = plan.models.by_name
     rooms = {name: served[name].context or 0 for name in plan.fallbacks}
     rooms |= {group: min(served[name].context or 0 for name in walk) for group, walk in plan.groups.items()}
-    doors = {c.door for c in plan.candidates if not c.heir}
-    single = [c for c in plan.candidates if not c.heir or c.door not in doors]
-    by_price = sorted(single, key=lambda c: (*price(c), c.name))
+    by_price = sorted(distinct(served.values()), key=lambda c: (*price(c), c.name))
     found = {name: [c.name for c in by_price if (c.context or 0) > room] for name, room in rooms.items()}
     return [{name: larger} for name, larger in found.items() if larger]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmrouting.budgets import PERIODS, Rule
+from lmrouting.budgets import PERIODS, Limit
 from lmrouting.candidates import GROUPS
 from lmstack.yamlfile import UserYaml
 
@@ -17,7 +17,7 @@ class Rules:
     """``routing``: {"tasks"|"agents": {id: {"tier", "max_cost", "no_fallback"}}}, as it is rendered."""
 
     routing: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    budgets: tuple[Rule, ...] = ()
+    budgets: tuple[Limit, ...] = ()
 
 
 def parse_rules(document: UserYaml) -> Rules:
@@ -39,7 +39,7 @@ def _routing(document: UserYaml) -> dict[str, dict[str, dict[str, Any]]]:
     return found
 
 
-def _budgets(document: UserYaml) -> list[Rule]:
+def _budgets(document: UserYaml) -> list[Limit]:
     rules = []
     for section, entries in document.mapping("budgets").items():
         document.one_of(f"budgets.{section}", section, SCOPES)
@@ -51,12 +51,12 @@ def _budgets(document: UserYaml) -> list[Rule]:
     return rules
 
 
-def _limits(document: UserYaml, path: str, scope: str, name: str, amounts: Any) -> list[Rule]:
+def _limits(document: UserYaml, path: str, scope: str, name: str, amounts: Any) -> list[Limit]:
     if not document.fields(path, amounts, _AMOUNTS):
         return []
     for period, usd in amounts.items():
         _not_negative(document, path, usd, period)
-    return [Rule(scope, name, period, float(usd)) for period, usd in amounts.items()]
+    return [Limit(scope, name, period, float(usd)) for period, usd in amounts.items()]
 
 
 def _not_negative(document: UserYaml, path: str, usd: float, name: str) -> None:

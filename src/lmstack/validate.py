@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from lmstack.errors import Problem
-from lmstack.yamlfile import did_you_mean, yaml_problem
+from lmstack.yamlfile import Located, did_you_mean, yaml_problem
 
 SECTIONS = ("router_settings", "litellm_settings", "general_settings")
 # Ours, in model_info: what the callback reads of a deployment.
@@ -42,11 +42,9 @@ def check_litellm_config(text: str, file: str) -> list[Problem]:
     return sorted(check.problems, key=lambda p: _line(p.where))
 
 
-class _Check:
+class _Check(Located):
     def __init__(self, file: str, tree: Any) -> None:
-        self.file, self.problems = file, list[Problem]()
-        self.lines: dict[str, int] = {}
-        self._index(tree, "")
+        super().__init__(file, tree)
         self.keys = legal_keys()
 
     def root(self, root: dict[str, Any]) -> None:
@@ -56,7 +54,7 @@ class _Check:
             if isinstance(value, dict):
                 self._known(value, section, self.keys[section])
             elif value is not None:
-                self._add(section, "must be a mapping of settings")
+                self.add(section, "must be a mapping of settings")
         names = self._models(root.get("model_list"))
         router = root.get("router_settings")
         if isinstance(router, dict):
@@ -73,18 +71,18 @@ class _Check:
         if models is None:
             return names
         if not isinstance(models, list):
-            self._add("model_list", "must be a list")
+            self.add("model_list", "must be a list")
             return names
         for place, entry in enumerate(models):
             path = f"model_list[{place}]"
             if not isinstance(entry, dict):
-                self._add(path, "must be a mapping with model_name and litellm_params")
+                self.add(path, "must be a mapping with model_name and litellm_params")
                 continue
             self._known(entry, path, self.keys["model"])
             if isinstance(entry.get("model_name"), str):
                 names.add(entry["model_name"])
             else:
-                self._add(path, "needs a model_name")
+                self.add(path, "needs a model_name")
             self._params(entry.get("litellm_params"), f"{path}.litellm_params")
             if isinstance(entry.get("model_info"), dict):
                 self._known(entry["model_info"], f"{path}.model_info", [*self.keys["model_info"], *OWN_INFO])
@@ -92,19 +90,19 @@ class _Check:
 
     def _params(self, params: Any, path: str) -> None:
         if not isinstance(params, dict) or not isinstance(params.get("model"), str):
-            self._add(path, "needs a 'model', e.g. openai/gpt-4o-mini")
+            self.add(path, "needs a 'model', e.g. openai/gpt-4o-mini")
             return
         self._known(params, path, self.keys["litellm_params"])
         prefix, slash, _ = params["model"].partition("/")
         if slash and prefix not in self.keys["providers"]:
-            self._add(
+            self.add(
                 f"{path}.model",
                 f"unknown provider '{prefix}' in '{params['model']}'",
                 did_you_mean(prefix, self.keys["providers"]),
             )
         key = params.get("api_key")
         if isinstance(key, str) and len(key) > 20 and not key.startswith("os.environ/"):
-            self._add(f"{path}.api_key", "a key stands in the file", "write os.environ/NAME and put the key into .env")
+            self.add(f"{path}.api_key", "a key stands in the file", "write os.environ/NAME and put the key into .env")
 
     def _groups(self, groups: Any, names: set[str]) -> set[str]:
         found: set[str] = set()
@@ -117,15 +115,13 @@ class _Check:
                 self._served(member, f"{path}.models", names)
             priorities = group.get("model_priorities")
             if isinstance(priorities, dict) and len(set(priorities.values())) != len(priorities):
-                self._add(
-                    f"{path}.model_priorities", "equal priorities are picked at random", "give each model its own"
-                )
+                self.add(f"{path}.model_priorities", "equal priorities are picked at random", "give each model its own")
         return found
 
     def _references(self, entries: Any, path: str, names: set[str]) -> None:
         for place, entry in enumerate(entries if isinstance(entries, list) else []):
             if not isinstance(entry, dict):
-                self._add(f"{path}[{place}]", "must be a mapping {model: [fallback, ...]}")
+                self.add(f"{path}[{place}]", "must be a mapping {model: [fallback, ...]}")
                 continue
             for source, targets in entry.items():
                 self._served(source, f"{path}[{place}]", names)
@@ -134,28 +130,13 @@ class _Check:
 
     def _served(self, name: Any, path: str, names: set[str]) -> None:
         if isinstance(name, str) and name != "*" and name not in names:
-            self._add(path, f"refers to a missing model '{name}'", did_you_mean(name, names) or "add it to model_list")
+            self.add(path, f"refers to a missing model '{name}'", did_you_mean(name, names) or "add it to model_list")
 
     def _known(self, value: dict[str, Any], path: str, known: list[str]) -> None:
         for key in value:
             if key not in known:
                 where = f"{path}.{key}" if path else str(key)
-                self._add(where, f"unknown key '{key}'", did_you_mean(str(key), known))
-
-    def _add(self, path: str, what: str, fix: str = "") -> None:
-        line = self.lines.get(path)
-        self.problems.append(Problem(f"{self.file}:{line}" if line else self.file, f"{path}: {what}", fix))
-
-    def _index(self, node: Any, path: str) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                where = f"{path}.{key.value}" if path else str(key.value)
-                self.lines[where] = key.start_mark.line + 1
-                self._index(value, where)
-        elif isinstance(node, yaml.SequenceNode):
-            for place, value in enumerate(node.value):
-                self.lines[f"{path}[{place}]"] = value.start_mark.line + 1
-                self._index(value, f"{path}[{place}]")
+                self.add(where, f"unknown key '{key}'", did_you_mean(str(key), known))
 
 
 def _line(where: str) -> int:

@@ -27,24 +27,42 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
 
 
-class UserYaml:
+class Located:
+    """Problems of a YAML file, each with the line of its path: keys with dots between, places of a list in brackets."""
+
+    def __init__(self, file: str, node: Any) -> None:
+        self.file, self.problems = file, list[Problem]()
+        self.lines: dict[str, int] = {}
+        self._index(node)
+
+    def add(self, path: str, what: str, fix: str = "") -> None:
+        """Note a problem at ``path``."""
+        line = self.lines.get(path)
+        self.problems.append(Problem(f"{self.file}:{line}" if line else self.file, f"{path}: {what}", fix))
+
+    def _index(self, node: Any, path: str = "") -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                where = f"{path}.{key.value}" if path else str(key.value)
+                self.lines[where] = key.start_mark.line + 1
+                self._index(value, where)
+        elif isinstance(node, yaml.SequenceNode):
+            for place, value in enumerate(node.value):
+                self.lines[f"{path}[{place}]"] = value.start_mark.line + 1
+                self._index(value, f"{path}[{place}]")
+
+
+class UserYaml(Located):
     """One file. Use ``add`` for each problem, then ``finish``, which raises them all at once as a ConfigError."""
 
     def __init__(self, text: str, file: str) -> None:
-        self.file, self.problems = file, list[Problem]()
-        self.lines: dict[str, int] = {}
         try:
             self.root = load_yaml(text) or {}
-            self._index(yaml.compose(text, Loader=yaml.SafeLoader))
+            super().__init__(file, yaml.compose(text, Loader=yaml.SafeLoader))
         except yaml.YAMLError as error:
             raise invalid([yaml_problem(file, error)]) from None
         if not isinstance(self.root, dict):
             raise invalid([Problem(f"{file}:1", "the file must be a mapping of sections")])
-
-    def add(self, path: str, what: str, fix: str = "") -> None:
-        """Note a problem at ``path`` (dotted keys)."""
-        line = self.lines.get(path)
-        self.problems.append(Problem(f"{self.file}:{line}" if line else self.file, f"{path}: {what}", fix))
 
     def finish(self) -> None:
         """Raise what was found."""
@@ -86,13 +104,6 @@ class UserYaml:
         if value not in choices:
             hint = did_you_mean(str(value), choices)
             self.add(path, f"must be one of {', '.join(map(str, choices))}, not {value!r}", hint)
-
-    def _index(self, node: Any, path: str = "") -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                where = f"{path}.{key.value}" if path else str(key.value)
-                self.lines[where] = key.start_mark.line + 1
-                self._index(value, where)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

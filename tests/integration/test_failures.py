@@ -17,7 +17,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from support import ROOT, Mock, Stack, free_port
+from support import ROOT, Mock, Stack, free_port, running
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT = "/v1/chat/completions"
@@ -102,8 +102,6 @@ def bad() -> Iterator[HTTPServer]:
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory, mock: Mock, bad: HTTPServer) -> Iterator[Stack]:
     """A gateway with one provider per row."""
-    made = Stack(tmp_path_factory.mktemp("failing"), free_port(), {"LITELLM_RUNTIME": "local"})
-    made.lm("init", "--dir", str(made.root))
     bad_url = f"http://127.0.0.1:{bad.port}"
     places = {"mock": mock.url, "bad": bad_url, "closed": f"http://127.0.0.1:{free_port()}", "tls": bad_url.replace("http:", "https:")}  # fmt: skip
     env, providers, models = {"OK_API_KEY": "sk-ok-0123456789", "OK_API_BASE": f"{mock.url}/v1"}, ["  ok: {prefix: openai, base: OK_API_BASE}"], []  # fmt: skip
@@ -123,14 +121,12 @@ def failing(tmp_path_factory: pytest.TempPathFactory, mock: Mock, bad: HTTPServe
     models += [f"  m-{code}-2: {{provider: p-m-{code}, model: second-{code}, tier: 3}}" for code in (401, 403)]
     models.append("  vectors: {provider: ok, model: vectors, mode: embedding}")
     models.append("  backup: {provider: ok, model: backup, tier: 3, input: 1, output: 1, context: 100000}")
-    (made.root / "models.yaml").write_text(
-        "\n".join(["providers:", *providers, "models:", *models, "  huge: {provider: ok, model: huge, tier: 2, input: 2, output: 2, context: 900000}\n"])
-    )  # fmt: skip
-    made.write_env(**env, LITELLM_TIMEOUT=str(TIMEOUT), LITELLM_DEADLINE=str(DEADLINE))
-    made.lm("up")
-    made.post(CHAT, {"model": "backup", "messages": HELLO})  # the first request of a worker is slower
-    yield made
-    made.lm("down")
+    models.append("  huge: {provider: ok, model: huge, tier: 2, input: 2, output: 2, context: 900000}\n")
+    text = "\n".join(["providers:", *providers, "models:", *models])
+    env |= {"LITELLM_TIMEOUT": str(TIMEOUT), "LITELLM_DEADLINE": str(DEADLINE)}
+    with running(tmp_path_factory.mktemp("failing"), text, **env) as made:
+        made.post(CHAT, {"model": "backup", "messages": HELLO})  # the first request of a worker is slower
+        yield made
 
 
 def ask(stack: Stack, model: str, **more: Any) -> tuple[httpx.Response, float]:

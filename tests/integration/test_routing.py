@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support import Mock, Stack, free_port, wait_for
+from support import Mock, Stack, running, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -27,13 +27,8 @@ budgets:
 @pytest.fixture(scope="module")
 def routed(tmp_path_factory: pytest.TempPathFactory, mock: Mock) -> Iterator[Stack]:
     """Two workers, every provider, rules of its own."""
-    made = Stack(tmp_path_factory.mktemp("routed"), free_port(), {"LITELLM_RUNTIME": "local"})
-    made.lm("init", "--dir", str(made.root))
-    made.write_env(**mock.bases(), LITELLM_WORKERS="2")
-    (made.root / "models.yaml").write_text(RULES)
-    made.lm("up")
-    yield made
-    made.lm("down")
+    with running(tmp_path_factory.mktemp("routed"), RULES, **mock.bases(), LITELLM_WORKERS="2") as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmrouting.budgets import Rule, limits_for
+from lmrouting.budgets import Limit, limits_for
 from lmrouting.candidates import GROUPS, Candidate, heirs, walk
 from lmrouting.classify import HEAD, TAIL, conversation_group, decide
 from lmrouting.needs import needs_of, tokens_of, user_texts
@@ -111,14 +111,14 @@ def test_headers_count_before_metadata_and_a_task_before_its_agent() -> None:
 
 
 def test_an_own_limit_replaces_the_one_for_everybody() -> None:
-    rules = (Rule("task", "*", "total", 1.0), Rule("task", "T", "total", 5.0), Rule("all", "", "day", 9.0))
+    rules = (Limit("task", "*", "total", 1.0), Limit("task", "T", "total", 5.0), Limit("all", "", "day", 9.0))
     assert {(x.name, x.usd) for x in limits_for(rules, "T", None, None)} == {("T", 5.0), ("", 9.0)}
     assert {(x.name, x.usd) for x in limits_for(rules, "U", "A", 0.2)} == {("U", 1.0), ("", 9.0), ("U", 0.2)}
     assert limits_for((), None, None, None) == ()
 
 
 def test_a_daily_limit_resets_at_midnight_utc() -> None:
-    (limit,) = limits_for((Rule("all", "", "day", 1.0),), None, None, None)
+    (limit,) = limits_for((Limit("all", "", "day", 1.0),), None, None, None)
     assert limit.refusal(1.5, 1_795_446_500)["resets_at"] == "2026-11-24T00:00:00+00:00"
 
 

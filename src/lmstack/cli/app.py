@@ -75,10 +75,16 @@ def execute(name: str, call: Callable[[], Result]) -> Result:
         return Result(name, {"error": "interrupted"}, ("interrupted",), exit=Exit.FAILED)
 
 
+def registered() -> typer.Typer:
+    """The application with every command: importing a family registers its own."""
+    from lmstack.cli import clients, config, doctor, ledger, routing, stack, taskmaster  # noqa: F401
+
+    return app
+
+
 def main() -> None:
     """The entry point of ``lm``."""
-    from lmstack.cli import clients, config, doctor, ledger, routing, stack, taskmaster  # noqa: F401 - importing a family registers its commands
-
+    registered()
     if "_LM_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 

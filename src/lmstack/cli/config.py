@@ -208,8 +208,7 @@ def _edit_env(context: Context, command_name: str, name: str, edit: Callable[[st
     _known(name, project.settings(None, catalog))
     old = files.read(project.env_file)
     new = edit(env_example() if old is None else old)
-    wanted = frozenset(n for p in catalog.providers.values() for n in (p.key, p.base) if n)
-    parse_settings(parse_env(new, ".env"), {}, None, wanted)
+    parse_settings(parse_env(new, ".env"), {}, None, catalog.variables)
     changed = new != old and files.write(project.env_file, new, 0o600)
     lines = [f".env: {'written' if changed else 'unchanged'}"]
     if os.environ.get(name):

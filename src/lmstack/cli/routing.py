@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from lmrouting.budgets import PERIODS, Limit, dump_rules
+from lmrouting.budgets import PERIODS, dump_limits
 from lmrouting.candidates import GROUPS
 from lmrouting.classify import Decision, decide
 from lmrouting.needs import needs_of
-from lmrouting.policy import AUTO, Models, RefusalError, Way, Wishes, choose
+from lmrouting.policy import AUTO, RefusalError, Way, Wishes, choose
 from lmrouting.weights import CUTS
 from lmstack import files
 from lmstack.cli.app import Context, app, command
@@ -43,13 +43,13 @@ def route(
     if tier is not None and tier not in GROUPS:
         raise UsageError(f"there is no tier '{tier}'", did_you_mean(tier, GROUPS) or f"one of {', '.join(GROUPS)}")
     plan = planned(context, {}).plan
-    if not plan.candidates:
+    if not plan.models.by_name:
         raise no_models(plan)
     decision = decide(prompt)
     body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens}
     needs = needs_of(body)
     try:
-        way = choose(Models(plan.candidates), model, Wishes(tier, max_cost), needs, lambda: decision.group)
+        way = choose(plan.models, model, Wishes(tier, max_cost), needs, lambda: decision.group)
     except RefusalError as refusal:
         raise LmError(refusal.message, "ask for a cheaper model, or allow more") from None
     if way is None:
@@ -69,11 +69,11 @@ def budget_show(context: Context) -> Result:
     """Every limit of models.yaml, with what was spent and what is under way."""
     rules = context.project.catalog().rules.budgets
     try:
-        rows = ask(context, "budgets", rules=dump_rules(rules)) if rules else []
+        rows = ask(context, "budgets", rules=dump_limits(rules)) if rules else []
     except NoLedgerError:  # nothing was spent
         rows = [
             {
-                **Limit(r.scope, r.name, r.period, r.usd).refusal(0.0, time.time()),
+                **r.refusal(0.0, time.time()),
                 "reserved_usd": 0.0,
                 "rule": r.name or None,
             }
