@@ -1,8 +1,9 @@
 # The gateway: the pinned stock LiteLLM image plus our configuration and callbacks. Nothing is installed.
-# Another tag, digest or variant: docker build --build-arg LITELLM_IMAGE=ghcr.io/berriai/litellm-non_root:v1.106.2 .
-ARG LITELLM_IMAGE=ghcr.io/berriai/litellm:v1.106.2
-# hadolint ignore=DL3006 - the tag is in the argument above
-FROM ${LITELLM_IMAGE}
+# Another release: --build-arg LITELLM_VERSION=1.2.3; another digest or variant: --build-arg LITELLM_IMAGE=….
+ARG LITELLM_VERSION=1.106.2
+ARG LITELLM_IMAGE
+# hadolint ignore=DL3006 - the tag is in the arguments above
+FROM ${LITELLM_IMAGE:-ghcr.io/berriai/litellm:v${LITELLM_VERSION}}
 # Stock's entrypoint is a relative path: another WORKDIR would break the start.
 WORKDIR /app
 COPY litellm-config.yaml /app/config/

@@ -103,3 +103,14 @@ def docker_gateway(
     yield made
     made.lm("down", "--volumes", "--yes")
     subprocess.run(["docker", "image", "rm", "-f", f"{made.root.name}-litellm-proxy"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def side_stack(docker_gateway: Stack, tmp_path_factory: pytest.TempPathFactory, bridge_mock: Mock) -> Iterator[Stack]:
+    """A second stack beside the shared one, for tests that break or rebuild things."""
+    made = Stack(tmp_path_factory.mktemp("side"), free_port(), docker_gateway.env)
+    made.lm("init", "--dir", str(made.root))
+    made.write_env(**bridge_mock.bases())
+    yield made
+    made.shell("docker compose --profile redis down --volumes --rmi local", check=False)
+    made.lm("down", "--volumes", "--yes", check=False)

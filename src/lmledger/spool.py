@@ -1,9 +1,10 @@
 """The side file: what the ledger cannot take right now is kept here, one JSON line a record, and taken over later.
 
-One file per worker, beside the ledger or, when that folder takes nothing, in the machine's temporary folder.
+One file per worker, beside the ledger or, when that folder takes nothing, below the machine's temporary folder.
 """
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ class Spool:
 
     def __init__(self, ledger: Path, worker: str) -> None:
         name = f"{ledger.name}.spool-{worker.replace(':', '-').replace('/', '-')}.jsonl"
+        self._ledger = ledger
         self._places = [folder / name for folder in _folders(ledger)]
         self.pending = 0
 
@@ -26,6 +28,8 @@ class Spool:
         data = "".join(lines).encode()
         for path in self._places:
             with contextlib.suppress(OSError):
+                if path.parent != self._ledger.parent:
+                    _private(path.parent)
                 _append_whole(path, data)
                 self.pending += len(lines)
                 return
@@ -61,7 +65,7 @@ def read(path: Path) -> Iterator[Record]:
 def _append_whole(path: Path, data: bytes) -> None:
     """All of it or nothing: on a full disk half a line would swallow the one that comes after it. Unbuffered, because
     a buffered file tries once more, at its close, to write what has just failed."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
         size = os.fstat(handle).st_size
         try:
@@ -76,4 +80,13 @@ def _append_whole(path: Path, data: bytes) -> None:
 
 
 def _folders(ledger: Path) -> list[Path]:
-    return [ledger.parent, Path(tempfile.gettempdir())]
+    """Beside the ledger, else in a folder of this ledger alone: another stack on this machine must not take it over."""
+    mark = hashlib.sha256(str(ledger.resolve()).encode()).hexdigest()[:16]
+    return [ledger.parent, Path(tempfile.gettempdir()) / f"lmstack-spool-{os.getuid()}-{mark}"]
+
+
+def _private(folder: Path) -> None:
+    """Make the folder of the second place; PermissionError when somebody else made it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")

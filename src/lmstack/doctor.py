@@ -15,7 +15,6 @@ import httpx
 
 from lmstack import health
 from lmstack.catalog import Catalog, Provider
-from lmstack.pins import IMAGE
 from lmstack.plan import Plan, reachable_from
 from lmstack.project import Project
 from lmstack.settings import Settings
@@ -153,7 +152,7 @@ def ledger(status: dict[str, object], dead: int) -> Finding:
 
 def image(settings: Settings) -> Finding:
     """The image of the Docker runtime."""
-    name = settings.get("LITELLM_IMAGE") or IMAGE
+    name = settings.image
     objection = image_objection(name)
     if objection:
         return Finding("image", FAIL, f"{name}: {objection}", "it must not run", "lm config unset LITELLM_IMAGE")

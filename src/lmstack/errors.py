@@ -17,11 +17,13 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in what the user wrote: where (file:line or variable), what, and the mend."""
+    """One thing that is wrong in what the user wrote: where (file:line or variable), what, and the mend.
+    A ``warning`` works, but not as its writer may think."""
 
     where: str
     what: str
     fix: str = ""
+    warning: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" ({self.fix})" if self.fix else "")

@@ -39,6 +39,25 @@ def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
     return Answer(answer.status_code, body, "", (time.perf_counter() - began) * 1000)
 
 
+def release(url: str, key: str) -> str:
+    """The LiteLLM release that answers, as it says itself; "" when it does not."""
+    answer = get(f"{url}/health/readiness/details", key)
+    return str(answer.body.get("litellm_version", "")) if isinstance(answer.body, dict) else ""
+
+
+def refused_call(url: str, key: str, model: str) -> int:
+    """The status of a chat call for a name that nobody serves: it costs nothing and reaches no provider. 0: no answer."""
+    import httpx
+
+    body = {"model": model, "messages": [{"role": "user", "content": "Are you there?"}]}
+    headers = {"authorization": f"Bearer {key}", "x-agent-id": "lm-proof"}
+    try:
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30, trust_env=False)
+    except httpx.HTTPError:
+        return 0
+    return answer.status_code
+
+
 def missing_names(plan: Plan) -> tuple[str, ...]:
     """Planned names that the proxy does not serve (yet): LiteLLM drops an invalid deployment silently."""
     answer = get(f"{plan.url}/v1/models", plan.settings.master_key)

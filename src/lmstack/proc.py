@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lmstack.errors import LmError, MissingToolError
 
@@ -30,23 +31,30 @@ def run(
     cwd: Path | None = None,
     check: bool = True,
     show: bool = False,
+    given: str | Path | None = None,
+    into: Path | None = None,
 ) -> Finished:
-    """Run to the end. ``show`` lets its output through to the terminal (to stderr) instead of capturing it.
+    """Run to the end. ``show`` lets its output through to the terminal (to stderr) instead of capturing it; ``given`` is
+    its standard input, text or a file; ``into`` takes its standard output, byte by byte.
 
     Raises MissingToolError when the program is not there, LmError on a time-out or (``check``) a non-zero exit.
     """
-    output = sys.stderr if show else subprocess.PIPE
+    source: Any = subprocess.PIPE if isinstance(given, str) else subprocess.DEVNULL
+    output: Any = sys.stderr if show else subprocess.PIPE
     try:
-        process = subprocess.Popen(
-            list(argv), env=_environment(env), cwd=cwd, text=True, errors="replace", stdout=output,
-            stderr=sys.stderr if show else subprocess.PIPE, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        with contextlib.ExitStack() as files:
+            source = files.enter_context(given.open("rb")) if isinstance(given, Path) else source
+            output = files.enter_context(into.open("wb")) if into else output
+            process = subprocess.Popen(
+                list(argv), env=_environment(env), cwd=cwd, text=True, errors="replace", stdout=output,
+                stderr=sys.stderr if show else subprocess.PIPE, stdin=source,
+            )  # fmt: skip
     except FileNotFoundError:
         raise MissingToolError(f"'{argv[0]}' is not installed or not on PATH") from None
     except PermissionError:
         raise MissingToolError(f"'{argv[0]}' cannot be executed") from None
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(given if isinstance(given, str) else None, timeout=timeout)
     except subprocess.TimeoutExpired:
         _end(process)
         raise LmError(f"'{quoted(argv)}' did not finish within {timeout:g} s") from None
@@ -56,7 +64,8 @@ def run(
     finished = Finished(process.returncode, out or "", err or "")
     if check and finished.code:
         tail = (finished.stderr or finished.stdout).strip().splitlines()[-8:]
-        raise LmError(f"'{quoted(argv)}' ended with status {finished.code}" + "".join(f"\n    {line}" for line in tail))
+        told = "".join(f"\n    {line[:300]}{'…' if len(line) > 300 else ''}" for line in tail)
+        raise LmError(f"'{quoted(argv)}' ended with status {finished.code}{told}")
     return finished
 
 

@@ -8,11 +8,10 @@ import yaml
 from lmrouting.auto import TIER_OF_GROUP
 from lmrouting.budgets import dump_limits
 from lmrouting.candidates import distinct, price
-from lmstack.pins import LITELLM_VERSION
 from lmstack.plan import Deployment, Plan
 
-HEADER = f"""\
-# LiteLLM proxy configuration (stock LiteLLM {LITELLM_VERSION}), rendered by `lm render` and `lm up`.
+HEADER = """\
+# LiteLLM proxy configuration (stock LiteLLM {version}), rendered by `lm render` and `lm up`.
 # Do not edit: change .env or models.yaml instead. `lm render --diff` shows what would change.
 # Keys stand in the environment, never here.
 """
@@ -29,7 +28,7 @@ RETRIED = (
 
 def render_config(plan: Plan) -> str:
     """The whole file."""
-    parts = [HEADER, "model_list:\n"]
+    parts = [HEADER.format(version=plan.settings.version), "model_list:\n"]
     parts += [_deployment(d, plan.fallbacks.get(d.name, ())) for d in plan.deployments]
     if plan.groups:
         parts.append(_auto())

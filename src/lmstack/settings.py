@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from lmstack.envfile import Entry
 from lmstack.errors import Problem, invalid
+from lmstack.pins import LITELLM_VERSION
+from lmstack.supply import release_image
 from lmstack.yamlfile import did_you_mean
 
 GUIDE_KEY = "taskmaster-litellm-key"
@@ -64,7 +66,8 @@ SETTINGS: tuple[Setting, ...] = (
     _s(_G, "LITELLM_TIMEOUT", "120", "count", "seconds that one attempt at a provider may take"),
     _s(_G, "LITELLM_DEADLINE", "300", "count", "seconds after which a request tries no further model"),
     _s(_G, "LITELLM_RUNTIME", "auto", "runtime", "auto, docker or local"),
-    _s(_G, "LITELLM_IMAGE", "", "text", "another base image or digest; unset: the pinned one"),
+    _s(_G, "LITELLM_VERSION", "", "version", f"another LiteLLM release; unset: the pinned one, {LITELLM_VERSION}. `lm upgrade --to` sets and proves it", example="1.2.3"),
+    _s(_G, "LITELLM_IMAGE", "", "text", "another base image or digest; unset: the image of the release"),
     _s(_G, "LITELLM_MOUNT", "off", "switch", "on: run the unmodified image with this folder's files mounted, so that nothing is built"),
     _s(_G, "LITELLM_REDIS", "off", "switch", "on: cool-downs are shared by all workers through Redis (Docker runtime)"),
     _s(_G, "REDIS_URL", "", "text", "a Redis of your own instead of the stack's", True, "redis://:password@host:6379/0"),
@@ -112,6 +115,16 @@ class Settings:
         """Worker processes; None: as many as the machine has room for."""
         text = self.get("LITELLM_WORKERS").lower()
         return None if text in ("", "auto") else int(text)
+
+    @property
+    def version(self) -> str:
+        """The LiteLLM release that runs."""
+        return self.get("LITELLM_VERSION") or LITELLM_VERSION
+
+    @property
+    def image(self) -> str:
+        """What the container is built on: the image that .env names, else that of the release."""
+        return self.get("LITELLM_IMAGE") or release_image(self.version)
 
     @property
     def master_key(self) -> str:
@@ -246,6 +259,10 @@ def _workers(text: str) -> str:
     return "" if text.lower() == "auto" else _count(text)
 
 
+def _version(text: str) -> str:
+    return "" if re.fullmatch(r"\d+\.\d+\.\d+", text) else f"must be a release such as {LITELLM_VERSION}, not '{text}'"
+
+
 def _number(text: str) -> str:
     ok = text.isascii() and text.isdigit()
     return "" if ok else f"must be a whole number from 0, not '{text}'"
@@ -278,7 +295,7 @@ def _master(text: str) -> str:
 
 
 KINDS: dict[str, Callable[[str], str]] = {
-    "key": _key, "master": _master, "url": _url, "port": _port, "host": _host, "count": _count, "workers": _workers,
+    "key": _key, "master": _master, "url": _url, "port": _port, "host": _host, "count": _count, "workers": _workers, "version": _version,
     "level": _one_of(*LOG_LEVELS), "switch": _one_of(*_TRUE[:1], *_FALSE[:1], *_TRUE[1:], *_FALSE[1:]),
     "runtime": _one_of("auto", "docker", "local"), "text": lambda text: "",
     "ledger_mode": _one_of("open", "strict"), "days": _number,

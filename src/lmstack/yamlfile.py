@@ -35,10 +35,10 @@ class Located:
         self.lines: dict[str, int] = {}
         self._index(node)
 
-    def add(self, path: str, what: str, fix: str = "") -> None:
+    def add(self, path: str, what: str, fix: str = "", warning: bool = False) -> None:
         """Note a problem at ``path``."""
         line = self.lines.get(path)
-        self.problems.append(Problem(f"{self.file}:{line}" if line else self.file, f"{path}: {what}", fix))
+        self.problems.append(Problem(f"{self.file}:{line}" if line else self.file, f"{path}: {what}", fix, warning))
 
     def _index(self, node: Any, path: str = "") -> None:
         if isinstance(node, yaml.MappingNode):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
-import legal_keys
+import generate
 import litellm
 import pytest
 from bench.routing.data import load
@@ -32,8 +32,9 @@ def test_the_installed_version_is_the_pinned_one() -> None:
     assert importlib.metadata.version("litellm") == pins.LITELLM_VERSION
     root = Path(__file__).resolve().parents[2]
     assert f"litellm[proxy]=={pins.LITELLM_VERSION}" in (root / "pyproject.toml").read_text()
-    for name in ("Dockerfile", "docker-compose.yml"):
-        assert pins.IMAGE in (root / name).read_text(), name
+    assert f"LITELLM_VERSION={pins.LITELLM_VERSION}\n" in (root / "Dockerfile").read_text()
+    assert f"{pins.IMAGE_REPOSITORY}:v${{LITELLM_VERSION}}" in (root / "Dockerfile").read_text()
+    assert f"${{LITELLM_VERSION:-{pins.LITELLM_VERSION}}}" in (root / "docker-compose.yml").read_text()
 
 
 def test_the_catalog_agrees_with_litellms_price_map() -> None:
@@ -58,7 +59,8 @@ def test_retired_models_are_gone_from_litellms_map(name: str) -> None:
 
 
 def test_legal_keys_are_those_of_the_installed_litellm() -> None:
-    assert json.loads(legal_keys.TARGET.read_text()) == json.loads(legal_keys.text())
+    written = (generate.ROOT / "src/lmstack/legal_keys.json").read_text()
+    assert json.loads(written) == json.loads(generate.legal_keys_of_the_pin())
 
 
 @pytest.mark.parametrize(

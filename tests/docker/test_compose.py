@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from support import KEY, Mock, Stack, TaskMaster, free_port, wait_for
+from support import KEY, Mock, Stack, TaskMaster, wait_for
 
 pytestmark = pytest.mark.docker
 HELLO = [{"role": "user", "content": "test"}]
@@ -160,17 +159,6 @@ def test_a_changed_setting_makes_a_new_container_and_the_old_config_is_gone(dock
     )
     (docker_gateway.root / ".env").write_text(text)
     docker_gateway.lm("up")
-
-
-@pytest.fixture
-def side_stack(docker_gateway: Stack, tmp_path_factory: pytest.TempPathFactory, bridge_mock: Mock) -> Iterator[Stack]:
-    """A second stack beside the shared one, for tests that break or rebuild things."""
-    made = Stack(tmp_path_factory.mktemp("side"), free_port(), docker_gateway.env)
-    made.lm("init", "--dir", str(made.root))
-    made.write_env(**bridge_mock.bases())
-    yield made
-    made.shell("docker compose --profile redis down --volumes --rmi local", check=False)
-    made.lm("down", "--volumes", "--yes", check=False)
 
 
 def test_plain_compose_works_without_lm_as_the_guide_says(side_stack: Stack) -> None:

@@ -154,11 +154,11 @@ def test_a_read_only_folder_spools_elsewhere_and_recovers(tmp_path: Path, monkey
     writer = store.Writer(store.StoreOptions(blocked / "litellm.db", events=True))
     writer.post(ended(call("1"), 0.5))
     assert writer.flush(5)
-    assert list(elsewhere.glob("litellm.db.spool-*"))
+    assert list(elsewhere.rglob("litellm.db.spool-*"))
     blocked.unlink()
     wait_for(lambda: rows_of(blocked / "litellm.db"), 15)
     writer.close()
-    assert not list(elsewhere.glob("litellm.db.spool-*"))
+    assert not list(elsewhere.rglob("litellm.db.spool-*"))
 
 
 def test_when_nothing_takes_a_record_it_waits_in_memory(

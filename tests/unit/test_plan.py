@@ -9,7 +9,8 @@ from lmstack.plan import Facts, Plan, plan_stack, reachable_from
 from lmstack.project import shipped_catalog, shipped_config
 from lmstack.render import diff_config, render_config
 from lmstack.settings import parse_settings
-from lmstack.validate import check_litellm_config
+from lmstack.validate import check_file, check_litellm_config
+from support import ROOT
 
 CATALOG: Catalog = parse_catalog(shipped_catalog())
 LOCAL = Facts("local", ollama=False, embedded=True)
@@ -114,13 +115,54 @@ def test_what_we_render_passes_our_own_strict_check() -> None:
         ("model_list:\n- {model_name: a", "c.yaml:2: not readable as YAML: expected ',' or '}', but got '<stream end>' (check the indentation)"),
         ("- a\n- b", "c.yaml:1: a LiteLLM config must be a mapping with 'model_list' (see litellm-config.yaml)"),
         (
-            "model_list:\n- model_name: a\n  litellm_params: {model: openai/x, api_key: sk-0123456789abcdefghijk}",
+            "model_list:\n- model_name: a\n  litellm_params: {model: openai/gpt-4o, api_key: sk-0123456789abcdefghijk}",
             "c.yaml:3: model_list[0].litellm_params.api_key: a key stands in the file (write os.environ/NAME and put the key into .env)",
+        ),
+        ("router_settings:\n  num_retries: many", "c.yaml:2: router_settings.num_retries: must be int, not 'many'"),
+        ("litellm_settings:\n  add_function_to_prompt: [1]", "c.yaml:2: litellm_settings.add_function_to_prompt: must be bool, not [1]"),
+        ("general_settings:\n  master_key: 1234", "c.yaml:2: general_settings.master_key: must be str, not 1234"),
+        (
+            "model_list:\n- {model_name: a, litellm_params: {model: openai/gpt-4o-mimi}}",
+            "c.yaml:2: model_list[0].litellm_params.model: LiteLLM 1.106.2 knows no 'gpt-4o-mimi' of openai, nor its price (did you mean 'gpt-4o-mini'?)",
+        ),
+        (
+            "model_list:\n- {model_name: a, litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEI}}",
+            "c.yaml:2: model_list[0].litellm_params.api_key: OPENAI_API_KEI is not set (did you mean 'OPENAI_API_KEY'?)",
+        ),
+        (
+            "general_settings: {background_health_checks: true}\nmodel_list:\n- {model_name: a, litellm_params: {model: openai/gpt-4o}}\n"
+            "- {model_name: b, litellm_params: {model: ollama/llama3.2}}",
+            "c.yaml:1: general_settings.background_health_checks: a paid call every 300 s to each of a (model_info.disable_background_health_check: true)",
+        ),
+        (
+            "litellm_settings:\n  redis_host: localhost",
+            "c.yaml:2: litellm_settings.redis_host: unknown key 'redis_host' (Redis for cool-downs: general_settings.coordination_redis, or "
+            "router_settings.redis_host; for caching answers: litellm_settings.cache_params)",
         ),
     ],
 )  # fmt: skip
 def test_a_bad_config_gives_one_line_with_file_line_field_and_mend(text: str, expected: str) -> None:
-    assert [str(p) for p in check_litellm_config(text, "c.yaml")] == [expected]
+    assert [str(p) for p in check_file(text, "c.yaml", {"OPENAI_API_KEY": "x"})] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("Dockerfile", "FROM ghcr.io/berriai/litellm:main-latest\n", "Dockerfile:1: ghcr.io/berriai/litellm:main-latest: 'main-latest' floats"),
+        ("a/Dockerfile.prod", "ARG X=1\nFROM ghcr.io/berriai/litellm:v1.107.0\n", "a/Dockerfile.prod:2: ghcr.io/berriai/litellm:v1.107.0: LiteLLM 1.107.0 is a malicious"),
+        ("c.yml", "services:\n  p:\n    image: ghcr.io/berriai/litellm\n", "c.yml:3: ghcr.io/berriai/litellm: 'no tag' floats"),
+        ("c.yml", "services:\n  p:\n    healthcheck:\n      test: curl -f http://localhost:4000/health\n", "c.yml:4: services.p.healthcheck.test: /health of stock LiteLLM makes a paid call"),
+        ("c.yml", "services: [a]\n", "c.yml:1: a compose file must have a mapping 'services'"),
+    ],
+)  # fmt: skip
+def test_compose_files_and_dockerfiles_are_checked_too(file: str, text: str, expected: str) -> None:
+    (problem,) = check_file(text, file)
+    assert str(problem).startswith(expected)
+
+
+def test_our_own_compose_file_and_dockerfile_pass() -> None:
+    for name in ("Dockerfile", "docker-compose.yml"):
+        assert check_file((ROOT / name).read_text(), name) == []
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def execute(name: str, call: Callable[[], Result]) -> Result:
 
 def registered() -> typer.Typer:
     """The application with every command: importing a family registers its own."""
-    from lmstack.cli import clients, config, doctor, ledger, routing, stack, taskmaster  # noqa: F401
+    from lmstack.cli import backup, clients, config, doctor, ledger, routing, stack, taskmaster, upgrade  # noqa: F401
 
     return app
 

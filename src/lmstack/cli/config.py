@@ -21,7 +21,7 @@ from lmstack.project import Project, shipped_catalog, shipped_config
 from lmstack.render import diff_config
 from lmstack.result import Result, table
 from lmstack.settings import SETTINGS, Settings, env_example, parse_settings
-from lmstack.validate import check_litellm_config
+from lmstack.validate import check_file
 from lmstack.yamlfile import did_you_mean
 
 config_app = typer.Typer(name="config", help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
@@ -87,14 +87,19 @@ def render(
 @command("validate", "lm validate other-config.yaml")
 def validate(
     context: Context,
-    file: Annotated[Path | None, typer.Argument(help="Any LiteLLM config; default: this stack's files.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Any LiteLLM config, compose file or Dockerfile; default: this stack's files.")
+    ] = None,
 ) -> Result:
-    """Check .env, models.yaml and the LiteLLM config, strictly and offline. All problems at once; exit code 3."""
-    problems = _problems_of_file(file) if file else problems_of_project(context.project)
-    if problems:
+    """Check .env, models.yaml, the LiteLLM config, compose file and Dockerfile, strictly and offline. All problems at
+    once; exit code 3. What works, but costs money or floats, is a warning."""
+    problems = _problems_of_file(context.project, file) if file else problems_of_project(context.project)
+    if any(not p.warning for p in problems):
         raise invalid(problems)
     checked = [str(file)] if file else [p.name for p in _checked(context.project) if p.exists()]
-    return Result("validate", {"checked": checked, "problems": []}, (f"OK: {', '.join(checked) or 'defaults'}",))
+    listed = [{"where": p.where, "what": p.what, "fix": p.fix} for p in problems]
+    lines = (f"OK: {', '.join(checked) or 'defaults'}", *(f"warning: {p}" for p in problems))
+    return Result("validate", {"checked": checked, "problems": [], "warnings": listed}, lines)
 
 
 @command("models", "lm models --check")
@@ -235,7 +240,9 @@ def asset_texts() -> dict[str, str]:
 
 
 def _checked(project: Project) -> tuple[Path, ...]:
-    return (project.env_file, project.models_file, project.config_file)
+    return (
+        project.env_file, project.models_file, project.config_file, project.compose_file, project.root / "Dockerfile",
+    )  # fmt: skip
 
 
 def problems_of_project(project: Project) -> list[Problem]:
@@ -250,15 +257,19 @@ def problems_of_project(project: Project) -> list[Problem]:
         project.settings(None, catalog or parse_catalog(shipped_catalog()))
     except ConfigError as error:
         problems += error.problems
-    text = files.read(project.config_file)
-    return problems + (check_litellm_config(text, project.config_file.name) if text is not None else [])
+    # No environment for our own config: the shipped one refers to every provider's key, and serves those that are set.
+    for path in _checked(project)[2:]:
+        text = files.read(path)
+        problems += check_file(text, path.name) if text is not None else []
+    return problems
 
 
-def _problems_of_file(file: Path) -> list[Problem]:
+def _problems_of_file(project: Project, file: Path) -> list[Problem]:
     text = files.read(file)
     if text is None:
         raise LmError(f"there is no file {file}", "check the path")
-    return check_litellm_config(text, str(file))
+    known = {name: entry.value for name, entry in project.env_entries().items()}
+    return check_file(text, str(file), {**known, **os.environ})
 
 
 def _model_row(catalog: Catalog, model: Model, settings: Settings) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from lmstack import doctor as checks
 from lmstack import files
 from lmstack.cli.app import Context, command
 from lmstack.cli.config import config_show, problems_of_project
-from lmstack.cli.ledger import ask
-from lmstack.cli.planning import gateway_health, ledger_status, planned, service_rows
-from lmstack.doctor import FAIL, OK, Finding
+from lmstack.cli.planning import ask, gateway_health, ledger_status, planned, service_rows
+from lmstack.doctor import FAIL, OK, WARN, Finding
 from lmstack.errors import Exit, LmError, UnhealthyError, UsageError
 from lmstack.health import ollama_answers
 from lmstack.pins import LITELLM_VERSION
@@ -127,6 +126,8 @@ def _findings(context: Context, deep: bool) -> list[Finding]:
     project = context.project
     found = [checks.python(), checks.env_file(project), checks.folder(project)]
     problems = problems_of_project(project)
+    found += [Finding("settings", WARN, str(p), "it works, but costs money or changes unseen", f"edit {p.where}") for p in problems if p.warning]  # fmt: skip
+    problems = [p for p in problems if not p.warning]
     if problems:
         return [*found, *(Finding("settings", FAIL, str(p), "nothing starts with it", f"edit {p.where}, then: lm validate") for p in problems)]  # fmt: skip
     catalog = project.catalog()

@@ -11,10 +11,9 @@ import typer
 
 from lmledger.queries import GROUPINGS
 from lmstack.cli.app import Context, app, command
-from lmstack.cli.stack import seconds
+from lmstack.cli.planning import ask, seconds
 from lmstack.errors import LmError
 from lmstack.result import Result, table, terminal_width, usd
-from lmstack.runtime.choose import current_runtime
 from lmstack.yamlfile import did_you_mean
 
 events_app = typer.Typer(
@@ -158,11 +157,6 @@ def events_replay(
     """Send dead events again, with their old ids."""
     (row,) = ask(context, "replay", event_id=id)
     return Result("events replay", row, (f"{row['replayed']} events will be sent again.",))
-
-
-def ask(context: Context, query: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Ask the ledger of whatever runtime this folder uses."""
-    return current_runtime(context.project.settings(), context.project).query(query, arguments)
 
 
 def _cost(row: dict[str, Any]) -> str:

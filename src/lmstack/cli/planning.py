@@ -1,6 +1,7 @@
 """From a folder and flags to a plan: the steps that several commands share. Prints nothing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from lmstack import health
 from lmstack.cli.app import Context
@@ -8,7 +9,7 @@ from lmstack.errors import LmError, NoLedgerError
 from lmstack.plan import Facts, Plan, plan_stack
 from lmstack.render import render_config
 from lmstack.runtime import embedded
-from lmstack.runtime.base import Runtime, Service
+from lmstack.runtime.base import Runtime, Service, load_state
 from lmstack.runtime.choose import choose, current_runtime, machine, ollama_address, runtime_for
 from lmstack.settings import Settings
 
@@ -21,6 +22,7 @@ class Planned:
     config: str
     runtime: Runtime
     why: str
+    flags: dict[str, str]
 
     @property
     def digest(self) -> str:
@@ -36,7 +38,7 @@ def planned(context: Context, flags: dict[str, str]) -> Planned:
     served = ollama or any(p.key and settings.get(p.key) for p in catalog.providers.values())
     choice = choose(settings, context.project, served)
     plan = plan_stack(settings, catalog, Facts(choice.name, ollama, embedded.available(), *machine()))
-    return Planned(plan, render_config(plan), runtime_for(choice.name, context.project), choice.why)
+    return Planned(plan, render_config(plan), runtime_for(choice.name, context.project), choice.why, flags)
 
 
 def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: int | None) -> dict[str, str]:
@@ -50,10 +52,29 @@ def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: i
     return {name: str(value) for name, value in flags.items() if value is not None}
 
 
+def flags_of_running(context: Context) -> dict[str, str]:
+    """What `lm up` was told when it started what runs here."""
+    state = load_state(context.project)
+    return {**state.flags, "LITELLM_RUNTIME": state.runtime} if state else {}
+
+
+def seconds(text: str) -> float:
+    """``30s``, ``10m``, ``1h``, ``2d`` or plain seconds as a number."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        return float(number) * unit
+    except ValueError:
+        raise LmError(f"'{text}' is no time span", "write it as 30s, 10m, 1h or 2d") from None
+
+
+def ask(context: Context, query: str, **arguments: Any) -> list[dict[str, Any]]:
+    """Ask the ledger of whatever runtime this folder uses."""
+    return current_runtime(context.project.settings(), context.project).query(query, arguments)
+
+
 def gateway_health(context: Context, deep: bool = False) -> dict[str, object]:
     """`lm health`'s report for what runs here."""
-    from lmstack.runtime.base import load_state
-
     settings = context.project.settings()
     state = load_state(context.project)
     url = state.url if state else f"http://localhost:{settings.port}"
@@ -86,6 +107,3 @@ def curl_example(settings: Settings, url: str, model: str) -> str:
         f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         f"    -H \"Authorization: Bearer {key}\" \\\n    -d '{body}'"
     )
-
-
-__all__ = ["Planned", "curl_example", "gateway_health", "ledger_status", "planned", "runtime_flags", "service_rows"]

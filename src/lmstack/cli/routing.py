@@ -13,8 +13,7 @@ from lmrouting.policy import AUTO, RefusalError, Way, Wishes, choose
 from lmrouting.weights import CUTS
 from lmstack import files
 from lmstack.cli.app import Context, app, command
-from lmstack.cli.ledger import ask
-from lmstack.cli.planning import planned
+from lmstack.cli.planning import ask, planned
 from lmstack.errors import LmError, NoLedgerError, UsageError
 from lmstack.modelsfile import set_budget
 from lmstack.plan import Plan

@@ -7,7 +7,16 @@ import typer
 
 from lmstack import files
 from lmstack.cli.app import Context, command
-from lmstack.cli.planning import Planned, curl_example, gateway_health, planned, runtime_flags, service_rows
+from lmstack.cli.planning import (
+    Planned,
+    curl_example,
+    flags_of_running,
+    gateway_health,
+    planned,
+    runtime_flags,
+    seconds,
+    service_rows,
+)
 from lmstack.errors import Exit, LmError, UnhealthyError
 from lmstack.result import Result, table
 from lmstack.runtime import base
@@ -40,7 +49,7 @@ def up(
         wanted = planned(context, runtime_flags(runtime, redis, port, workers))
         options = base.UpOptions(timeout, foreground, force)
         try:
-            result = _unchanged(context, wanted) or _start(context, wanted, options)
+            result = _unchanged(context, wanted) or start(context, wanted, options)
         except KeyboardInterrupt:
             if foreground:
                 wanted.runtime.down(False, context.say)
@@ -74,12 +83,12 @@ def down(
 def restart(
     context: Context, timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = base.READY_SECONDS
 ) -> Result:
-    """Stop, and start with the settings on disk; waits until the proxy answers again."""
+    """Stop, and start with the settings on disk and the flags of the last `lm up`; waits until the proxy answers again."""
     runtime = running_runtime(context.project)
     with files.locked(context.project.state / "lock"):
-        wanted = planned(context, _flags_of_running(context))
+        wanted = planned(context, flags_of_running(context))
         runtime.down(False, context.say)
-        return _start(context, wanted, base.UpOptions(timeout), "restart")
+        return start(context, wanted, base.UpOptions(timeout), "restart")
 
 
 @command("status", "lm status --json")
@@ -92,6 +101,7 @@ def status(context: Context) -> Result:
         "runtime": state.runtime if state else None,
         "url": state.url if state else None,
         "started_at": state.started_at if state else None,
+        "litellm": context.project.settings().version,
         "image": state.image if state else None,
         "image_digest": state.image_digest if state else None,
         "services": service_rows(services),
@@ -133,21 +143,6 @@ def logs(
     return Result("logs")
 
 
-def seconds(text: str) -> float:
-    """``30s``, ``10m``, ``1h``, ``2d`` or plain seconds as a number."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    try:
-        return float(number) * unit
-    except ValueError:
-        raise LmError(f"'{text}' is no time span", "write it as 30s, 10m, 1h or 2d") from None
-
-
-def _flags_of_running(context: Context) -> dict[str, str]:
-    state = base.load_state(context.project)
-    return {"LITELLM_RUNTIME": state.runtime} if state else {}
-
-
 def _stay(context: Context, wanted: Planned, result: Result) -> Result:
     """Show the log until Ctrl-C, then stop the stack."""
     for line in result.lines:
@@ -168,7 +163,8 @@ def _unchanged(context: Context, wanted: Planned) -> Result | None:
     return _report(wanted, "Already running; nothing has changed.", 0.0, False, "up")
 
 
-def _start(context: Context, wanted: Planned, options: base.UpOptions, name: str = "up") -> Result:
+def start(context: Context, wanted: Planned, options: base.UpOptions, name: str = "up") -> Result:
+    """Check, start, and wait until every planned name is served; UnhealthyError when that does not happen."""
     plan, runtime = wanted.plan, wanted.runtime
     _stop_other_runtime(context, runtime.name)
     remarks = runtime.check(plan, options)
@@ -199,7 +195,7 @@ def _stop_other_runtime(context: Context, name: str) -> None:
 def _state(wanted: Planned, now: float) -> base.State:
     image, digest = getattr(wanted.runtime, "image_ran", lambda: ("", ""))()
     return base.State(
-        wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, image, digest
+        wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, image, digest, wanted.flags
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from lmstack import files
@@ -26,6 +27,7 @@ class State:
     started_at: float
     image: str = ""
     image_digest: str = ""
+    flags: dict[str, str] = field(default_factory=dict)  # what `lm up` was given, as settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,18 @@ class Runtime(Protocol):
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Ask the ledger (lmledger.queries)."""
+
+    def release_keys(self, version: str, say: Say) -> dict[str, Any]:
+        """Get a LiteLLM release beside what runs, and ask it which configuration it takes (lmstack/legal_keys.py)."""
+
+    def keep_releases(self, versions: set[str]) -> None:
+        """Remove the LiteLLM releases that nobody goes back to."""
+
+    def save_ledger(self, target: Path) -> dict[str, Any]:
+        """Write the ledger into a tar (lmledger.backup), running or not; returns what is in it."""
+
+    def load_ledger(self, source: Path) -> dict[str, Any]:
+        """Replace the ledger by that of a tar; nothing may run."""
 
 
 @dataclass

@@ -11,19 +11,20 @@ import secrets
 import shutil
 import socket
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lmledger import backup
 from lmstack import files, proc, supply
 from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError
-from lmstack.pins import IMAGE
 from lmstack.plan import HOST_GATEWAY, STOCK_ENVIRON, Plan
 from lmstack.project import Project
-from lmstack.runtime import base
+from lmstack.runtime import base, releases
 from lmstack.runtime.local import check_port_free, no_models, wanted_lines
-from lmstack.settings import SETTINGS, Settings
+from lmstack.settings import SETTINGS
 
 PROXY = "litellm-proxy"
 LEDGER = "/app/logs/litellm.db"
@@ -68,10 +69,11 @@ class ComposeRuntime:
         ]
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "lay the stack down with: lm init")
-        remarks = supply.require_safe(_image(plan.settings), options.force)
+        image = plan.settings.image
+        remarks = supply.require_safe(f"the image {image}", supply.image_objection(image), options.force)
         if not self._proxy_container():
             check_port_free(plan.settings.host, plan.settings.port, [])
-        return remarks + self._digest_remark(_image(plan.settings)) + _ollama_remark(plan)
+        return remarks + self._digest_remark(image) + _ollama_remark(plan)
 
     def code(self) -> str:
         """What goes into the image, and how it is run."""
@@ -91,7 +93,7 @@ class ComposeRuntime:
         files.write(self.project.config_file, config)
         if not self.project.env_file.exists():
             files.write(self.project.env_file, "# Settings and keys: see .env.example\n", 0o600)
-        env, image = self._environment(plan, config), _image(plan.settings)
+        env, image = self._environment(plan, config), plan.settings.image
         mounted = plan.settings.on("LITELLM_MOUNT")
         if mounted:
             stock = "\n".join(f'      {name}: "{value}"' for name, value in STOCK_ENVIRON.items())
@@ -153,29 +155,77 @@ class ComposeRuntime:
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Ask inside the volume: in the running container, else in a short-lived one."""
+        rows: list[dict[str, Any]] = json.loads(self._inside("lmledger.queries", [LEDGER, name, json.dumps(arguments)]))
+        return rows
+
+    def release_keys(self, version: str, say: base.Say) -> dict[str, Any]:
+        """Pull the image of the release, unless it is here, and ask it: without network, and without our files."""
+        require_engine()
+        image = supply.release_image(version)
+        if self._image_id(image) is None:
+            say(f"Getting {image} …")
+            proc.run(["docker", "pull", image], timeout=BUILD_SECONDS, show=not getattr(say, "quiet", False))
+        self._refuse_bad_digest(image, base.UpOptions())
+        # The folder is the container's own, in memory.
+        sealed = [
+            "--network",
+            "none",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+            "--read-only",
+            "--tmpfs",
+            "/tmp",  # noqa: S108
+        ]
+        variables = ["-e", "LITELLM_LOCAL_MODEL_COST_MAP", "-e", "HOME=/tmp"]
+        return releases.legal_keys(
+            ["docker", "run", "--rm", "-i", *sealed, *variables, "--entrypoint", "python3", image]
+        )
+
+    def keep_releases(self, versions: set[str]) -> None:
+        """Images stay: other stacks may use them, and `docker image prune` is the user's."""
+
+    def save_ledger(self, target: Path) -> dict[str, Any]:
+        """Into a tar, out of the volume, while everything runs."""
+        self._inside("lmledger.backup", ["save", LEDGER], into=target)
+        with tarfile.open(target) as saved:
+            member = saved.extractfile(backup.SUMMARY)
+            summary: dict[str, Any] = json.loads(member.read()) if member else {}
+        return summary
+
+    def load_ledger(self, source: Path) -> dict[str, Any]:
+        """From a tar, into the volume, while nothing runs."""
+        summary: dict[str, Any] = json.loads(self._inside("lmledger.backup", ["load", LEDGER], given=source))
+        return summary
+
+    def _inside(self, module: str, arguments: list[str], given: Path | None = None, into: Path | None = None) -> str:
+        """Run one of lmledger's modules where the ledger is; returns what it prints."""
         require_engine()
         running = any(s.name == PROXY and s.state == "running" for s in self.services())
-        python = ["python3", "-m", "lmledger.queries", LEDGER, name, json.dumps(arguments)]
+        python = ["python3", "-m", module, *arguments]
         words = (
             ["exec", "-T", PROXY, *python]
             if running
             else ["run", "--rm", "--no-deps", "-T", "--entrypoint", python[0], PROXY, *python[1:]]
         )
         argv = [*self._compose(), *self._files(), *words]
-        done = proc.run(argv, timeout=QUERY_SECONDS, cwd=self.project.root, check=False, env=self._base_environment())
+        seconds = BUILD_SECONDS if given or into else QUERY_SECONDS
+        done = proc.run(
+            argv, timeout=seconds, cwd=self.project.root, check=False, env=self._base_environment(), given=given, into=into
+        )  # fmt: skip
         if done.code:
             last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
             if "FileNotFoundError" in last:
                 raise NoLedgerError(
                     f"there is no ledger at {LEDGER} yet", "it appears with the first request; start with: lm up"
                 )
-            raise LmError(f"the ledger in the container cannot be read: {last}", "see: lm logs")
-        rows: list[dict[str, Any]] = json.loads(done.stdout)
-        return rows
+            raise LmError(f"the ledger in the container cannot be read or written: {last}", "see: lm logs")
+        return done.stdout
 
     def image_ran(self) -> tuple[str, str]:
         """The image reference and the digest (or id) that is behind it here."""
-        image = _image(self.project.settings())
+        image = self.project.settings().image
         return image, self._image_id(image) or ""
 
     def _matching(self, query: base.LogQuery) -> Iterator[str]:
@@ -219,7 +269,7 @@ class ComposeRuntime:
         known = {s.name for s in SETTINGS} | {name for name in plan.environ if not name.startswith("LITELLM_WORKER")}
         env = {name: plan.environ.get(name, "") for name in known}
         env["LMSTACK_CONFIG_DIGEST"] = plan.digest(config)
-        env["LITELLM_IMAGE"] = _image(plan.settings)
+        env["LITELLM_IMAGE"] = plan.settings.image
         env |= {"LITELLM_WORKERS": str(plan.workers), "LITELLM_MEMORY": f"{max(2, plan.workers)}g"}
         if _own_redis(plan):
             env["REDIS_PASSWORD"] = plan.settings.get("REDIS_PASSWORD") or self._made_password()
@@ -227,7 +277,7 @@ class ComposeRuntime:
 
     def _base_environment(self) -> dict[str, str]:
         """For commands that start nothing: compose only has to be able to read its file."""
-        return {"LITELLM_IMAGE": os.environ.get("LITELLM_IMAGE") or IMAGE}
+        return {"LITELLM_IMAGE": os.environ.get("LITELLM_IMAGE", "")}
 
     def _made_password(self) -> str:
         path = self.project.state / "redis-password"
@@ -368,10 +418,6 @@ def _listens(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _image(settings: Settings) -> str:
-    return settings.get("LITELLM_IMAGE") or IMAGE
 
 
 def _own_redis(plan: Plan) -> bool:

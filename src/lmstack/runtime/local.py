@@ -6,10 +6,8 @@ configuration, talks to it over a private socket, and finds what a killed superv
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import re
-import shutil
 import socket
 import sys
 import tempfile
@@ -23,12 +21,12 @@ from xmlrpc.client import ServerProxy
 
 import lmledger
 import lmrouting
-from lmstack import files, proc
-from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError
-from lmstack.pins import LITELLM_VERSION
+from lmledger import backup
+from lmstack import files, proc, supply
+from lmstack.errors import ConfigError, LmError, NoLedgerError
 from lmstack.plan import Plan
 from lmstack.project import Project
-from lmstack.runtime import base
+from lmstack.runtime import base, releases
 
 PROXY, MODEL = "litellm-proxy", "embedded-model"
 STOP_SECONDS = 30
@@ -53,7 +51,9 @@ class LocalRuntime:
 
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Packages, port, writable folders; the configuration itself was checked by planning."""
-        litellm_command()
+        version = plan.settings.version
+        remarks = supply.require_safe(f"LiteLLM {version}", supply.version_objection(version), options.force)
+        releases.command(self.project, version)
         if not plan.deployments:
             raise no_models(plan)
         files.ensure_writable_folder(self.project.logs)
@@ -64,7 +64,7 @@ class LocalRuntime:
             raise ConfigError(
                 "LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker"
             )
-        return ()
+        return remarks
 
     def code(self) -> str:
         """The installed packages of the proxy's side."""
@@ -134,6 +134,28 @@ class LocalRuntime:
         """Read the ledger file; read-only, running or not."""
         return ask_ledger(self.project.ledger, name, arguments)
 
+    def release_keys(self, version: str, say: base.Say) -> dict[str, Any]:
+        """Install the release in an environment of its own, unless one has it, and ask it."""
+        if releases.python_of(self.project, version) is None:
+            say(f"Installing LiteLLM {version} beside the present one (about a minute) …")
+            releases.install(self.project, version)
+        python = releases.python_of(self.project, version)
+        return releases.legal_keys([str(python)], releases.environ(self.project, version))
+
+    def keep_releases(self, versions: set[str]) -> None:
+        """Remove what another release left."""
+        releases.prune(self.project, versions)
+
+    def save_ledger(self, target: Path) -> dict[str, Any]:
+        """Into a tar, while everything runs."""
+        with ledger_errors(self.project.ledger), target.open("wb") as stream:
+            return backup.save(self.project.ledger, stream)
+
+    def load_ledger(self, source: Path) -> dict[str, Any]:
+        """From a tar, while nothing runs."""
+        with ledger_errors(self.project.ledger), source.open("rb") as stream:
+            return backup.load(self.project.ledger, stream)
+
     @property
     def _conf(self) -> Path:
         return self.project.state / "supervisord.conf"
@@ -157,6 +179,7 @@ class LocalRuntime:
     def _environment(self, plan: Plan, port: int | None) -> dict[str, str]:
         env = {**os.environ, **plan.environ, MARK: str(self.project.root), "LEDGER_PATH": str(self.project.ledger)}
         env["PYTHONUNBUFFERED"] = "1"
+        env |= releases.environ(self.project, plan.settings.version)
         if port is not None:
             env["EMBEDDED_API_BASE"] = f"http://127.0.0.1:{port}/v1"
         # A rotated file has no terminal: no colour codes in it.
@@ -167,7 +190,7 @@ class LocalRuntime:
 def supervisor_conf(project: Project, plan: Plan, model_port: int | None, sock: Path) -> str:
     """supervisord.conf. No secret is in it: the programs inherit supervisord's environment."""
     serve = [
-        *litellm_command(),
+        *releases.command(project, plan.settings.version),
         "--config",
         str(project.config_file),
         "--host",
@@ -194,18 +217,6 @@ def supervisor_conf(project: Project, plan: Plan, model_port: int | None, sock: 
             f"stdout_logfile_maxbytes={LOG_BYTES}\nstdout_logfile_backups={LOG_BACKUPS}\n"
         )
     return "\n".join(sections)
-
-
-def litellm_command() -> list[str]:
-    """The stock proxy of this environment; MissingToolError when the extra is not installed."""
-    beside = Path(sys.executable).with_name("litellm")
-    found = str(beside) if beside.exists() else shutil.which("litellm")
-    if importlib.util.find_spec("litellm") is None or found is None:
-        raise MissingToolError(
-            "the LiteLLM proxy is not installed in this Python environment",
-            f"run ./start-litellm.sh, or: pip install 'litellm[proxy]=={LITELLM_VERSION}' prisma; or use --runtime docker",
-        )
-    return [found]
 
 
 def no_models(plan: Plan) -> ConfigError:
@@ -291,21 +302,31 @@ def _cmdline(process: Any) -> list[str]:
 
 def ask_ledger(path: Path, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """Query a ledger file; LmError when there is none or it is not readable."""
+    from lmledger import queries
+
+    with ledger_errors(path):
+        return queries.ask(path, name, arguments)
+
+
+@contextlib.contextmanager
+def ledger_errors(path: Path) -> Iterator[None]:
+    """What reading or replacing a ledger may raise, as LmError."""
     import sqlite3
 
-    from lmledger import queries
     from lmledger.schema import LedgerVersionError
 
     try:
-        return queries.ask(path, name, arguments)
+        yield
     except FileNotFoundError:
         raise NoLedgerError(
             f"there is no ledger at {path} yet", "it appears with the first request; start with: lm up"
         ) from None
     except LedgerVersionError as error:
         raise LmError(str(error), "pip install -U lmstack") from None
-    except sqlite3.Error as error:
-        raise LmError(f"the ledger {path} cannot be read: {error}", "see 'lm doctor'") from None
+    except backup.BackupError as error:
+        raise LmError(f"this is no backup of a ledger, or a damaged one: {error}") from None
+    except (sqlite3.Error, OSError) as error:
+        raise LmError(f"the ledger {path} cannot be read or written: {error}", "lm doctor") from None
 
 
 def wanted_lines(lines: Iterator[str], query: base.LogQuery) -> list[str]:

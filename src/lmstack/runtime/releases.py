@@ -1,0 +1,128 @@
+"""Releases of LiteLLM for the local runtime: the pinned one is in lm's own environment, any other in one of its own
+below .lmstack/, so that going there and coming back changes nothing that works.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import lmledger
+import lmrouting
+from lmstack import proc
+from lmstack.errors import LmError, MissingToolError
+from lmstack.pins import LITELLM_VERSION
+from lmstack.project import Project
+
+INSTALL_SECONDS, LIST_SECONDS, KEYS_SECONDS = 1800.0, 60.0, 120.0
+_PREFIX = "litellm-"
+
+
+def installed() -> str | None:
+    """The release in lm's own environment."""
+    try:
+        return importlib.metadata.version("litellm")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def folder(project: Project, version: str) -> Path:
+    """Where the environment of another release is, or would be."""
+    return project.state / f"{_PREFIX}{version}"
+
+
+def python_of(project: Project, version: str) -> Path | None:
+    """The interpreter that has that release; None when no environment has it."""
+    if installed() == version:
+        return Path(sys.executable)
+    made = folder(project, version)
+    return made / "bin" / "python" if _report(made).exists() else None
+
+
+def command(project: Project, version: str) -> list[str]:
+    """The stock proxy of that release; MissingToolError when it is not installed."""
+    python = python_of(project, version)
+    if python is None:
+        here = installed()
+        if here is not None:
+            raise MissingToolError(
+                f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
+            )  # fmt: skip
+        raise MissingToolError(
+            "the LiteLLM proxy is not installed in this Python environment",
+            f"run ./start-litellm.sh, or: pip install 'litellm[proxy]=={LITELLM_VERSION}' prisma; or use --runtime docker",
+        )
+    beside = python.with_name("litellm")
+    found = str(beside) if beside.exists() else shutil.which("litellm")  # elsewhere when installed with --user
+    if found is None:
+        raise MissingToolError(f"there is no 'litellm' command beside {python}", "run ./start-litellm.sh")
+    return [found]
+
+
+def environ(project: Project, version: str) -> dict[str, str]:
+    """What the proxy of another release needs to find our side: links to the two packages, and nothing else of lm's."""
+    if installed() == version:
+        return {}
+    side = project.state / "proxy-side"
+    side.mkdir(parents=True, exist_ok=True)
+    for package in (lmledger, lmrouting):
+        link, source = side / package.__name__, Path(package.__file__ or "").parent
+        if not link.is_symlink() or link.resolve() != source.resolve():
+            link.unlink(missing_ok=True)
+            link.symlink_to(source)
+    return {"PYTHONPATH": str(side)}
+
+
+def available() -> list[str]:
+    """Every release that the configured package index has, newest first; LmError when it does not answer."""
+    argv = [sys.executable, "-m", "pip", "index", "versions", "litellm", "--disable-pip-version-check"]
+    done = proc.run(argv, timeout=LIST_SECONDS, check=False)
+    for line in done.stdout.splitlines():
+        head, _, listed = line.partition(":")
+        if head.strip() == "Available versions":
+            return [name.strip() for name in listed.split(",")]
+    last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+    raise LmError(f"the package index does not tell which releases there are: {last}", "is the network up? pip config list shows which index is asked")  # fmt: skip
+
+
+def install(project: Project, version: str) -> None:
+    """Make the environment of another release, unless it is there; half of one is never left."""
+    if python_of(project, version) is not None:
+        return
+    made = folder(project, version)
+    try:
+        proc.run([sys.executable, "-m", "venv", "--clear", str(made)], timeout=LIST_SECONDS)
+        argv = [str(made / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+        report = made / "pip.json"  # each package with its hash
+        proc.run(
+            [*argv, "--report", str(report), f"litellm[proxy]=={version}", "prisma>=0.15"], timeout=INSTALL_SECONDS
+        )
+        report.rename(_report(made))
+    except BaseException as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, LmError):
+            raise LmError(f"LiteLLM {version} could not be installed: {error}", "see which there are: lm upgrade --check") from None  # fmt: skip
+        raise
+
+
+def prune(project: Project, keep: set[str]) -> None:
+    """Remove the environments of releases that are neither used nor what a rollback would go to."""
+    for made in project.state.glob(f"{_PREFIX}*"):
+        if made.name.removeprefix(_PREFIX) not in keep:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def legal_keys(argv: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Which configuration a release takes (lmstack/legal_keys.py), asked of the interpreter that ``argv`` starts."""
+    script = (resources.files("lmstack") / "legal_keys.py").read_text(encoding="utf-8")
+    given = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **(env or {})}
+    done = proc.run([*argv, "-"], timeout=KEYS_SECONDS, env=given, given=script)
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+def _report(made: Path) -> Path:
+    return made / "installed.json"

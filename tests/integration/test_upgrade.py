@@ -1,0 +1,124 @@
+"""upgrade and rollback: real starts of real LiteLLM, in environments of their own that call themselves another release.
+
+A real installation of another release takes a minute of downloading; `lm upgrade --to` of it was run by hand.
+"""
+
+import json
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lmstack import health
+from lmstack.pins import LITELLM_VERSION
+from support import KEY, Mock, Stack, running
+
+OTHER = "1.106.3"
+
+
+def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path:
+    """An environment with the installed LiteLLM under another number, as `lm upgrade` would have made it."""
+    made = stack.root / ".lmstack" / f"litellm-{version}"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
+    packages = next(made.glob("lib/python3*/site-packages"))
+    (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    info = packages / f"litellm-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: litellm\nVersion: {calls_itself or version}\n")
+    script(made, f"#!{made}/bin/python\nfrom litellm import run_server\nrun_server()\n")
+    (made / "installed.json").write_text("{}")
+    return made
+
+
+def script(made: Path, text: str) -> None:
+    (made / "bin" / "litellm").write_text(text)
+    (made / "bin" / "litellm").chmod(0o755)
+
+
+def runs(stack: Stack) -> str:
+    return health.release(stack.url, KEY)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, mock: Mock) -> Iterator[Stack]:
+    with running(
+        tmp_path_factory.mktemp("upgrade"), OPENAI_API_KEY="sk-x0123456789", OPENAI_API_BASE=f"{mock.url}/v1"
+    ) as made:
+        yield made
+
+
+def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) -> None:
+    release(stack, OTHER)
+    env = (stack.root / ".env").read_text()
+    checked = stack.json("upgrade", "--check", "--to", OTHER)["data"]
+    assert (checked["checked"], checked["changed"], runs(stack)) == (True, False, LITELLM_VERSION)
+    assert (stack.root / ".env").read_text() == env
+
+    moved = stack.json("upgrade", "--to", OTHER)
+    assert moved["data"] == {"from": LITELLM_VERSION, "to": OTHER, "changed": True, "checked": True, "running": True}
+    assert any("was tested with LiteLLM" in message for message in moved["messages"])
+    assert runs(stack) == OTHER
+    assert f"LITELLM_VERSION={OTHER}\n" in (stack.root / ".env").read_text()
+    assert stack.json("status")["data"]["litellm"] == OTHER
+    proof = stack.ask("requests", limit=1)[0]
+    assert (proof["status"], proof["agent_id"]) == ("rejected", "lm-proof")
+    assert stack.json("up")["data"]["changed"] is False
+
+    stack.lm("rollback")
+    assert runs(stack) == LITELLM_VERSION
+    assert (stack.root / ".env").read_text() == env
+
+
+FAILING = {
+    "it does not start": ("#!/bin/sh\necho 'ImportError: a release that does not start' >&2\nexit 1\n", "a release that does not start"),
+    "our routes are not in it": (
+        "#!{python}\nimport os\ndel os.environ['LITELLM_WORKER_STARTUP_HOOKS']\nfrom litellm import run_server\nrun_server()\n",
+        "own /health is not there",
+    ),
+    "its calls are not on the ledger": (
+        "#!{python}\nimport os\nos.environ['LEDGER_PATH'] += '.other'\nfrom litellm import run_server\nrun_server()\n",
+        "is not on the ledger",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("start", "says"), FAILING.values(), ids=FAILING)
+def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack: Stack, start: str, says: str) -> None:
+    env = (stack.root / ".env").read_text()
+    made = release(stack, "1.106.4")
+    script(made, start.replace("{python}", f"{made}/bin/python"))
+    stack.lm("upgrade", "--check", "--to", "1.106.4")
+    done = stack.lm("upgrade", "--to", "1.106.4", "--timeout", "60", check=False)
+    assert done.returncode == 5, done.stderr
+    assert says in done.stderr
+    assert f"LiteLLM {LITELLM_VERSION} runs again; nothing was changed." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (stack.root / ".env").read_text() == env
+    assert runs(stack) == LITELLM_VERSION
+    subprocess.run(["rm", "-r", str(made)], check=True)
+
+
+def test_a_release_that_does_not_know_our_settings_is_refused_before_anything_stops(stack: Stack) -> None:
+    known = json.loads((Path(__file__).resolve().parents[2] / "src/lmstack/legal_keys.json").read_text())
+    known |= {"litellm": "1.106.5", "router_settings": [k for k in known["router_settings"] if k != "routing_groups"]}
+    made = release(stack, "1.106.5")
+    (made / "keys.json").write_text(json.dumps(known))
+    (made / "bin" / "python").unlink()
+    (made / "bin" / "python").write_text(f"#!/bin/sh\nexec cat {made}/keys.json\n")
+    (made / "bin" / "python").chmod(0o755)
+    started = stack.json("status")["data"]["started_at"]
+    done = stack.lm("upgrade", "--to", "1.106.5", check=False)
+    assert done.returncode == 3
+    assert "unknown key 'routing_groups'" in done.stderr
+    assert stack.json("status")["data"]["started_at"] == started
+    assert runs(stack) == LITELLM_VERSION
+
+
+def test_what_calls_itself_another_release_is_refused(stack: Stack) -> None:
+    release(stack, "1.106.6", calls_itself="1.99.0")
+    done = stack.lm("upgrade", "--to", "1.106.6", check=False)
+    assert done.returncode == 3
+    assert "what was got as LiteLLM 1.106.6 calls itself 1.99.0; nothing was changed" in done.stderr
