@@ -116,7 +116,10 @@ def _state_of(
 ) -> tuple[str, dict[str, Any]]:
     info = deployment.get("model_info") or {}
     name = deployment["model_name"]
-    entry: dict[str, Any] = {"model": name, "provider": info.get("lm_provider"), "tier": info.get("lm_tier")}
+    entry: dict[str, Any] = {
+        "model": name, "provider": info.get("lm_provider"), "tier": info.get("lm_tier"),
+        "source": None, "checked_at": None, "error": None,
+    }  # fmt: skip
     seen = sightings.get(name)
     if seen is not None:
         at = datetime.fromtimestamp(seen.at, timezone.utc).isoformat(timespec="seconds")

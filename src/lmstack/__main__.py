@@ -9,7 +9,15 @@ COMPLETION = "_LM_COMPLETE"  # set by the script of `lm completion`
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. Ctrl-C ends it with one word, even while it is still being imported."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run() -> None:
     words = sys.argv[1:]
     asked = not words or words[-1] in ("--help", "-h")
     if asked and COMPLETION not in os.environ:

@@ -15,6 +15,16 @@ class Exit(IntEnum):
     UNHEALTHY = 5
 
 
+EXIT_MEANINGS = {
+    Exit.OK: "it worked",
+    Exit.FAILED: "it failed, or was interrupted; the message says why and what to do",
+    Exit.USAGE: "the command line is wrong: an unknown command, option or name",
+    Exit.CONFIG: "what stands in .env, models.yaml or a config cannot be used; every problem is listed with its line",
+    Exit.MISSING_TOOL: "a program or package is missing or does not answer, such as the Docker engine",
+    Exit.UNHEALTHY: "the gateway, a model or a check is not well",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong in what the user wrote: where (file:line or variable), what, and the mend.

@@ -4,6 +4,7 @@ Standard library only, so that it can be copied: ``TASKMASTER_WEBHOOK_SECRET=whs
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -55,4 +56,5 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Receiver).serve_forever()  # noqa: S104 - containers must reach it
+    with contextlib.suppress(KeyboardInterrupt):
+        ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Receiver).serve_forever()  # noqa: S104 - containers must reach it

@@ -64,6 +64,12 @@ def test_image_and_version_move_together_and_come_back(side_stack: Stack, other_
     assert "LITELLM_VERSION" not in (side_stack.root / ".env").read_text()
 
 
+def test_a_ledger_that_is_not_there_yet_builds_nothing(side_stack: Stack) -> None:
+    done = side_stack.lm("usage", check=False, timeout=20)
+    assert (done.returncode, "there is no ledger" in done.stderr) == (1, True), done.stderr
+    assert side_stack.shell(f"docker images -q {side_stack.root.name}-litellm-proxy").stdout == ""
+
+
 def test_a_backup_of_the_volume_is_taken_online_and_put_back(side_stack: Stack) -> None:
     side_stack.lm("up", timeout=300)
     first = ask(side_stack)

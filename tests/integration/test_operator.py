@@ -113,6 +113,21 @@ def test_run_starts_a_program_with_the_clients_environment(gateway: Stack) -> No
     assert gateway.lm("run", "openai", "--", sys.executable, "-c", "raise SystemExit(7)", check=False).returncode == 7
 
 
+@pytest.mark.parametrize(("name", "argv"), [("codex", ["exec", "--skip-git-repo-check", "Say hello"]), ("claude-code", ["-p", "Say hello"])])  # fmt: skip
+def test_an_agents_command_line_works_as_told(gateway: Stack, name: str, argv: list[str], tmp_path: Path) -> None:
+    program = CLIENTS[name].command[0]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not on PATH")
+    told = gateway.json("env", name)["data"]
+    (tmp_path / ".codex").mkdir()
+    (tmp_path / ".codex" / "config.toml").write_text(told["snippet"] + "\n")
+    quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    env = clean_environ(tmp_path, **told["environ"], **quiet)
+    done = subprocess.run([program, *argv], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "repl" in done.stdout
+
+
 def test_the_llm_client_works_as_told(gateway: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
     llm = shutil.which("llm", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if llm is None:

@@ -20,7 +20,7 @@ from lmstack.pricemap import differences, load_price_map
 from lmstack.project import Project, shipped_catalog, shipped_config
 from lmstack.render import diff_config
 from lmstack.result import Result, table
-from lmstack.settings import SETTINGS, Settings, env_example, parse_settings
+from lmstack.settings import BY_NAME, KINDS, SETTINGS, Settings, env_example, parse_settings
 from lmstack.validate import check_file
 from lmstack.yamlfile import did_you_mean
 
@@ -41,20 +41,27 @@ ASSETS = (
 
 
 @command("init", "lm init --dir my-gateway")
-def init(context: Context) -> Result:
-    """Lay a stack down in this folder: compose file, Dockerfile, callbacks, .env. Existing files are kept."""
+def init(
+    context: Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; keys can be set later.")] = False,
+) -> Result:
+    """Lay a stack down in this folder: compose file, Dockerfile, callbacks, .env. Existing files are kept. On a terminal
+    it asks for keys, port and TaskMaster's address; nothing is written before the last answer."""
     root, made = context.project.root, []
+    asking = not yes and not context.quiet and not context.as_json and sys.stdin.isatty()
+    env = _answered(context) if asking else files.read(context.project.env_file)
     for name, text in asset_texts().items():
         if not (root / name).exists() and files.write(root / name, text):
             made.append(name)
-    if not context.project.env_file.exists():
-        files.write(context.project.env_file, env_example(), 0o600)
+    fresh = not context.project.env_file.exists()
+    if files.write(context.project.env_file, env_example() if env is None else env, 0o600) and fresh:
         made.append(".env")
+    keys = any(context.project.settings().get(p.key) for p in context.project.catalog().providers.values() if p.key)
     lines = (
         f"Stack in {root}: {', '.join(made) or 'everything was there already'}",
-        "Next: put a key into .env, then: lm up",
+        "Next: lm up" if keys else "Next: lm config set OPENAI_API_KEY (or another provider's), then: lm up",
     )
-    return Result("init", {"root": str(root), "created": made}, lines)
+    return Result("init", {"root": str(root), "created": made, "has_key": keys}, lines)
 
 
 @command("render", "lm render --diff")
@@ -198,6 +205,41 @@ def version(context: Context) -> Result:
     """Versions of lmstack and of the LiteLLM that it pins."""
     data = {"lmstack": __version__, "litellm": pins.LITELLM_VERSION, "image": pins.IMAGE}
     return Result("version", data, (f"lmstack {__version__} (LiteLLM {pins.LITELLM_VERSION})",))
+
+
+def _answered(context: Context) -> str:
+    """The text of .env as the user's answers make it; what is set already is only asked for when it is wanted."""
+    text = files.read(context.project.env_file) or env_example()
+    catalog = context.project.catalog()
+    here = parse_env(text, ".env")
+    print(
+        f"A gateway in {context.project.root}. Enter keeps what stands in brackets; keys are not shown.",
+        file=sys.stderr,
+    )
+    for provider in catalog.providers.values():
+        if provider.key and provider.name in ("openai", "anthropic", "google"):
+            there = bool(here.get(provider.key) and here[provider.key].value)
+            text = _asked(
+                text, catalog, provider.key, f"{provider.title} key [{'keep' if there else 'none'}]", hide=True
+            )
+    port = here["LITELLM_PORT"].value if "LITELLM_PORT" in here else BY_NAME["LITELLM_PORT"].default
+    text = _asked(text, catalog, "LITELLM_PORT", f"Port [{port}]")
+    url = here["TASKMASTER_API_URL"].value if "TASKMASTER_API_URL" in here else ""
+    return _asked(text, catalog, "TASKMASTER_API_URL", f"TaskMaster's address [{url or 'none'}]")
+
+
+def _asked(text: str, catalog: Catalog, name: str, question: str, hide: bool = False) -> str:
+    """Ask until the answer is valid; an empty one changes nothing."""
+    while True:
+        answer = typer.prompt(question, default="", show_default=False, hide_input=hide, err=True).strip()
+        if not answer:
+            return text
+        wrong = KINDS[BY_NAME[name].kind](answer)
+        if not wrong:
+            changed = set_line(text, name, answer)
+            parse_settings(parse_env(changed, ".env"), {}, None, catalog.variables)
+            return changed
+        print(f"  {name} {wrong if not hide else wrong.split(', not ')[0]}", file=sys.stderr)
 
 
 def _known(name: str, settings: Settings) -> None:

@@ -1,10 +1,14 @@
 """doctor, test: what is wrong, and does each model answer."""
 
+import contextlib
 import io
 import json
+import queue
+import sys
 import tarfile
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +26,16 @@ from lmstack.errors import Exit, LmError, UnhealthyError, UsageError
 from lmstack.health import ollama_answers
 from lmstack.pins import LITELLM_VERSION
 from lmstack.plan import Plan
+from lmstack.project import Project
 from lmstack.result import Result, table, usd
+from lmstack.runtime import releases
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime, machine
 from lmstack.runtime.local import check_port_free
+from lmstack.supply import version_objection
 from lmstack.yamlfile import did_you_mean
 
-TEST_SECONDS = 60.0
+TEST_SECONDS, PARALLEL = 60.0, 8
 
 
 @command("doctor", "lm doctor --deep")
@@ -73,15 +80,13 @@ def try_models(
     for name in wanted:
         if name not in served and name not in plan.names:
             raise UsageError(f"'{name}' is not served", did_you_mean(name, plan.names) or "see: lm models")
-    rows = []
-    with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(_try, state.url, plan, name, served.get(name, "chat"), bool(fallback)) for name in wanted]
-        for job in as_completed(jobs):
-            rows.append(job.result())
-            context.say.tick(
-                f"{len(rows)} of {len(wanted)}: {rows[-1]['model']} {'ok' if rows[-1]['ok'] else 'failed'}"
-            )
-    context.say.clear()
+    rows: list[dict[str, Any]] = []
+    with _live_table(context, wanted) as show_so_far:
+        for row in _side_by_side(
+            wanted, lambda name: _try(state.url, plan, name, served.get(name, "chat"), bool(fallback))
+        ):
+            rows.append(row)
+            show_so_far(rows)
     rows.sort(key=lambda r: wanted.index(r["model"]))
     shown = [
         (r["model"], "ok" if r["ok"] else "FAILED", r["served_by"] or "-", f"{r['ms']:.0f}", usd(r["cost_usd"]), r["error"] or "")
@@ -90,6 +95,51 @@ def try_models(
     lines = table(("MODEL", "", "ANSWERED BY", "MS", "COST", "ERROR"), shown, frozenset({3, 4}))
     bad = sum(not r["ok"] for r in rows)
     return Result("test", {"models": rows, "failed": bad}, lines, exit=Exit.UNHEALTHY if bad else Exit.OK)
+
+
+def _side_by_side(names: list[str], call: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Results as they come. The threads are daemons: Ctrl-C must not wait for a slow model."""
+    todo, done = queue.SimpleQueue[str](), queue.SimpleQueue[dict[str, Any]]()
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                done.put(call(todo.get_nowait()))
+
+    for name in names:
+        todo.put(name)
+    for _ in range(min(PARALLEL, len(names))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in names:
+        yield done.get()
+
+
+@contextlib.contextmanager
+def _live_table(context: Context, names: list[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    """On a terminal: one line per model, filled in as answers come; it gives way to the result."""
+    if context.quiet or context.as_json or not sys.stderr.isatty():
+        yield lambda rows: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    def drawn(rows: list[dict[str, Any]]) -> Table:
+        known, made = {row["model"]: row for row in rows}, Table(box=None)
+        for title in ("MODEL", "", "ANSWERED BY", "MS"):
+            made.add_column(title)
+        for name in names:
+            row = known.get(name)
+            cells = (
+                ("…", "", "")
+                if row is None
+                else ("ok" if row["ok"] else "FAILED", row["served_by"] or "-", f"{row['ms']:.0f}")
+            )
+            made.add_row(name, *cells)
+        return made
+
+    with Live(drawn([]), console=Console(stderr=True), transient=True) as live:
+        yield lambda rows: live.update(drawn(rows), refresh=True)
 
 
 def _try(url: str, plan: Plan, name: str, mode: str, drill: bool) -> dict[str, Any]:
@@ -134,6 +184,7 @@ def _findings(context: Context, deep: bool) -> list[Finding]:
     wanted = planned(context, {})
     plan, settings, state = wanted.plan, wanted.plan.settings, load_state(project)
     found.append(Finding("runtime", OK, f"{wanted.runtime.name}: {wanted.why}"))
+    found += [_engine(wanted.runtime.name), _release(project, plan, wanted.runtime.name)]
     if state is None:
         found.append(_port(plan))
     found += [checks.image(settings), checks.memory(plan, machine()[1]), *checks.models(plan)]
@@ -156,6 +207,34 @@ def _findings(context: Context, deep: bool) -> list[Finding]:
         bad = how["status"] == "unhealthy"
         found.append(Finding("gateway", FAIL if bad else OK, f"{how['status']} at {state.url}", "clients get no answer" if bad else "", "lm logs, then: lm restart" if bad else ""))  # fmt: skip
     return found
+
+
+def _engine(runtime: str) -> Finding:
+    """Client, engine and compose, or what is missing of them; only the Docker runtime needs them."""
+    from lmstack.runtime.compose import engine_summary
+
+    try:
+        return Finding("docker", OK, engine_summary())
+    except LmError as error:
+        if runtime != "docker":
+            return Finding("docker", OK, f"not used: {error}")
+        return Finding("docker", FAIL, str(error), "the Docker runtime cannot start", error.hint)
+
+
+def _release(project: Project, plan: Plan, runtime: str) -> Finding:
+    """The LiteLLM that would run."""
+    version = plan.settings.version
+    objection = version_objection(version)
+    if objection:
+        return Finding("litellm", FAIL, objection, "it must not run", f"lm upgrade --to {LITELLM_VERSION}")
+    if runtime == "local":
+        try:
+            releases.command(project, version)
+        except LmError as error:
+            return Finding("litellm", FAIL, str(error), "the gateway cannot start", error.hint)
+    if version != LITELLM_VERSION:
+        return Finding("litellm", OK, f"{version}; this lmstack was tested with {LITELLM_VERSION}")
+    return Finding("litellm", OK, version)
 
 
 def _port(plan: Plan) -> Finding:

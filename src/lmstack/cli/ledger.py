@@ -21,6 +21,7 @@ events_app = typer.Typer(
 )
 app.add_typer(events_app)
 
+_TAIL = 500  # events that are watched for a change
 _SINCE = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
 
 
@@ -73,11 +74,11 @@ def requests(
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
 ) -> Result:
-    """The newest requests, with model, cost and outcome."""
+    """The newest requests, with model, cost and outcome. With --json: once, also with --follow."""
     rows = ask(context, "requests", since=time.time() - seconds(since), failed=failed, task=task, limit=limit)
     header = ("TIME", "ID", "STATUS", "MODEL", "MS", "COST", "TASK", "ERROR")
     lines = table(header, [_request_line(r) for r in rows], frozenset({4, 5}))
-    if follow:
+    if follow and not context.as_json:
         for line in (lines[0], *reversed(lines[1:])):
             print(line, flush=True)
         _follow(context, rows, failed, task)
@@ -136,6 +137,21 @@ def events_list(
     shown = [(str(r["seq"]), r["type"], r["state"], str(r["attempts"]), r["last_error"] or "") for r in rows]
     lines = table(("SEQ", "TYPE", "STATE", "TRIES", "LAST ERROR"), shown, frozenset({0, 3}))
     return Result("events list", {"events": rows}, lines)
+
+
+@command("tail", "lm events tail", events_app)
+def events_tail(
+    context: Context,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many of the past to begin with.")] = 10,
+) -> Result:
+    """Show events as they are made, retried and delivered, until Ctrl-C. With --json: the newest, once."""
+    rows = ask(context, "events", limit=_TAIL)
+    newest = rows[:limit]
+    if not context.as_json:
+        for row in reversed(newest):
+            print(_event_line(row), flush=True)
+        _follow_events(context, {row["seq"]: (row["state"], row["attempts"]) for row in rows})
+    return Result("events tail", {"events": newest})
 
 
 @command("dead", "lm events dead", events_app)
@@ -198,6 +214,32 @@ def _on_the_dearest(context: Context, rows: list[dict[str, Any]]) -> dict[str, A
     tokens_in, tokens_out = sum(r["prompt_tokens"] for r in rows), sum(r["completion_tokens"] for r in rows)
     cost = (tokens_in * (model.input or 0) + tokens_out * (model.output or 0)) / 1_000_000
     return {"model": model.name, "cost_usd": cost}
+
+
+def _follow_events(context: Context, seen: dict[int, tuple[str, int]]) -> None:
+    """Print each event whose state or number of tries is another than last time."""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1)  # the pace of a poll
+            rows = ask(context, "events", limit=_TAIL)
+            for row in reversed(rows):
+                if seen.get(row["seq"]) != (row["state"], row["attempts"]):
+                    print(_event_line(row), flush=True)
+            seen = {row["seq"]: (row["state"], row["attempts"]) for row in rows}
+
+
+def _event_line(r: dict[str, Any]) -> str:
+    about = r.get("order_key") or "-"
+    parts = (
+        _clock(r["created_at"]),
+        str(r["seq"]),
+        r["type"],
+        r["state"],
+        f"tries {r['attempts']}",
+        about,
+        r["last_error"] or "",
+    )
+    return "  ".join(parts).rstrip()
 
 
 def _request_line(r: dict[str, Any]) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """up, down, restart, status, health, logs: the life of a stack."""
 
+import contextlib
 import time
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -135,11 +137,15 @@ def logs(
     call_id: Annotated[str | None, typer.Option("--call-id", help="Only lines with this call id.")] = None,
     tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only the last lines.")] = None,
 ) -> Result:
-    """Show the log of the proxy, the same in both runtimes."""
+    """Show the log of the proxy, the same in both runtimes. With --json: the lines there are, once."""
     if level is not None and level.upper() not in LOG_LEVELS:
         raise LmError(f"unknown level '{level}'", f"choose one of {', '.join(LOG_LEVELS)}")
+    follow = follow and not context.as_json
     query = base.LogQuery(follow, seconds(since) if since else None, level, call_id, service, tail)
-    current_runtime(context.project.settings(), context.project).logs(query)
+    lines = current_runtime(context.project.settings(), context.project).logs(query)
+    if context.as_json:
+        return Result("logs", {"lines": list(lines)})
+    _print(lines)
     return Result("logs")
 
 
@@ -147,9 +153,16 @@ def _stay(context: Context, wanted: Planned, result: Result) -> Result:
     """Show the log until Ctrl-C, then stop the stack."""
     for line in result.lines:
         context.say(line)
-    wanted.runtime.logs(base.LogQuery(follow=True, tail=5))
+    _print(wanted.runtime.logs(base.LogQuery(follow=True, tail=5)))
     wanted.runtime.down(False, context.say)
     return Result(result.command, result.data, ("Stopped.",), result.messages)
+
+
+def _print(lines: Iterable[str]) -> None:
+    """Each line as it comes, until the last one or Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in lines:
+            print(line, flush=True)
 
 
 def _unchanged(context: Context, wanted: Planned) -> Result | None:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,8 +86,8 @@ class Runtime(Protocol):
     def services(self) -> list[Service]:
         """What runs."""
 
-    def logs(self, query: LogQuery) -> int:
-        """Print log lines to stdout."""
+    def logs(self, query: LogQuery) -> Iterator[str]:
+        """The chosen log lines, oldest first; with ``follow`` until Ctrl-C."""
 
     def log_tail(self, lines: int) -> str:
         """The proxy's last log lines, for an error message."""

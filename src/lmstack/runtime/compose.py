@@ -137,12 +137,6 @@ class ComposeRuntime:
             )  # fmt: skip
         return sorted(found, key=lambda s: s.name)
 
-    def logs(self, query: base.LogQuery) -> int:
-        """`docker compose logs`, with the filters that it lacks."""
-        for line in self._matching(query):
-            print(line, flush=True)
-        return 0
-
     def log_tail(self, lines: int) -> str:
         """The last lines of the proxy's container."""
         done = proc.run(
@@ -203,6 +197,8 @@ class ComposeRuntime:
         """Run one of lmledger's modules where the ledger is; returns what it prints."""
         require_engine()
         running = any(s.name == PROXY and s.state == "running" for s in self.services())
+        if not running and given is None:
+            self._require_volume()
         python = ["python3", "-m", module, *arguments]
         words = (
             ["exec", "-T", PROXY, *python]
@@ -217,9 +213,7 @@ class ComposeRuntime:
         if done.code:
             last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
             if "FileNotFoundError" in last:
-                raise NoLedgerError(
-                    f"there is no ledger at {LEDGER} yet", "it appears with the first request; start with: lm up"
-                )
+                raise NoLedgerError(*_NO_LEDGER)
             raise LmError(f"the ledger in the container cannot be read or written: {last}", "see: lm logs")
         return done.stdout
 
@@ -228,7 +222,21 @@ class ComposeRuntime:
         image = self.project.settings().image
         return image, self._image_id(image) or ""
 
-    def _matching(self, query: base.LogQuery) -> Iterator[str]:
+    def _require_volume(self) -> None:
+        """Without it there is no ledger, and asking a container for one would build an image first."""
+        import docker
+
+        argv = [*self._compose(), *self._files(), "config", "--format", "json"]
+        done = proc.run(argv, timeout=30, cwd=self.project.root, check=False, env=self._base_environment())
+        if done.code:  # docker-compose 1 does not know the format: then the container is asked
+            return
+        try:
+            docker_client().volumes.get(json.loads(done.stdout)["volumes"]["litellm-logs"]["name"])
+        except docker.errors.NotFound:
+            raise NoLedgerError(*_NO_LEDGER) from None
+
+    def logs(self, query: base.LogQuery) -> Iterator[str]:
+        """`docker compose logs`, with the filters that it lacks."""
         argv = [*self._compose(), *self._files(), "logs", "--no-log-prefix", *(["-f"] if query.follow else [])]
         argv += ["--since", f"{int(query.since)}s"] if query.since else []
         argv += ["--tail", str(query.tail)] if query.tail else []
@@ -317,6 +325,7 @@ class ComposeRuntime:
             )
 
 
+_NO_LEDGER = (f"there is no ledger at {LEDGER} yet", "it appears with the first request; start with: lm up")
 _STATES = {
     "running": "running",
     "restarting": "restarting",
@@ -355,6 +364,15 @@ def require_engine() -> None:
         raise MissingToolError(
             "no Docker engine answers", "start it (Linux: sudo systemctl start docker; else: open Docker Desktop)"
         ) from None
+
+
+def engine_summary() -> str:
+    """Versions of client, engine and compose; MissingToolError for what is not there."""
+    require_engine()
+    compose = compose_command()
+    client = proc.run(["docker", "--version"], timeout=30).stdout.partition("version")[2].partition(",")[0].strip()
+    short = proc.run([*compose, "version", "--short"], timeout=30, check=False).stdout.strip()
+    return f"client {client}, engine {docker_client().version()['Version']}, {' '.join(compose)} {short}"
 
 
 def docker_client() -> Any:

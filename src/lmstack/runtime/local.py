@@ -111,19 +111,16 @@ class LocalRuntime:
             for i in infos
         ]
 
-    def logs(self, query: base.LogQuery) -> int:
-        """Print the chosen lines of the log files, oldest first; with follow, until Ctrl-C."""
+    def logs(self, query: base.LogQuery) -> Iterator[str]:
+        """The chosen lines of the log files, oldest first; with follow, until Ctrl-C."""
         names = [query.service] if query.service else [PROXY, MODEL]
         paths = [self.project.logs / f"{name}.log" for name in names]
         if query.service and query.service not in (PROXY, MODEL):
             raise LmError(f"there is no service '{query.service}'", f"choose {PROXY} or {MODEL}")
         for path in paths:
-            for line in wanted_lines(_stored_lines(path), query):
-                print(line)
+            yield from wanted_lines(_stored_lines(path), query)
         if query.follow:
-            with contextlib.suppress(KeyboardInterrupt):
-                _follow(paths[0], query)
-        return 0
+            yield from _follow(paths[0], query)
 
     def log_tail(self, lines: int) -> str:
         """The last lines of the proxy's log."""
@@ -373,7 +370,7 @@ def _stored_lines(path: Path) -> Iterator[str]:
         yield from (files.read(one) or "").splitlines()
 
 
-def _follow(path: Path, query: base.LogQuery) -> None:
+def _follow(path: Path, query: base.LogQuery) -> Iterator[str]:
     while not path.exists():
         time.sleep(0.2)
     stream = path.open(errors="replace")
@@ -381,10 +378,8 @@ def _follow(path: Path, query: base.LogQuery) -> None:
     while True:
         line = stream.readline()
         if line:
-            for kept in wanted_lines(
-                iter([line.rstrip("\n")]), base.LogQuery(level=query.level, call_id=query.call_id)
-            ):
-                print(kept, flush=True)
+            plain = base.LogQuery(level=query.level, call_id=query.call_id)
+            yield from wanted_lines(iter([line.rstrip("\n")]), plain)
         elif path.exists() and path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
             stream.close()
             stream = path.open(errors="replace")
