@@ -101,24 +101,29 @@ def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
     )  # fmt: skip
 
 
+_END = (
+    "UPDATE requests SET status=?, ended_at=?, call_id=?, trace_id=?, requested_model=?, deployment=?, "
+    "served_model=?, provider=?, tier=?, prompt_tokens=?, completion_tokens=?, cached_tokens=?, "
+    "reasoning_tokens=?, cost_usd=?, latency_ms=?, ttft_ms=?, attempts=?, fallbacks=?, cache_hit=?, error_type=?, "
+    "error_code=?, error_message=?, cost_estimated=? WHERE id=? AND status='started'"
+)
+
+
 def _end(conn: sqlite3.Connection, end: Ended, worker: str, events: bool, sums: Sums) -> None:
     call, last = end.call, end.call.attempts[-1] if end.call.attempts else None
     fault = end.fault
-    _insert(conn, call, worker)
-    changed = conn.execute(
-        "UPDATE requests SET status=?, ended_at=?, call_id=?, trace_id=?, requested_model=?, deployment=?, "
-        "served_model=?, provider=?, tier=?, prompt_tokens=?, completion_tokens=?, cached_tokens=?, "
-        "reasoning_tokens=?, cost_usd=?, latency_ms=?, ttft_ms=?, attempts=?, fallbacks=?, cache_hit=?, error_type=?, "
-        "error_code=?, error_message=?, cost_estimated=? WHERE id=? AND status='started'",
-        (
-            end.status, end.ended_at, call.call_id, call.trace_id, call.requested_model,
-            last.deployment if last else None, last.model if last else None, last.provider if last else None,
-            last.tier if last else None, end.usage.prompt, end.usage.completion, end.usage.cached,
-            end.usage.reasoning, end.cost_usd, end.latency_ms, call.ttft_ms, len(call.attempts),
-            call.fallbacks, end.cache_hit, fault.type if fault else None, fault.code if fault else None,
-            fault.message if fault else None, end.cost_estimated, call.id,
-        ),
-    ).rowcount  # fmt: skip
+    values = (
+        end.status, end.ended_at, call.call_id, call.trace_id, call.requested_model,
+        last.deployment if last else None, last.model if last else None, last.provider if last else None,
+        last.tier if last else None, end.usage.prompt, end.usage.completion, end.usage.cached,
+        end.usage.reasoning, end.cost_usd, end.latency_ms, call.ttft_ms, len(call.attempts),
+        call.fallbacks, end.cache_hit, fault.type if fault else None, fault.code if fault else None,
+        fault.message if fault else None, end.cost_estimated, call.id,
+    )  # fmt: skip
+    changed = conn.execute(_END, values).rowcount
+    if not changed:  # its start never came this way
+        _insert(conn, call, worker)
+        changed = conn.execute(_END, values).rowcount
     if not changed:
         return  # hooks fire twice, a request ends once
     _insert_attempts(conn, end)

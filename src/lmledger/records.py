@@ -9,10 +9,19 @@ from typing import Any
 
 from lmrouting.budgets import Limit
 
+_spare: list[str] = []  # random parts that were drawn ahead: one call of the kernel for many
+os.register_at_fork(after_in_child=_spare.clear)  # or parent and child would use the same ones
+
 
 def new_id(prefix: str) -> str:
     """A sortable unique id: ``prefix_`` + 12 hex digits of milliseconds + 20 random hex digits."""
-    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    try:
+        random = _spare.pop()
+    except IndexError:
+        drawn = os.urandom(10 * 256).hex()
+        _spare.extend(drawn[place : place + 20] for place in range(20, len(drawn), 20))
+        random = drawn[:20]
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{random}"
 
 
 @dataclass(frozen=True, slots=True)

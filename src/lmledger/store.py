@@ -6,6 +6,7 @@ what not even the spool takes waits in memory, and what no longer fits there is 
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import queue
@@ -32,7 +33,7 @@ SPOOL_AFTER_SECONDS = 0.25
 RETRY_SECONDS = 0.5
 WARN_EVERY_SECONDS = 60.0
 TIDY_EVERY_BEATS = 5
-Job = tuple[Record | None, Callable[[bool], None] | None]
+Job = tuple[Record | None, "Waiter | threading.Event | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,38 @@ class StoreOptions:
     bounds: Bounds = field(default_factory=Bounds)
 
 
+class Waiter:
+    """Somebody on an event loop who waits for a commit."""
+
+    __slots__ = ("future", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: "asyncio.Future[bool]") -> None:
+        self.loop, self.future = loop, future
+
+    def settle(self, durable: bool) -> None:
+        """On the loop's own thread; the first verdict counts."""
+        if not self.future.done():
+            self.future.set_result(durable)
+
+
+def _tell(done: "list[Waiter | threading.Event]", durable: bool) -> None:
+    """Report a commit: one wake-up for each event loop, however many wait there."""
+    waiting: dict[asyncio.AbstractEventLoop, list[Waiter]] = {}
+    for one in done:
+        if isinstance(one, Waiter):
+            waiting.setdefault(one.loop, []).append(one)
+        else:
+            one.set()
+    for loop, waiters in waiting.items():
+        with contextlib.suppress(RuntimeError):  # the loop may be closed by the time a late commit reports back
+            loop.call_soon_threadsafe(_settle, waiters, durable)
+
+
+def _settle(waiters: list[Waiter], durable: bool) -> None:
+    for waiter in waiters:
+        waiter.settle(durable)
+
+
 class Writer:
     """Takes records from any thread; ``write`` awaits the commit, ``post`` does not."""
 
@@ -52,50 +85,43 @@ class Writer:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         self.unrecorded = 0
         self.spooled = 0
-        self._queue: queue.Queue[Job] = queue.Queue(QUEUE_SIZE)
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._next_warning = 0.0
         self._session = _Session(self)
         self._thread = threading.Thread(target=self._run, name="lmledger-writer", daemon=True)
         self._thread.start()
 
-    def post(self, record: Record, done: Callable[[bool], None] | None = None) -> None:
+    def post(self, record: Record, waiter: "Waiter | None" = None) -> None:
         """Queue a record; when the queue is full it is counted as unrecorded instead of slowing the request."""
-        try:
-            self._queue.put_nowait((record, done))
-        except queue.Full:
-            self.unrecorded += 1
-            if done is not None:
-                done(False)
-            self.warn(
-                f"{self.unrecorded} records are lost: the ledger at {self.options.path} and its spool take nothing"
-            )
+        if self._queue.qsize() < QUEUE_SIZE:
+            self._queue.put((record, waiter))
+            return
+        self.unrecorded += 1
+        if waiter is not None:
+            waiter.settle(False)
+        self.warn(f"{self.unrecorded} records are lost: the ledger at {self.options.path} and its spool take nothing")
 
     async def write(self, record: Record) -> bool:
         """Queue a record and wait until it is durable (ledger or spool), at most WAIT_SECONDS; False when it is not yet."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
-
-        def settle(durable: bool) -> None:
-            if not future.done():
-                future.set_result(durable)
-
-        def done(durable: bool) -> None:
-            # The loop may be closed by the time a late commit reports back.
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, durable)
-
-        self.post(record, done)
+        waiter = Waiter(loop, loop.create_future())
+        # Not asyncio.wait_for, which makes a second future for each of millions.
+        timer = loop.call_later(WAIT_SECONDS, self._too_late, waiter)
+        self.post(record, waiter)
         try:
-            return await asyncio.wait_for(future, WAIT_SECONDS)
-        except asyncio.TimeoutError:
-            self.warn("a commit took longer than a request may wait for it; it goes on in the background")
-            return False
+            return await waiter.future
+        finally:
+            timer.cancel()
+
+    def _too_late(self, waiter: "Waiter") -> None:
+        waiter.settle(False)
+        self.warn("a commit took longer than a request may wait for it; it goes on in the background")
 
     def flush(self, seconds: float) -> bool:
         """Wait until everything queued so far is durable; False when that takes longer."""
         committed = threading.Event()
-        self._queue.put((None, lambda _: committed.set()))
+        self._queue.put((None, committed))
         return committed.wait(seconds)
 
     def close(self, seconds: float = 5.0) -> None:
@@ -117,9 +143,7 @@ class Writer:
             batch = self._take(min(BEAT_SECONDS, max(0.0, next_beat - time.monotonic())))
             records = [record for record, _ in batch if record is not None]
             durable = self._session.store(records)
-            for _, done in batch:
-                if done is not None:
-                    done(durable)
+            _tell([done for _, done in batch if done is not None], durable)
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + BEAT_SECONDS
                 self._session.beat()
