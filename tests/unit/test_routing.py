@@ -166,7 +166,7 @@ def test_a_budget_is_written_without_losing_comments() -> None:
 
 
 def test_the_documented_models_yaml_examples_are_valid() -> None:
-    text = (ROOT / "docs" / "routing.md").read_text()
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("routing.md", "providers.md"))
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.S)
     assert len(blocks) == 3
     for block in blocks:
