@@ -11,6 +11,7 @@ import generate
 import pytest
 import yaml
 
+from lmstack.cli.app import FAMILIES
 from lmstack.cli.config import ASSETS
 from lmstack.settings import SETTINGS
 from support import LM, ROOT, Stack, clean_environ
@@ -53,6 +54,19 @@ def test_the_json_of_a_running_gateway_has_the_keys_that_the_docs_list(gateway: 
     call = answer.headers["x-litellm-call-id"]
     gateway.row(call)
     check_keys(words, gateway.json(*words.replace("CALL", call).split()))
+
+
+def test_a_command_imports_its_own_family_and_that_has_it() -> None:
+    listed = [word for words in FAMILIES.values() for word in words]
+    assert sorted(listed) == sorted({words[0] for words in generate.command_names()})
+    for module, words in FAMILIES.items():
+        code = (
+            "import sys, typer; from lmstack.cli.app import registered; "
+            f"found = typer.main.get_command(registered({words[0]!r})).commands; assert set({words!r}) <= set(found), found; "
+            f"others = {sorted(FAMILIES.keys() - {module})!r}; print(*[o for o in others if 'lmstack.cli.' + o in sys.modules])"
+        )
+        done = subprocess.run([LM[0], "-c", code], capture_output=True, text=True, check=True)
+        assert len(done.stdout.split()) <= 2, (module, done.stdout)
 
 
 def test_every_command_has_its_json_listed() -> None:

@@ -53,7 +53,7 @@ def mentioned(text: str) -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_their_options_exist(page: Path) -> None:
-    known = {words: generate.help_text for words in generate.command_names()}
+    known = dict.fromkeys(generate.command_names(), generate.help_text)
     groups = {words[0] for words in known if len(words) > 1}
     for said in mentioned(page.read_text()):
         words = said[:2] if said[0] in groups else said[:1]
