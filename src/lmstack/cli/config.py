@@ -1,5 +1,6 @@
 """init, render, validate, models, config, key, env, version: what will run, before it runs."""
 
+import contextlib
 import os
 import secrets
 import sys
@@ -56,7 +57,9 @@ def init(
     fresh = not context.project.env_file.exists()
     if files.write(context.project.env_file, env_example() if env is None else env, 0o600) and fresh:
         made.append(".env")
-    keys = any(context.project.settings().get(p.key) for p in context.project.catalog().providers.values() if p.key)
+    keys = False
+    with contextlib.suppress(ConfigError):  # what is wrong in it is for the next command to say
+        keys = any(context.project.settings().get(p.key) for p in context.project.catalog().providers.values() if p.key)
     lines = (
         f"Stack in {root}: {', '.join(made) or 'everything was there already'}",
         "Next: lm up" if keys else "Next: lm config set OPENAI_API_KEY (or another provider's), then: lm up",
