@@ -147,7 +147,7 @@ def ledger(status: dict[str, object], dead: int) -> Finding:
         return Finding("ledger", FAIL, str(status.get("error")), "usage and budgets are read from it", "lm logs --level WARNING")  # fmt: skip
     if dead:
         return Finding("ledger", WARN, f"{dead} events were refused for good", "TaskMaster does not know of them", "lm events dead, then: lm events replay")  # fmt: skip
-    return Finding("ledger", OK, f"{status.get('requests')} requests")
+    return Finding("ledger", OK, f"requests: {status.get('requests')}")
 
 
 def image(settings: Settings) -> Finding:

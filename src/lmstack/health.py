@@ -3,9 +3,8 @@
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from lmstack.plan import Plan
+from lmstack.plan import Plan, reachable_from
 from lmstack.settings import Settings
 
 QUICK_SECONDS = 3.0
@@ -113,9 +112,6 @@ def taskmaster(settings: Settings) -> dict[str, Any]:
     base = settings.get("TASKMASTER_API_URL").rstrip("/")
     if not base:
         return {"status": "off"}
-    parts = urlsplit(base)
-    # Seen from here, the container's name for this machine is this machine.
-    here = base.replace("host.docker.internal", "127.0.0.1", 1) if parts.hostname == "host.docker.internal" else base
-    answer = get(f"{here}/api/health")
+    answer = get(f"{reachable_from(base, 'local')}/api/health")
     ok = 200 <= answer.status < 500
     return {"status": "reachable" if ok else "unreachable", "url": base, "http": answer.status, "error": answer.error}

@@ -136,7 +136,8 @@ def reachable_from(url: str, runtime: str) -> str:
         host = "127.0.0.1"
     else:
         return url
-    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
+    user, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}" + (f":{parts.port}" if parts.port else "")))
 
 
 def _room_for_workers(facts: Facts) -> int:

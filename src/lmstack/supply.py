@@ -12,11 +12,11 @@ def release_image(version: str) -> str:
 
 
 def version_objection(version: str) -> str:
-    """Why a LiteLLM release must not run, "" when it may."""
+    """Why a LiteLLM release must not run ("is a malicious release ..."), "" when it may."""
     if version in BAD_VERSIONS:
-        return f"LiteLLM {version} is a {BAD_VERSIONS[version]}"
+        return f"is a {BAD_VERSIONS[version]}"
     if VULNERABLE_FROM <= numbers(version) < VULNERABLE_UNTIL:
-        return f"LiteLLM {version} has a SQL injection (CVE-2026-42208)"
+        return "has a SQL injection (CVE-2026-42208)"
     return ""
 
 
@@ -27,9 +27,9 @@ def image_objection(image: str) -> str:
         return f"{digest} is a {BAD_DIGESTS[digest]}"
     last = name.rpartition("/")[2]
     tag = last.partition(":")[2]
-    objection = version_objection(tag.removeprefix("v").removeprefix("main-").removesuffix("-stable"))
-    if objection:
-        return objection
+    version = tag.removeprefix("v").removeprefix("main-").removesuffix("-stable")
+    if version_objection(version):
+        return f"LiteLLM {version} {version_objection(version)}"
     if not digest and tag in FLOATING_TAGS:
         return f"'{tag or 'no tag'}' floats: what it means changes without notice, and it has pointed at a malicious release"
     return ""

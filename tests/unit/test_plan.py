@@ -57,6 +57,7 @@ def test_an_address_of_this_machine_is_written_as_the_runtime_sees_it() -> None:
     assert reachable_from("http://localhost:11434", "docker") == "http://host.docker.internal:11434"
     assert reachable_from("http://host.docker.internal:3001/x", "local") == "http://127.0.0.1:3001/x"
     assert reachable_from("http://ollama.lan:11434", "docker") == "http://ollama.lan:11434"
+    assert reachable_from("http://me:pw@localhost/x", "docker") == "http://me:pw@host.docker.internal/x"
 
 
 def test_rendering_is_deterministic_and_holds_no_key() -> None:

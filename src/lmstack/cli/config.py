@@ -351,6 +351,8 @@ def _remark(row: Mapping[str, object]) -> str:
         parts.append(f"ends {row['deprecated']}")
     if row["needs"]:
         parts.append(f"set {row['needs']}")
+    if row["provider"] == "ollama":
+        parts.append("served when Ollama answers")
     if row["provider"] == "embedded":
         parts.append("built-in toy, served when nothing else is")
     return "; ".join(parts) or "ready"

@@ -226,7 +226,9 @@ def _release(project: Project, plan: Plan, runtime: str) -> Finding:
     version = plan.settings.version
     objection = version_objection(version)
     if objection:
-        return Finding("litellm", FAIL, objection, "it must not run", f"lm upgrade --to {LITELLM_VERSION}")
+        return Finding(
+            "litellm", FAIL, f"{version} {objection}", "it must not run", f"lm upgrade --to {LITELLM_VERSION}"
+        )
     if runtime == "local":
         try:
             releases.command(project, version)

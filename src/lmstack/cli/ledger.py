@@ -78,6 +78,8 @@ def requests(
     rows = ask(context, "requests", since=time.time() - seconds(since), failed=failed, task=task, limit=limit)
     header = ("TIME", "ID", "STATUS", "MODEL", "MS", "COST", "TASK", "ERROR")
     lines = table(header, [_request_line(r) for r in rows], frozenset({4, 5}))
+    if not rows and not follow:
+        lines = (f"No {'failed ' if failed else ''}requests in the last {since}.",)
     if follow and not context.as_json:
         for line in (lines[0], *reversed(lines[1:])):
             print(line, flush=True)
@@ -121,8 +123,11 @@ def events_status(context: Context) -> Result:
     lines = (
         table(("STATE", "EVENTS"), shown, frozenset({1}))
         if rows
-        else ("No events: set TASKMASTER_API_URL in .env to send some.",)
-    )
+        else (
+            "No events yet." if context.project.settings().get("TASKMASTER_API_URL")
+            else "No events: set TASKMASTER_API_URL in .env to send some.",
+        )
+    )  # fmt: skip
     return Result("events status", {"states": rows}, lines)
 
 

@@ -70,14 +70,7 @@ def budget_show(context: Context) -> Result:
     try:
         rows = ask(context, "budgets", rules=dump_limits(rules)) if rules else []
     except NoLedgerError:  # nothing was spent
-        rows = [
-            {
-                **r.refusal(0.0, time.time()),
-                "reserved_usd": 0.0,
-                "rule": r.name or None,
-            }
-            for r in rules
-        ]
+        rows = [{**r.refusal(0.0, time.time()), "reserved_usd": 0.0, "rule": r.name or None} for r in rules]
     shown = [
         (
             r["scope"], r["name"] or "-", r["period"], usd(r["limit_usd"]), usd(r["spent_usd"]), usd(r["reserved_usd"]),

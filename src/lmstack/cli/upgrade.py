@@ -66,7 +66,7 @@ def _known_releases(context: Context) -> Result:
     }
     lines = [f"LiteLLM {now} is used here; this lmstack was tested with {LITELLM_VERSION}."]
     lines += [f"Newer: {', '.join(good[:8])}{' …' if len(good) > 8 else ''}" if good else "There is no newer release."]
-    lines += [f"Refused: {why}" for why in refused.values()]
+    lines += [f"Refused: LiteLLM {v} {why}" for v, why in refused.items()]
     lines += (
         [f"Next: lm upgrade --check --to {good[0]} (asks that release), lm upgrade --to {good[0]} (goes there)"]
         if good
@@ -124,7 +124,7 @@ def _refuse(settings: Settings, to: str) -> None:
         raise UsageError(f"--to {wrong}", "see which there are: lm upgrade --check")
     objection = version_objection(to)
     if objection:
-        raise ConfigError(f"LiteLLM {to} is refused: {objection}", "see which there are: lm upgrade --check")
+        raise ConfigError(f"LiteLLM {to} {objection} and is refused", "see which there are: lm upgrade --check")
     for name in ("LITELLM_IMAGE", "LITELLM_VERSION"):
         value = settings.values[name]
         if value.text and (name == "LITELLM_IMAGE" or value.source == "environment"):

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from lmstack.errors import LmError
-from lmstack.plan import DEFAULT_OLLAMA
+from lmstack.plan import DEFAULT_OLLAMA, reachable_from
 from lmstack.project import Project
 from lmstack.runtime import embedded
 from lmstack.runtime.base import Runtime, load_state
@@ -75,4 +75,5 @@ def machine() -> tuple[int, int]:
 
 def ollama_address(settings: Settings) -> str:
     """Where Ollama is looked for, as seen from this machine."""
-    return settings.get("OLLAMA_API_BASE").replace("host.docker.internal", "localhost", 1) or DEFAULT_OLLAMA
+    base = settings.get("OLLAMA_API_BASE")
+    return reachable_from(base, "local") if base else DEFAULT_OLLAMA

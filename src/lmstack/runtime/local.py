@@ -52,7 +52,8 @@ class LocalRuntime:
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Packages, port, writable folders; the configuration itself was checked by planning."""
         version = plan.settings.version
-        remarks = supply.require_safe(f"LiteLLM {version}", supply.version_objection(version), options.force)
+        objection = supply.version_objection(version)
+        remarks = supply.require_safe(f"LiteLLM {version}", objection and f"it {objection}", options.force)
         releases.command(self.project, version)
         if not plan.deployments:
             raise no_models(plan)
