@@ -35,7 +35,7 @@ class Kind:
     name: str
     ours: bool = True
     side: bool = True
-    noop: bool = False  # in our callback's place one that has the same hooks and does nothing
+    toggle: bool = False  # our callback, which a request can switch off
     flags: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
 
@@ -51,7 +51,7 @@ KINDS = {
         Kind("bare-2", side=False, flags=(*GRANIAN, *TWO)),  # our configuration and switches without our side
         Kind("ours", flags=GRANIAN),
         Kind("bare", side=False, flags=GRANIAN),
-        Kind("noop", side=False, noop=True, flags=GRANIAN),
+        Kind("toggle", toggle=True, flags=GRANIAN),
         Kind("uvicorn"),
         Kind("uvicorn-2", flags=(*TWO, *SPAWN)),
         Kind("gunicorn-2", flags=("--run_gunicorn", *TWO)),
@@ -61,23 +61,15 @@ KINDS = {
         Kind("no-aiohttp", flags=GRANIAN, env=(("DISABLE_AIOHTTP_TRANSPORT", "True"),)),
     )
 }
-# What any callback costs in LiteLLM, whatever it does: the payload that is made for it, the calls.
-NOOP = """
-from litellm.integrations.custom_logger import CustomLogger
-class Noop(CustomLogger):
-    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type): pass
-    async def async_pre_call_deployment_hook(self, kwargs, call_type): pass
-    async def async_post_call_failure_deployment_hook(self, request_data, exception, call_type, fallback_depth=None): pass
-    async def async_post_call_success_deployment_hook(self, request_data, response, call_type): pass
-    async def async_post_call_response_headers_hook(self, data, user_api_key_dict, response, request_headers=None, litellm_call_info=None): pass
-    async def async_post_call_success_hook(self, data, user_api_key_dict, response): pass
-    async def async_post_call_streaming_iterator_hook(self, user_api_key_dict, response, request_data):
-        async for chunk in response:
-            yield chunk
-    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time): pass
-    async def async_log_failure_event(self, kwargs, response_obj, start_time, end_time): pass
-    async def async_post_call_failure_hook(self, request_data, original_exception, user_api_key_dict, traceback_str=None): pass
-handler = Noop()
+# Our callback, which a request can switch off for itself: with and without it in one process, whose like no other is.
+TOGGLE = """
+from lmledger.handler import LedgerHandler
+class Toggle(LedgerHandler):
+    async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
+        if data.get("user") == "off":
+            return None  # the other hooks find no call of ours, and do nothing
+        return await super().async_pre_call_hook(user_api_key_dict, cache, data, call_type)
+handler = Toggle()
 """
 Shape = tuple[bool, int]
 SHAPES: tuple[Shape, ...] = tuple((stream, connections) for stream in (False, True) for connections in (1, 16, 64))
@@ -118,11 +110,11 @@ class Proxy:
         """Megabytes of the whole tree, shared pages counted once for each."""
         return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 1e6
 
-    def round(self, shape: Shape, requests: int) -> Sample:
-        """One sample."""
+    def round(self, shape: Shape, requests: int, user: str = "on") -> Sample:
+        """One sample. ``user`` "off": a toggle's callback does nothing for it."""
         before, began = self.cpu(), time.perf_counter()
         try:
-            times = sorted(asyncio.run(load(self.port, shape, requests)))
+            times = sorted(asyncio.run(load(self.port, shape, requests, user)))
         except (OSError, EOFError, RuntimeError) as error:
             raise RuntimeError(f"{self.kind.name}, {shape}: {error}; {(self.log).read_text()[-3000:]}") from None
         took = time.perf_counter() - began
@@ -131,10 +123,10 @@ class Proxy:
         )  # fmt: skip
 
 
-async def load(port: int, shape: Shape, requests: int) -> list[float]:
+async def load(port: int, shape: Shape, requests: int, user: str = "on") -> list[float]:
     """That many requests over keep-alive connections; their latencies in milliseconds. Raises when one fails."""
     stream, connections = shape
-    body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello!"}],"stream":%s}' % (b"true" if stream else b"false")  # fmt: skip
+    body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello!"}],"user":"%s","stream":%s}' % (user.encode(), b"true" if stream else b"false")  # fmt: skip
     text = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         % (KEY.encode(), len(body))
@@ -196,10 +188,9 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
             subprocess.run(argv, env=setup, check=True, capture_output=True)
         config = yaml.safe_load((folder / "litellm-config.yaml").read_text())
         env |= STOCK_ENVIRON | dict(kind.env)
-        if kind.noop:
-            (folder / "noop.py").write_text(NOOP)
-            config["litellm_settings"]["callbacks"] = ["noop.handler"]
-            del env["LITELLM_WORKER_STARTUP_HOOKS"]
+        if kind.toggle:
+            (folder / "toggle.py").write_text(TOGGLE)
+            config["litellm_settings"]["callbacks"] = ["toggle.handler"]
         elif not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
@@ -248,6 +239,33 @@ def measure(names: list[str], rounds: int, requests: int, shapes: tuple[Shape, .
         finally:
             stop(proxies)
     return proxies
+
+
+def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES) -> list[str]:
+    """A Markdown table: CPU and latency of requests with our side and, in turn with them, without it, in one process.
+    Medians over rounds; the ratio is the median of each pair's."""
+    lines = [
+        "| shape | CPU ms without | CPU ms with | CPU ratio | quartiles of the ratio | p50 ms without | p50 ms with |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
+        proxy = start(KINDS["toggle"], Path(folder) / "toggle", base)
+        try:
+            for shape in shapes:
+                pairs = []
+                for n in range(rounds + 1):
+                    order = ("on", "off") if n % 2 else ("off", "on")
+                    found = {user: proxy.round(shape, requests, user) for user in order}
+                    pairs += [(found["off"], found["on"])] if n else []  # the first is the warm-up
+                ratios = statistics.quantiles((b.cpu / a.cpu for a, b in pairs), n=4)
+                mid = [
+                    statistics.median(v) for v in zip(*((a.cpu, b.cpu, a.p50, b.p50) for a, b in pairs), strict=True)
+                ]
+                label = f"{'stream' if shape[0] else 'plain'}, {shape[1]}"
+                lines.append(f"| {label} | {mid[0]:.2f} | {mid[1]:.2f} | {ratios[1]:.3f} | {ratios[0]:.2f} to {ratios[2]:.2f} | {mid[2]:.1f} | {mid[3]:.1f} |")  # fmt: skip
+        finally:
+            stop([proxy])
+    return lines
 
 
 def report(proxies: list[Proxy], against: str) -> list[str]:

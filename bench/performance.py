@@ -4,8 +4,10 @@ on two cores). ``--quick`` prints a short form in under three minutes and writes
 import argparse
 import os
 import platform
+import re
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +23,24 @@ def main() -> None:
     """Measure, and write the page (or, with ``--quick``, print)."""
     parser = argparse.ArgumentParser(prog="python -m bench.performance")
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    parts = short() if quick else full()
-    if quick:
-        print("\n".join(parts))
-    else:
-        PAGE.write_text(TEXT.read_text(encoding="utf-8") + "\n".join(parts) + "\n", encoding="utf-8")
-        print(f"{PAGE} written")
+    parser.add_argument("--only", choices=SECTIONS, help="measure one section anew and put it into the page")
+    given = parser.parse_args()
+    if given.quick:
+        print("\n".join(short()))
+        return
+    found = sections_of(PAGE.read_text(encoding="utf-8")) if given.only else {}
+    for title in [given.only] if given.only else SECTIONS:
+        found[title] = "\n".join([f"Measured on {machine()}.", "", *SECTIONS[title]()])
+        print(f"\n## {title}\n\n{found[title]}", file=sys.stderr, flush=True)
+    parts = [f"\n## {title}\n\n{found[title]}\n" for title in SECTIONS]
+    PAGE.write_text(TEXT.read_text(encoding="utf-8") + "".join(parts), encoding="utf-8")
+    print(f"{PAGE} written")
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """Title -> text of the sections of a written page."""
+    parts = re.split(r"^## (.*)$", page, flags=re.MULTILINE)
+    return {title: text.strip() for title, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def machine() -> str:
@@ -38,32 +51,37 @@ def machine() -> str:
 
 def short() -> list[str]:
     """A report for CI: our side against none, the ledger, the loop."""
-    proxies = overhead.measure(["bare", "ours"], 3, 120, ((False, 8), (True, 8)))
-    return [machine(), "", *overhead.report(proxies, "bare"), "", *internals(20_000, 10_000)]
+    costs = overhead.same_process(5, 100, ((False, 8), (True, 8)))
+    return [machine(), "", *costs, "", *internals(20_000, 10_000)]
 
 
-def full() -> list[str]:
-    """Every table."""
-    parts = [f"\nMeasured on {machine()}.\n"]
+def against_quickstart() -> list[str]:
+    """What a user would start without us, the same stock with our flags, and ours."""
+    return overhead.report(overhead.measure(["quickstart", "bare-2", "lm up"], 5, 200), "quickstart")
 
-    def section(title: str, lines: list[str]) -> None:
-        parts.extend([f"\n## {title}\n", *lines])
-        print(f"\n## {title}\n", *lines, sep="\n", file=sys.stderr, flush=True)
 
-    proxies = overhead.measure(["quickstart", "bare-2", "lm up"], 5, 200)
-    section("Against LiteLLM's quickstart", overhead.report(proxies, "quickstart"))
-    # Three processes of each kind: one process differs from the next of its kind by more than our side costs.
-    proxies = overhead.measure(["bare", "ours"] * 3, 5, 200)
-    section("What our side costs", overhead.report(proxies, "bare"))
+def servers() -> list[str]:
+    """Which server, how many workers."""
     kinds = ["ours", "uvicorn", "lm up", "uvicorn-2", "gunicorn-2"]
-    section("Servers", with_starts(overhead.measure(kinds, 4, 200, ((False, 16), (True, 16))), "ours"))
+    return with_starts(overhead.measure(kinds, 4, 200, ((False, 16), (True, 16))), "ours")
+
+
+def switches() -> list[str]:
+    """LiteLLM's own."""
     kinds = ["ours", "handler", "rust", "info-log", "no-aiohttp"]
-    section("Switches", overhead.report(overhead.measure(kinds, 4, 200, ((False, 8), (True, 8))), "ours"))
-    section("The first answer", commands.first_answer(3))
-    section("Commands", commands.cli(7, 1_000_000))
-    section("Ledger, delivery, event loop", internals(50_000, 60_000))
-    section("Memory", memory(20_000))
-    return parts
+    return overhead.report(overhead.measure(kinds, 4, 200, ((False, 8), (True, 8))), "ours")
+
+
+SECTIONS: dict[str, Callable[[], list[str]]] = {
+    "Against LiteLLM's quickstart": against_quickstart,
+    "What our side costs": lambda: overhead.same_process(12, 150),
+    "Servers": servers,
+    "Switches": switches,
+    "The first answer": lambda: commands.first_answer(3),
+    "Commands": lambda: commands.cli(7, 1_000_000),
+    "Ledger, delivery, event loop": lambda: internals(50_000, 60_000),
+    "Memory": lambda: memory(20_000),
+}
 
 
 def with_starts(proxies: list[overhead.Proxy], against: str) -> list[str]:

@@ -168,6 +168,9 @@ def models(plan: Plan) -> list[Finding]:
             found.append(Finding(f"model {model.name}", WARN, f"its provider ends it on {model.deprecated}", "requests for it will fail then", "use another name; see: lm models"))  # fmt: skip
         if not model.priced:
             found.append(Finding(f"model {model.name}", WARN, "its price is unknown", "its cost is NULL, and no budget counts it", "set input and output in models.yaml"))  # fmt: skip
+    retired = [f"{d.name} by {d.model.successor}" for d in plan.deployments if d.model.successor]
+    if retired:
+        found.append(Finding("retired", WARN, f"retired names are served by others: {', '.join(retired)}", "answers and prices are those of the model that serves", "ask for those models by their own names; see: lm models"))  # fmt: skip
     if not plan.deployments:
         found.append(Finding("models", FAIL, "nothing can be served", "no provider has a key", "lm config set OPENAI_API_KEY"))  # fmt: skip
     return found

@@ -62,7 +62,7 @@ SETTINGS: tuple[Setting, ...] = (
     _s(_G, "LITELLM_PORT", "4000", "port", "port of the gateway"),
     _s(_G, "LITELLM_HOST", "127.0.0.1", "host", "address to listen on; any but loopback needs a strong LITELLM_MASTER_KEY"),
     _s(_G, "LITELLM_LOG_LEVEL", "INFO", "level", f"one of {', '.join(LOG_LEVELS)}"),
-    _s(_G, "LITELLM_WORKERS", "", "workers", "worker processes of the proxy; unset or auto: one per core, as far as memory goes", example="2"),
+    _s(_G, "LITELLM_WORKERS", "", "workers", "worker processes of the proxy; unset or auto: one per core, as far as memory goes (plain docker compose: 1, or the number that stands here)", example="2"),
     _s(_G, "LITELLM_TIMEOUT", "120", "count", "seconds that one attempt at a provider may take"),
     _s(_G, "LITELLM_DEADLINE", "300", "count", "seconds after which a request tries no further model"),
     _s(_G, "LITELLM_RUNTIME", "auto", "runtime", "auto, docker or local"),

@@ -177,6 +177,10 @@ def test_compose_and_the_plan_agree_on_variables_and_stock_switches() -> None:
             assert f"{setting.name}: ${{{setting.name}:-{setting.default}}}" in compose, setting.name
 
 
+def test_version_is_an_option_too(stack: Stack) -> None:
+    assert stack.lm("--version").stdout == stack.lm("version").stdout
+
+
 def test_no_colour_and_no_cut_lines_in_a_pipe(stack: Stack) -> None:
     text = stack.lm("models").stdout
     assert "\x1b" not in text

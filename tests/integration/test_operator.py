@@ -121,11 +121,14 @@ def test_an_agents_command_line_works_as_told(gateway: Stack, name: str, argv: l
     told = gateway.json("env", name)["data"]
     (tmp_path / ".codex").mkdir()
     (tmp_path / ".codex" / "config.toml").write_text(told["snippet"] + "\n")
+    before = {row["id"] for row in gateway.ask("requests", limit=50)}
     quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
     env = clean_environ(tmp_path, **told["environ"], **quiet)
     done = subprocess.run([program, *argv], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "repl" in done.stdout
+    assert done.stdout.strip()
+    made = [row for row in gateway.ask("requests", limit=50) if row["id"] not in before]
+    assert [row for row in made if row["status"] == "succeeded"]
 
 
 def test_the_llm_client_works_as_told(gateway: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:

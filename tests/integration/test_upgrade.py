@@ -67,7 +67,8 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert (proof["status"], proof["agent_id"]) == ("rejected", "lm-proof")
     assert stack.json("up")["data"]["changed"] is False
 
-    stack.lm("rollback")
+    back = stack.json("rollback")["data"]
+    assert back == {"from": OTHER, "to": LITELLM_VERSION, "changed": True, "checked": True, "running": True}
     assert runs(stack) == LITELLM_VERSION
     assert (stack.root / ".env").read_text() == env
 

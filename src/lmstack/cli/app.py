@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lmstack import __version__
 from lmstack.errors import Exit, LmError
+from lmstack.pins import LITELLM_VERSION
 from lmstack.project import Project, find_project
 from lmstack.result import Result, failure, show
 from lmstack.runtime.base import Progress
@@ -21,6 +23,18 @@ app = typer.Typer(
     name="lm", help="Run stock LiteLLM as an LLM gateway a team can trust.", no_args_is_help=True, add_completion=False,
     rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"lmstack {__version__} (LiteLLM {LITELLM_VERSION})")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")] = False,
+) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
