@@ -44,8 +44,9 @@ def release(url: str, key: str) -> str:
     return str(answer.body.get("litellm_version", "")) if isinstance(answer.body, dict) else ""
 
 
-def refused_call(url: str, key: str, model: str) -> int:
-    """The status of a chat call for a name that nobody serves: it costs nothing and reaches no provider. 0: no answer."""
+def refused_call(url: str, key: str, model: str) -> tuple[int, str]:
+    """A chat call for a name that nobody serves: it costs nothing and reaches no provider. Its status (0: no answer), and
+    its call id."""
     import httpx
 
     body = {"model": model, "messages": [{"role": "user", "content": "Are you there?"}]}
@@ -53,8 +54,8 @@ def refused_call(url: str, key: str, model: str) -> int:
     try:
         answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30, trust_env=False)
     except httpx.HTTPError:
-        return 0
-    return answer.status_code
+        return 0, ""
+    return answer.status_code, answer.headers.get("x-litellm-call-id", "")
 
 
 def missing_names(plan: Plan) -> tuple[str, ...]:

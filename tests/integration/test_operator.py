@@ -113,22 +113,56 @@ def test_run_starts_a_program_with_the_clients_environment(gateway: Stack) -> No
     assert gateway.lm("run", "openai", "--", sys.executable, "-c", "raise SystemExit(7)", check=False).returncode == 7
 
 
-@pytest.mark.parametrize(("name", "argv"), [("codex", ["exec", "--skip-git-repo-check", "Say hello"]), ("claude-code", ["-p", "Say hello"])])  # fmt: skip
-def test_an_agents_command_line_works_as_told(gateway: Stack, name: str, argv: list[str], tmp_path: Path) -> None:
-    program = CLIENTS[name].command[0]
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not on PATH")
+# Clients that come from npm, pinned: a test runs what it was written against.
+NODE_CLIENTS = ("@openai/codex@0.169.0", "@anthropic-ai/claude-code@2.1.197", "ai@6.0.326", "@ai-sdk/openai@3.0.141")
+
+
+@pytest.fixture(scope="session")
+def node_clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with them in node_modules; skips, with the reason, where npm is missing or reaches nothing."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    folder = tmp_path_factory.mktemp("node")
+    argv = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *NODE_CLIENTS]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"npm cannot install the clients: {done.stderr.strip().splitlines()[:1]}")
+    # npm leaves install scripts out; this one puts the program in its place.
+    subprocess.run(["node", "install.cjs"], cwd=folder / "node_modules/@anthropic-ai/claude-code", check=True, capture_output=True)  # fmt: skip
+    return folder / "node_modules"
+
+
+def answered(gateway: Stack, argv: list[str], cwd: Path, **env: str) -> str:
+    """What a client prints, once a call of its own stands on the ledger."""
+    before = {row["id"] for row in gateway.ask("requests", limit=50)}
+    environ = clean_environ(cwd, **env)
+    done = subprocess.run(argv, cwd=cwd, env=environ, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = [row for row in gateway.ask("requests", limit=50) if row["id"] not in before]
+    assert [row for row in made if row["status"] == "succeeded"]
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("codex", ["exec", "--skip-git-repo-check", "Say hello"]), ("claude-code", ["-p", "Say hello"])],
+)
+def test_an_agents_command_line_works_as_told(
+    gateway: Stack, node_clients: Path, tmp_path: Path, name: str, arguments: list[str]
+) -> None:
     told = gateway.json("env", name)["data"]
     (tmp_path / ".codex").mkdir()
     (tmp_path / ".codex" / "config.toml").write_text(told["snippet"] + "\n")
-    before = {row["id"] for row in gateway.ask("requests", limit=50)}
+    program = str(node_clients / ".bin" / CLIENTS[name].command[0])
     quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
-    env = clean_environ(tmp_path, **told["environ"], **quiet)
-    done = subprocess.run([program, *argv], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    made = [row for row in gateway.ask("requests", limit=50) if row["id"] not in before]
-    assert [row for row in made if row["status"] == "succeeded"]
+    assert answered(gateway, [program, *arguments], tmp_path, **told["environ"], **quiet)
+
+
+def test_the_vercel_ai_snippet_runs_as_it_is_printed(gateway: Stack, node_clients: Path) -> None:
+    told = gateway.json("env", "vercel-ai")["data"]
+    script = node_clients.parent / "snippet.mjs"
+    script.write_text(told["snippet"] + "\nconsole.log(text);\n")
+    assert answered(gateway, ["node", str(script)], node_clients.parent, **told["environ"])
 
 
 def test_the_llm_client_works_as_told(gateway: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -100,6 +100,7 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
             context.say(f"LiteLLM {to} has not proven itself; returning to {now} …")
             _restore(context, before)
             _start_again(context, flags, running, timeout)
+            wanted.runtime.keep_releases({now, (_last_move(context) or {}).get("before", now)})
             raise UnhealthyError(_failed(to, now, running, error), "what it said: lm logs --since 5m") from None
         files.write(_record(context), json.dumps({"now": to, "before": now, "at": time.time()}) + "\n")
         moved.runtime.keep_releases({to, now})
@@ -181,11 +182,11 @@ def _prove(moved: Planned, version: str) -> None:
     # Keyless and paid for by nobody: our route, which the release loads by its startup hook.
     if health.get(f"{moved.plan.url}/health").status != 200:
         raise UnhealthyError("the gateway's own /health is not there: our side does not work with this release")
-    status = health.refused_call(moved.plan.url, key, name)
+    status, call_id = health.refused_call(moved.plan.url, key, name)
     if not 400 <= status < 500:
         raise UnhealthyError(f"a call for a model that does not exist was answered with {status or 'nothing'}")
     deadline = time.monotonic() + PROOF_SECONDS
-    while not any(row["requested_model"] == name for row in moved.runtime.query("requests", {"limit": 50})):
+    while not moved.runtime.query("request", {"id": call_id}):
         if time.monotonic() > deadline:
             raise UnhealthyError(
                 "a call was answered, but is not on the ledger: our callback does not work with this release"
