@@ -14,7 +14,7 @@ import pytest
 
 from lmstack import health
 from lmstack.pins import LITELLM_VERSION
-from support import KEY, Mock, Stack, running
+from support import KEY, LM, Mock, Stack, clean_environ, running, wait_for
 
 OTHER = "1.106.3"
 
@@ -26,7 +26,7 @@ def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path
     packages = next(made.glob("lib/python3*/site-packages"))
     (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
     info = packages / f"litellm-{version}.dist-info"
-    info.mkdir()
+    info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: litellm\nVersion: {calls_itself or version}\n")
     script(made, f"#!{made}/bin/python\nfrom litellm import run_server\nrun_server()\n")
     (made / "installed.json").write_text("{}")
@@ -71,6 +71,19 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert back == {"from": OTHER, "to": LITELLM_VERSION, "changed": True, "checked": True, "running": True}
     assert runs(stack) == LITELLM_VERSION
     assert (stack.root / ".env").read_text() == env
+
+
+def test_an_upgrade_that_is_killed_is_undone_by_rollback(stack: Stack) -> None:
+    release(stack, OTHER)
+    env = (stack.root / ".env").read_text()
+    environ = clean_environ(stack.root, **stack.env)
+    process = subprocess.Popen([*LM, "upgrade", "--to", OTHER], cwd=stack.root, env=environ, start_new_session=True)
+    wait_for(lambda: OTHER in (stack.root / ".env").read_text(), 60, "the new release in .env")
+    process.kill()
+    process.wait(10)
+    stack.lm("rollback")
+    assert (stack.root / ".env").read_text() == env
+    assert runs(stack) == LITELLM_VERSION
 
 
 FAILING = {

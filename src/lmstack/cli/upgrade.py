@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -90,19 +91,21 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
         _accepts(wanted, to, wanted.runtime.release_keys(to, context.say))
         if only_check:
             return Result(name, data, (f"LiteLLM {to} takes this configuration. Go there with: lm upgrade --to {to}",))
-        before = files.read(context.project.env_file)
-        _pin(context, before, to)
+        env, record = context.project.env_file, _record(context)
+        before = {path: files.read(path) for path in (env, record)}
+        # First the way back: whoever is killed from here on finds it with `lm rollback`.
+        files.write(record, json.dumps({"now": to, "before": now, "at": time.time()}) + "\n")
+        _pin(context, before[env], to)
         try:
             moved = planned(context, flags)
             result = start(context, moved, base.UpOptions(timeout), name)
             _prove(moved, to)
         except (LmError, KeyboardInterrupt) as error:
             context.say(f"LiteLLM {to} has not proven itself; returning to {now} …")
-            _restore(context, before)
+            _restore(before)
             _start_again(context, flags, running, timeout)
             wanted.runtime.keep_releases({now, (_last_move(context) or {}).get("before", now)})
             raise UnhealthyError(_failed(to, now, running, error), "what it said: lm logs --since 5m") from None
-        files.write(_record(context), json.dumps({"now": to, "before": now, "at": time.time()}) + "\n")
         moved.runtime.keep_releases({to, now})
         if not running:
             moved.runtime.down(False, context.say)
@@ -151,11 +154,12 @@ def _pin(context: Context, text: str | None, version: str) -> None:
     files.write(context.project.env_file, new, 0o600)
 
 
-def _restore(context: Context, text: str | None) -> None:
-    if text is None:
-        files.remove(context.project.env_file)
-    else:
-        files.write(context.project.env_file, text, 0o600)
+def _restore(before: dict[Path, str | None]) -> None:
+    for path, text in before.items():
+        if text is None:
+            files.remove(path)
+        else:
+            files.write(path, text, 0o600)
 
 
 def _start_again(context: Context, flags: dict[str, str], running: bool, timeout: float) -> None:
@@ -194,7 +198,7 @@ def _prove(moved: Planned, version: str) -> None:
         time.sleep(0.25)  # the pace of a poll
 
 
-def _record(context: Context) -> Any:
+def _record(context: Context) -> Path:
     return context.project.state / "release.json"
 
 
