@@ -28,9 +28,11 @@ class Terminal:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         environ = {**clean_environ(stack.root, **stack.env), "TERM": "xterm-256color", **env}
+        # What runs in the background of a shell has SIGINT ignored, and would hand that on.
         self.process = subprocess.Popen(
-            [*LM, *words], cwd=stack.root, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-        )
+            [*LM, *words], cwd=stack.root, env=environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         os.close(slave)
         self.shown = ""
 
