@@ -114,7 +114,13 @@ def test_run_starts_a_program_with_the_clients_environment(gateway: Stack) -> No
 
 
 # Clients that come from npm, pinned: a test runs what it was written against.
-NODE_CLIENTS = ("@openai/codex@0.169.0", "@anthropic-ai/claude-code@2.1.197", "ai@6.0.326", "@ai-sdk/openai@3.0.141")
+NODE_CLIENTS = (
+    "@openai/codex@0.169.0",
+    "@anthropic-ai/claude-code@2.1.197",
+    "ai@6.0.326",
+    "@ai-sdk/openai@3.0.141",
+    "task-master-ai@0.43.1",
+)
 
 
 @pytest.fixture(scope="session")
@@ -167,6 +173,15 @@ def test_the_vercel_ai_snippet_runs_as_it_is_printed(gateway: Stack, node_client
     script = node_clients.parent / "snippet.mjs"
     script.write_text(told["snippet"] + "\nconsole.log(text);\n")
     assert answered(gateway, ["node", str(script)], node_clients.parent, **told["environ"])
+
+
+def test_task_master_works_as_told(gateway: Stack, node_clients: Path, tmp_path: Path) -> None:
+    told = gateway.json("env", "task-master")["data"]
+    (tmp_path / ".taskmaster" / "tasks").mkdir(parents=True)
+    (tmp_path / ".taskmaster" / "config.json").write_text(told["snippet"])
+    (tmp_path / ".taskmaster" / "tasks" / "tasks.json").write_text('{"master": {"tasks": [], "metadata": {}}}')
+    argv = [str(node_clients / ".bin" / "task-master"), "add-task", "--prompt", "Write a haiku"]
+    assert answered(gateway, argv, tmp_path, **told["environ"])
 
 
 def test_the_llm_client_works_as_told(gateway: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
