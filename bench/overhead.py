@@ -224,8 +224,8 @@ def measure(names: list[str], rounds: int, requests: int, shapes: tuple[Shape, .
     proxies: list[Proxy] = []
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
         try:
-            for number, name in enumerate(names):  # a name may stand there twice: processes of one kind differ too
-                proxies.append(start(KINDS[name], Path(folder) / f"{name}-{number}", base))
+            for name in names:
+                proxies.append(start(KINDS[name], Path(folder) / name, base))
             for proxy in proxies:
                 for stream in (False, True):
                     proxy.round((stream, 8), 60)
@@ -239,6 +239,10 @@ def measure(names: list[str], rounds: int, requests: int, shapes: tuple[Shape, .
         finally:
             stop(proxies)
     return proxies
+
+
+def _label(shape: Shape) -> str:
+    return f"{'stream' if shape[0] else 'plain'}, {shape[1]}"
 
 
 def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES) -> list[str]:
@@ -261,8 +265,7 @@ def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES)
                 mid = [
                     statistics.median(v) for v in zip(*((a.cpu, b.cpu, a.p50, b.p50) for a, b in pairs), strict=True)
                 ]
-                label = f"{'stream' if shape[0] else 'plain'}, {shape[1]}"
-                lines.append(f"| {label} | {mid[0]:.2f} | {mid[1]:.2f} | {ratios[1]:.3f} | {ratios[0]:.2f} to {ratios[2]:.2f} | {mid[2]:.1f} | {mid[3]:.1f} |")  # fmt: skip
+                lines.append(f"| {_label(shape)} | {mid[0]:.2f} | {mid[1]:.2f} | {ratios[1]:.3f} | {ratios[0]:.2f} to {ratios[2]:.2f} | {mid[2]:.1f} | {mid[3]:.1f} |")  # fmt: skip
         finally:
             stop([proxy])
     return lines
@@ -270,21 +273,18 @@ def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES)
 
 def report(proxies: list[Proxy], against: str) -> list[str]:
     """A Markdown table: medians, and the median over rounds of each ratio to ``against``."""
-    kinds = list(dict.fromkeys(p.kind.name for p in proxies))
-    alike = {kind: [p for p in proxies if p.kind.name == kind] for kind in kinds}
-    shapes = alike[against][0].samples
+    base = next(p for p in proxies if p.kind.name == against)
     lines = [
         "| shape | proxy | requests/s | p50 ms | p99 ms | CPU ms | requests/s ratio | CPU ratio |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for shape in shapes:
-        for kind in kinds:
-            own, theirs = ([s for p in alike[k] for s in p.samples[shape]] for k in (kind, against))
+    for shape in base.samples:
+        for proxy in proxies:
+            own, theirs = proxy.samples[shape], base.samples[shape]
             mid = [statistics.median(values) for values in zip(*((s.rps, s.p50, s.p99, s.cpu) for s in own), strict=True)]  # fmt: skip
             rps = statistics.median(a.rps / b.rps for a, b in zip(own, theirs, strict=True))
             cpu = statistics.median(a.cpu / b.cpu for a, b in zip(own, theirs, strict=True))
-            label = f"{'stream' if shape[0] else 'plain'}, {shape[1]}"
-            lines.append(f"| {label} | {kind} | {mid[0]:.0f} | {mid[1]:.1f} | {mid[2]:.1f} | {mid[3]:.2f} | {rps:.2f} | {cpu:.2f} |")  # fmt: skip
+            lines.append(f"| {_label(shape)} | {proxy.kind.name} | {mid[0]:.0f} | {mid[1]:.1f} | {mid[2]:.1f} | {mid[3]:.2f} | {rps:.2f} | {cpu:.2f} |")  # fmt: skip
     return lines
 
 

@@ -39,7 +39,7 @@ def save(ledger: Path, target: IO[bytes]) -> dict[str, Any]:
     with _workshop(ledger) as place, tarfile.open(fileobj=target, mode="w|") as out:
         for path in spool.left_behind(ledger, ()):
             with contextlib.suppress(FileNotFoundError):  # taken over just now
-                _add(out, path.name, path.read_bytes())
+                add(out, path.name, path.read_bytes())
         copy = place / DATABASE
         with (
             contextlib.closing(queries.open_ledger(ledger)) as source,
@@ -47,7 +47,7 @@ def save(ledger: Path, target: IO[bytes]) -> dict[str, Any]:
         ):
             source.backup(made)
         summary = check(copy)
-        _add(out, SUMMARY, json.dumps(summary).encode())
+        add(out, SUMMARY, json.dumps(summary).encode())
         out.add(copy, DATABASE)
     return summary
 
@@ -114,9 +114,10 @@ def _workshop(ledger: Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _add(out: tarfile.TarFile, name: str, content: bytes) -> None:
+def add(out: tarfile.TarFile, name: str, content: bytes, mode: int = 0o600) -> None:
+    """Put bytes into a tar under a name."""
     entry = tarfile.TarInfo(name)
-    entry.size, entry.mtime, entry.mode = len(content), int(time.time()), 0o600
+    entry.size, entry.mtime, entry.mode = len(content), int(time.time()), mode
     out.addfile(entry, io.BytesIO(content))
 
 

@@ -2,17 +2,16 @@
 
 import gzip
 import hashlib
-import io
 import json
 import shutil
 import tarfile
 import tempfile
-import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lmledger.backup import add
 from lmstack.errors import LmError
 
 MANIFEST = "manifest.json"
@@ -29,10 +28,7 @@ def pack(target: Path, parts: Mapping[str, Path], about: Mapping[str, Any]) -> i
             made = Path(stream.name)  # mode 600
             try:
                 with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=_LEVEL) as out:
-                    text = json.dumps(manifest, indent=2).encode()
-                    entry = tarfile.TarInfo(MANIFEST)
-                    entry.size, entry.mtime, entry.mode = len(text), int(time.time()), 0o600
-                    out.addfile(entry, io.BytesIO(text))
+                    add(out, MANIFEST, json.dumps(manifest, indent=2).encode())
                     for name, path in parts.items():
                         out.add(path, name)
                 made.replace(target)

@@ -25,9 +25,12 @@ app = typer.Typer(
 )  # fmt: skip
 
 
+VERSION_LINE = f"lmstack {__version__} (LiteLLM {LITELLM_VERSION})"
+
+
 def _version(asked: bool) -> None:
     if asked:
-        print(f"lmstack {__version__} (LiteLLM {LITELLM_VERSION})")
+        print(VERSION_LINE)
         raise typer.Exit
 
 
@@ -47,6 +50,11 @@ class Context:
     say: Progress
     as_json: bool
     quiet: bool
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return sys.stdin.isatty() and not self.quiet and not self.as_json
 
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -1,6 +1,5 @@
 """backup, restore: the ledger with its outbox, models.yaml and, when asked, .env, as one archive."""
 
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -35,7 +34,7 @@ def backup(
 ) -> Result:  # fmt: skip
     """Save the ledger, events that are not delivered yet, and models.yaml, while everything runs."""
     if env is None:
-        env = _asks(context) and context.project.env_file.exists() and typer.confirm(
+        env = context.may_ask and context.project.env_file.exists() and typer.confirm(
             "Put .env into the backup? It holds your keys", default=False, err=True
         )  # fmt: skip
     target = file or context.project.root / "backups" / f"lmstack-{_stamp()}.tar.gz"
@@ -102,20 +101,20 @@ def restore(
 
 
 def _save(context: Context, target: Path, env: bool) -> dict[str, Any]:
-    project = context.project
+    project, settings = context.project, context.project.settings()
     with tempfile.TemporaryDirectory(dir=_scratch(context)) as name:
         parts: dict[str, Path] = {}
         summary: dict[str, Any] | None = None
         saved = Path(name) / LEDGER
         try:
-            summary = current_runtime(project.settings(), project).save_ledger(saved)
+            summary = current_runtime(settings, project).save_ledger(saved)
             parts[LEDGER] = saved
         except NoLedgerError:
             pass  # nothing was asked yet
         parts |= {MODELS: project.models_file} if project.models_file.exists() else {}
         parts |= {ENV: project.env_file} if env and project.env_file.exists() else {}
         about = {
-            "lmstack": __version__, "litellm": project.settings().version, "ledger": summary,
+            "lmstack": __version__, "litellm": settings.version, "ledger": summary,
             "at": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         }  # fmt: skip
         size = archive.pack(target, parts, about)
@@ -143,10 +142,6 @@ def _scratch(context: Context) -> Path:
     """On the stack's own disk; the machine's temporary folder may be a small one in memory."""
     files.ensure_writable_folder(context.project.state)
     return context.project.state
-
-
-def _asks(context: Context) -> bool:
-    return sys.stdin.isatty() and not context.quiet and not context.as_json
 
 
 def _listed(parts: list[str]) -> str:

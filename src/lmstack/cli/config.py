@@ -13,7 +13,7 @@ import typer
 
 from lmstack import __version__, files, pins
 from lmstack.catalog import PRICE_SOURCE, Catalog, Model, parse_catalog
-from lmstack.cli.app import Context, app, command
+from lmstack.cli.app import VERSION_LINE, Context, app, command
 from lmstack.cli.planning import planned, runtime_flags
 from lmstack.envfile import parse_env, set_line, unset_line
 from lmstack.errors import ConfigError, Exit, LmError, Problem, UsageError, invalid
@@ -49,8 +49,7 @@ def init(
     """Lay a stack down in this folder: compose file, Dockerfile, callbacks, .env. Existing files are kept. On a terminal
     it asks for keys, port and TaskMaster's address; nothing is written before the last answer."""
     root, made = context.project.root, []
-    asking = not yes and not context.quiet and not context.as_json and sys.stdin.isatty()
-    env = _answered(context) if asking else files.read(context.project.env_file)
+    env = _answered(context) if context.may_ask and not yes else files.read(context.project.env_file)
     for name, text in asset_texts().items():
         if not (root / name).exists() and files.write(root / name, text):
             made.append(name)
@@ -207,7 +206,7 @@ def key_rotate(context: Context) -> Result:
 def version(context: Context) -> Result:
     """Versions of lmstack and of the LiteLLM that it pins."""
     data = {"lmstack": __version__, "litellm": pins.LITELLM_VERSION, "image": pins.IMAGE}
-    return Result("version", data, (f"lmstack {__version__} (LiteLLM {pins.LITELLM_VERSION})",))
+    return Result("version", data, (VERSION_LINE,))
 
 
 def _answered(context: Context) -> str:

@@ -1,7 +1,6 @@
 """doctor, test: what is wrong, and does each model answer."""
 
 import contextlib
-import io
 import json
 import queue
 import sys
@@ -15,6 +14,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
+from lmledger.backup import add
 from lmledger.redact import redacted, secret_values
 from lmstack import doctor as checks
 from lmstack import files
@@ -262,7 +262,4 @@ def _write_report(context: Context, target: Path, data: dict[str, Any]) -> None:
     }
     with tarfile.open(target, "w:gz") as bundle:
         for name, text in parts.items():
-            content = redacted(text, secret_values(values)).encode()
-            entry = tarfile.TarInfo(f"lmstack-report/{name}")
-            entry.size, entry.mtime = len(content), int(time.time())
-            bundle.addfile(entry, io.BytesIO(content))
+            add(bundle, f"lmstack-report/{name}", redacted(text, secret_values(values)).encode(), 0o644)

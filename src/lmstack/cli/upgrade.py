@@ -78,8 +78,9 @@ def _known_releases(context: Context) -> Result:
 
 def _move(context: Context, name: str, to: str, timeout: float, only_check: bool) -> Result:
     """To another release and, unless that proves itself, back."""
-    now = context.project.settings().version
-    _refuse(context.project.settings(), to)
+    settings = context.project.settings()
+    now = settings.version
+    _refuse(settings, to)
     data: dict[str, Any] = {"from": now, "to": to, "changed": False, "checked": True, "running": False}
     if to == now:
         return Result(name, data, (f"LiteLLM {now} is what is used here already.",))
