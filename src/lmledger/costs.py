@@ -18,6 +18,8 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
         return None
     if last.free:
         return 0.0
+    if not (tokens.prompt or tokens.completion or reported):
+        return None  # a priced model that counts no tokens: images, speech, or a provider that does not say
     if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
         return ((tokens.prompt or 0) * last.rates[0] + (tokens.completion or 0) * last.rates[1]) / 1_000_000
     if reported:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from lmledger import echo
 from lmledger.records import Attempt, Attribution, Call, Fault, Usage, new_id
 from lmledger.redact import redacted, secret_values
 
@@ -82,14 +83,14 @@ def _rates(value: object) -> tuple[float, float] | None:
     return (float(value[0]), float(value[1])) if isinstance(value, list) and len(value) == 2 else None
 
 
-def fault_of(error: BaseException) -> Fault:
-    """Class, HTTP status and redacted message of an exception."""
+def fault_of(error: BaseException, request: Mapping[str, Any] | None = None) -> Fault:
+    """Class, HTTP status and message of an exception; the message redacted, and free of the request's own words."""
     code = getattr(error, "status_code", None) or getattr(error, "code", None)
     detail = getattr(error, "detail", None)
     text = detail.get("error") if isinstance(detail, dict) else None
-    message = text or getattr(error, "message", None) or str(error)
+    message = echo.message_of(str(text or getattr(error, "message", None) or error), request)
     kind = detail.get("type") if isinstance(detail, dict) else None
-    return Fault(kind or type(error).__name__, None if code is None else str(code)[:20], redact(str(message)))
+    return Fault(kind or type(error).__name__, None if code is None else str(code)[:20], redact(message))
 
 
 def usage_of(usage: object) -> Usage:

@@ -22,7 +22,7 @@ import litellm
 from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
 
-from lmledger import extract, traffic, worker
+from lmledger import blame, extract, traffic, worker
 from lmledger.costs import cost_of
 from lmledger.records import Call, Ended, Fault, Started, Usage
 from lmledger.streams import StreamUsage
@@ -34,6 +34,9 @@ log = logging.getLogger("lmledger")
 _current: ContextVar[Call | None] = ContextVar("lmledger_call", default=None)
 # What the routing tap saw of this request (headers, path): on an authentication failure LiteLLM's data has neither.
 arrival: ContextVar[tuple[Mapping[str, str], str] | None] = ContextVar("lmledger_arrival", default=None)
+
+# The request's body, for what must not say anything of it: errors and log lines.
+asked: ContextVar[Mapping[str, Any] | None] = ContextVar("lmledger_asked", default=None)
 
 F = TypeVar("F", bound=Callable[..., Any])
 USAGE_WAIT_SECONDS = 1.0
@@ -66,6 +69,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     ) -> None:
         call = extract.start_call(data)
         _current.set(call)
+        asked.set(data)
         _tie(data, call)
         _ask_for_usage(data, call_type)
         limits = traffic.route(data, call, call_type)
@@ -88,7 +92,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             last.close("failed", call.late_fault)
             call.late_fault = None
             if last.deployment == attempt.deployment:
-                await traffic.not_again(kwargs, attempt)
+                await traffic.not_again(kwargs, last)
         call.attempts.append(attempt)
         if call.drill:
             traffic.drill(call, attempt)
@@ -100,9 +104,17 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         call = _call_of(request_data)
         if call and call.attempts:
             attempt = call.attempts[-1]
-            attempt.close("failed", extract.fault_of(exception))
-            worker.get().note_health(attempt.deployment, attempt.fault)
-            await traffic.cool_down(request_data, exception, attempt)
+            attempt.close("failed", extract.fault_of(exception, request_data))
+            attempt.unread = blame.is_requests(exception, attempt.asked)
+            if not (attempt.unread or call.own_key):
+                worker.get().note_health(attempt.deployment, attempt.fault)
+                await traffic.cool_down(request_data, exception, attempt)
+
+    def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
+        """LiteLLM has made the provider's call out of the request, and sends it."""
+        call = _current.get()
+        if call is not None and call.attempts:
+            call.attempts[-1].asked = True
 
     @guarded
     async def async_post_call_success_deployment_hook(
@@ -156,7 +168,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             _interrupt(call, seen, Fault("ClientDisconnected", "499", "the client closed the connection"))
             raise
         except Exception as error:
-            _interrupt(call, seen, extract.fault_of(error))
+            _interrupt(call, seen, extract.fault_of(error, request_data))
             raise
         if seen.complete(response):
             await _finish_stream(call, seen)
@@ -190,7 +202,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             return
         if getattr(error, "status_code", None) is None:
             return  # no provider's: nobody was left to ask
-        call.late_fault = extract.fault_of(error)
+        call.late_fault = extract.fault_of(error, asked.get())
         for attempt in call.attempts:
             if attempt.outcome == "failed" and attempt.fault is None:
                 attempt.fault, call.late_fault = call.late_fault, None
@@ -211,7 +223,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             call = extract.start_call(request_data, headers, path)
         if not call.ended:
             call.ended = True
-            fault = extract.fault_of(original_exception)
+            fault = extract.fault_of(original_exception, request_data)
             if better is not None:
                 kind = "AuthenticationError" if better.status_code == 401 else fault.type
                 fault = Fault(kind, str(better.status_code), extract.fault_of(better).message)
@@ -315,7 +327,22 @@ def _better_error(data: Mapping[str, Any], error: Exception, call: Call | None) 
     if no_key or kind == "no_db_connection":
         return HTTPException(401, "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")
     why = _why_unserved(data.get("model")) if "Invalid model name" in text else None
+    if why is None and _is_misshapen(error, call):
+        own = call.attempts[-1].fault if call and call.attempts else None
+        why = f"No provider's call can be made out of this request: {own.message if own else text}"
     return HTTPException(400, {"error": why}) if why else None
+
+
+def _is_misshapen(error: Exception, call: Call | None) -> bool:
+    """Whether LiteLLM only stumbled over the body, and would call that a failure of its own (500)."""
+    if int(getattr(error, "status_code", None) or 500) < 500:
+        return False
+    if call is not None and call.attempts:
+        refused = [
+            attempt.unread or (attempt.fault is not None and attempt.fault.code == "400") for attempt in call.attempts
+        ]
+        return all(refused) and call.attempts[-1].unread
+    return type(error) is not Exception and blame.is_requests(error, asked=False)
 
 
 def _why_unserved(model: object) -> str | None:
@@ -326,6 +353,15 @@ def _why_unserved(model: object) -> str | None:
         return None
     return (
         f"Model '{model}' is in the catalog but its provider is not configured: set {variable} in .env, then 'lm up'."
+    )
+
+
+def is_clients_fault(deployment: str) -> bool:
+    """Whether a failure of this deployment, just now, says nothing of it: the request in hand could not be read, or
+    brought a key of its own."""
+    call = _current.get()
+    return call is not None and any(
+        attempt.deployment == deployment and (attempt.unread or call.own_key) for attempt in call.attempts
     )
 
 
@@ -350,4 +386,4 @@ def _call_of(data: Mapping[str, Any]) -> Call | None:
 
 handler = LedgerHandler()
 
-__all__ = ["LedgerHandler", "arrival", "handler"]
+__all__ = ["LedgerHandler", "arrival", "asked", "handler", "is_clients_fault"]

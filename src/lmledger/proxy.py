@@ -1,7 +1,8 @@
-"""What lmstack adds to the proxy around the callbacks: two anonymous routes, a tap, and a flush on shutdown.
+"""What lmstack adds to the proxy around the callbacks: two anonymous routes, a tap, a flush on shutdown,
+and who may be cooled down.
 
 ``install`` is named in LITELLM_WORKER_STARTUP_HOOKS and runs once per worker, before the config is loaded.
-LiteLLM offers no public seam for these three; each leans on a fact that tests/contract re-checks at a bump.
+LiteLLM offers no public seam for these; each leans on a fact that tests/contract re-checks at a bump.
 """
 
 import asyncio
@@ -18,12 +19,13 @@ from typing import Any
 
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy import proxy_server
+from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match, Route
 
-from lmledger import worker
-from lmledger.handler import arrival
+from lmledger import logfilter, worker
+from lmledger.handler import arrival, asked, is_clients_fault
 
 log = logging.getLogger("lmledger")
 
@@ -47,7 +49,10 @@ def install() -> None:
     _end_with_parent()
     _flush_on_shutdown()
     _fail_fast_on_redis()
+    _cool_down_only_the_guilty()
     _apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
+    for name in logfilter.LOGGERS:
+        logging.getLogger(name).addFilter(logfilter.Discreet(asked.get))
     worker.get()
 
 
@@ -168,6 +173,18 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, args=(parent.sentinel,), name="lmledger-parent", daemon=True).start()
+
+
+def _cool_down_only_the_guilty() -> None:
+    """LiteLLM cools a deployment down for any failure that it calls 500, its own stumbling over a request included, and
+    tries every model with that request: one client could take all models away from all others."""
+    stock = CooldownCache.add_deployment_to_cooldown
+
+    def add(self: CooldownCache, model_id: str, *args: Any, **kwargs: Any) -> None:
+        if not is_clients_fault(model_id):
+            stock(self, model_id, *args, **kwargs)
+
+    CooldownCache.add_deployment_to_cooldown = add
 
 
 def _fail_fast_on_redis() -> None:

@@ -76,8 +76,11 @@ def requests(
 
 
 def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the ledger's own column name
-    """One request (by our id or LiteLLM's call id) with its ``attempts``; empty when there is none."""
+    """One request (by our id, its beginning, or LiteLLM's call id) with its ``attempts``; empty when there is none.
+    Several, five at most, when that many begin so."""
     found = _rows(conn, "SELECT * FROM requests WHERE id = ? OR call_id = ? LIMIT 1", (id, id))
+    if not found and id.startswith("req_"):
+        found = _rows(conn, "SELECT * FROM requests WHERE id >= ? AND id < ? LIMIT 5", (id, f"{id}~"))
     for row in found:
         row["attempt_list"] = _rows(conn, "SELECT * FROM attempts WHERE request_id = ? ORDER BY number", (row["id"],))
         row["event_list"] = _rows(

@@ -49,6 +49,8 @@ class Attempt:
     outcome: str | None = None  # None while it is under way
     kind: str = ""  # LiteLLM's call type, e.g. acompletion
     fault: Fault | None = None
+    asked: bool = False  # the provider was; what fails before says nothing of it
+    unread: bool = False  # LiteLLM could not make the provider's call out of this request
 
     @property
     def free(self) -> bool:
@@ -105,6 +107,7 @@ class Call:
     late_fault: Fault | None = None  # of a stream's attempt, heard of before anybody knew that it had failed
     drill: bool = False  # its first attempt is to fail
     late: bool = False  # LITELLM_DEADLINE has passed
+    own_key: bool = False  # it brought a provider's key along, which says nothing of ours
     cost_usd: float | None = None  # once it has ended
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
 

@@ -15,6 +15,7 @@ import litellm
 from fastapi import HTTPException
 from litellm.proxy import proxy_server
 
+from lmledger import blame
 from lmledger.records import Attempt, Call, Fault, Over
 from lmrouting.budgets import Limit, limits_for, parse_limits
 from lmrouting.candidates import of_deployment
@@ -31,6 +32,15 @@ LEAST_SECONDS = 0.2
 BUDGET_WAIT_SECONDS = 15.0
 _TAINTED = (401, 402)  # the key or the account is at fault, so every model of the provider is
 _FORBIDDEN = 403
+_OBJECTS = (list,)  # of objects
+_SHAPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "messages": (_OBJECTS, "a list of objects, each with role and content,"),
+    "prompt": ((str, list), "a string or a list"),
+    "input": ((str, list), "a string or a list"),
+    "tools": (_OBJECTS, "a list of objects"),
+    "functions": (_OBJECTS, "a list of objects"),
+    "stream_options": ((dict,), "an object"),
+}
 
 
 class DeadlinePassed(litellm.APIConnectionError):  # type: ignore[misc]
@@ -79,8 +89,10 @@ def models() -> Models:
 
 def route(data: dict[str, Any], call: Call, call_type: str) -> tuple[Limit, ...]:
     """Send a request its way by changing ``data``, and give the limits that it has to respect. Raises HTTPException."""
+    _check_shape(data)
     headers = _headers(data)
     call.drill = "x-lm-drill" in headers
+    call.own_key = "api_key" in data
     metadata = data.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
     try:
@@ -162,7 +174,8 @@ async def not_again(kwargs: Mapping[str, Any], attempt: Attempt) -> None:
     if not own or not _may_cool(own[0]):
         return
     error = JustFailed("it failed a moment ago", str(attempt.provider), str(attempt.model))
-    await asyncio.to_thread(_cool, router, [str(attempt.deployment)], error, 500)
+    if attempt.asked:
+        await asyncio.to_thread(_cool, router, [str(attempt.deployment)], error, 500)
     raise error
 
 
@@ -173,9 +186,9 @@ async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Atte
     with five models would cost five slow attempts. A 403 may be about one model that the key has no access to.
     """
     status = getattr(error, "status_code", None)
-    lost = isinstance(error, litellm.APIConnectionError | litellm.Timeout) or "Connection error" in str(error)
+    lost = attempt.asked and (isinstance(error, litellm.Timeout) or blame.is_providers(error))
     whole = lost or status in _TAINTED
-    if isinstance(error, DeadlinePassed) or not (whole or status == _FORBIDDEN):
+    if not (whole or status == _FORBIDDEN):
         return
     own = data.get("timeout")
     if isinstance(error, litellm.Timeout) and isinstance(own, int | float) and own < min(rules().timeout, 10):
@@ -185,6 +198,15 @@ async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Atte
     names = [d["model_info"]["id"] for d in listed if _is_of(d, attempt, whole)]
     # It may write to Redis, synchronously.
     await asyncio.to_thread(_cool, router, names, error, status or 500)
+
+
+def _check_shape(data: Mapping[str, Any]) -> None:
+    """Refuse what every provider would refuse, after LiteLLM had stumbled over it once for each model."""
+    for name, (kinds, wanted) in _SHAPES.items():
+        value = data.get(name)
+        wrong = value is not None and not isinstance(value, kinds)
+        if wrong or (value and kinds == _OBJECTS and not all(isinstance(item, dict) for item in value)):
+            raise refused(RefusalError(400, "invalid_request_error", f"{name}: {wanted} is wanted.", param=name))
 
 
 def _with_defaults(wishes: Wishes, call: Call, asked: object) -> Wishes:

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 from lmstack.errors import ConfigError, Exit, LmError
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,21 @@ def show(result: Result, as_json: bool, quiet: bool) -> None:
     if quiet and not failed:
         return
     for message in result.messages:
-        print(f"note: {message}", file=sys.stderr)
+        say(f"note: {message}", sys.stderr)
     for line in result.lines:
-        print(line, file=sys.stderr if failed else sys.stdout)
+        say(line, sys.stderr if failed else sys.stdout)
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print text that may hold what a client sent: a task id must not move the cursor or set a colour."""
+    print(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", line), file=stream, flush=True)
 
 
 def table(
     header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: frozenset[int] = frozenset()
 ) -> tuple[str, ...]:
     """Aligned columns as lines; ``right`` holds the columns with numbers. The last column is cut to the terminal."""
+    rows = [tuple(_SPACE.sub(" ", cell) for cell in row) for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     room = terminal_width()
     out = []

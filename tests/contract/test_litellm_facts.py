@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import generate
 import litellm
 import pytest
 from bench.routing.data import load
+from litellm._logging import JsonFormatter
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy import proxy_server
+from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Router
 
 from lmledger import handler as ours
@@ -80,6 +83,19 @@ def test_the_private_names_that_we_wrap_are_there() -> None:
     assert "await proxy_shutdown_event(" in (SOURCES / "proxy" / "proxy_server.py").read_text()
     assert "LITELLM_WORKER_STARTUP_HOOKS" in (SOURCES / "proxy" / "proxy_server.py").read_text()
     assert "_litellm_strip_stream_usage" in (SOURCES / "proxy" / "proxy_server.py").read_text()
+
+
+def test_every_cool_down_goes_through_the_method_that_we_wrap() -> None:
+    theirs = inspect.signature(CooldownCache.add_deployment_to_cooldown).parameters
+    assert list(theirs)[:2] == ["self", "model_id"]
+    setting = "cooldown_cache.add_deployment_to_cooldown("
+    assert setting in (SOURCES / "router_utils" / "cooldown_handlers.py").read_text()
+
+
+def test_litellms_log_prints_the_traceback_that_a_filter_leaves() -> None:
+    record = logging.LogRecord("LiteLLM", logging.ERROR, "f.py", 1, "m", (), (ValueError, ValueError("secret"), None))
+    record.exc_text = "ours"
+    assert json.loads(JsonFormatter().format(record))["stacktrace"] == "ours"
 
 
 def test_redis_pys_default_policy_is_one_object_whose_retries_we_can_set() -> None:

@@ -178,6 +178,26 @@ def test_tables_fit_the_terminal(gateway: Stack, columns: int) -> None:
         assert max(map(len, table)) <= columns, max(table, key=len)
 
 
+def test_a_task_id_cannot_move_the_cursor_and_a_short_id_finds_its_request(gateway: Stack, mock: Mock) -> None:
+    mock.reset()
+    nasty = {"task_id": "\x1b[2Jgone\x07\nline"}
+    answer = gateway.post("/v1/chat/completions", {"model": "gpt-4o-mini", "messages": HELLO, "metadata": nasty})
+    row = gateway.row(answer.headers["x-litellm-call-id"])
+    assert row["task_id"] == nasty["task_id"]
+    short = row["id"][:20]
+    shown = {}
+    for words in (["requests"], ["request", short], ["usage", "--by", "task"]):
+        terminal = Terminal(gateway, *words, columns=200)
+        assert terminal.end() == 0
+        shown[words[0]] = terminal.shown
+        assert "gone" in terminal.shown
+        assert "\x1b[2J" not in terminal.shown
+        assert "\x07" not in terminal.shown
+    assert short in shown["requests"]
+    assert row["id"] not in shown["requests"]
+    assert row["id"] in shown["request"]
+
+
 def test_lm_test_draws_a_table_that_gives_way_to_the_result(gateway: Stack, mock: Mock) -> None:
     mock.reset()
     terminal = Terminal(gateway, "test", "gpt-4o-mini", "claude-haiku-5-5")

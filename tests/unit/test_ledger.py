@@ -1,15 +1,18 @@
 """The ledger and the outbox on real SQLite files: transactions, orphans, leases, order, schedule."""
 
 import asyncio
+import itertools
+import json
 import os
 import sqlite3
 import threading
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
-from lmledger import apply, extract, housekeeping, outbox, queries, records, schema, store
+from lmledger import apply, blame, echo, extract, housekeeping, outbox, queries, records, schema, store
 from lmledger.delivery import headers_for, sign, target_from
 from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
 from lmledger.spool import Spool, read
@@ -412,3 +415,42 @@ def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
 )
 def test_usage_is_read_in_every_dialect(usage: object, expected: Usage) -> None:
     assert extract.usage_of(usage) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("AnthropicException - 'image_url'\nReceived Messages=[{'content': 'a'}]", "AnthropicException - 'image_url'\nReceived Messages=***"),
+        ("Invalid image - my grandmother's recipe for soup\nTraceback (most recent call last):\n  File", "Invalid image - ***"),
+        ("bad prompt={'a': 'my grandmother\\'s recipe for \\u00e4pfel'} here", "bad prompt={'a': '***äpfel'} here"),
+        ("element type is 'image_url' but missing", "element type is 'image_url' but missing"),
+        ("no such pin: 0815 4711", "no such pin: ***"),
+        ("refused\n\nLiteLLM: model group 'x' failed with the error above", "refused"),
+        ("Unable to parse. Original Response: {\"content\": \"42\"}", "Unable to parse. Original Response:***"),
+    ],
+)  # fmt: skip
+def test_an_error_is_kept_without_the_words_of_its_request(text: str, kept: str) -> None:
+    blocks = [{"type": "image_url", "text": "my grandmother's recipe for soup"}, {"text": "0815 4711"}]
+    assert echo.message_of(text, {"messages": [{"role": "user", "content": blocks}]}) == kept
+
+
+def test_a_long_request_is_compared_in_bounded_time() -> None:
+    request = {"messages": [{"role": "user", "content": f"turn {n} " * 5_000} for n in range(50)]}
+    assert sum(map(len, echo._leaves(list(request.values())))) <= echo._MOST_REQUEST
+    assert echo.message_of("x" * 1_000_000, request) == "x" * echo._MOST_ERROR
+
+
+def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
+    def raised(*errors: Exception) -> Exception:
+        for before, after in itertools.pairwise(errors):
+            after.__context__ = before
+        return errors[-1]
+
+    wrapper = type("APIConnectionError", (Exception,), {})
+    refused = raised(ConnectionRefusedError(), httpx.ConnectError("no"), wrapper("Connection error."))
+    garbage = raised(json.JSONDecodeError("Expecting value", "<html>", 0), wrapper("no JSON"))
+    shape = raised(AttributeError("'str' object has no attribute 'get'"), wrapper("'str' object"))
+    header = raised(httpx.LocalProtocolError("Illegal header value"), wrapper("Connection error."))
+    assert [blame.is_providers(e) for e in (refused, garbage, shape, header)] == [True, True, False, False]
+    assert [blame.is_requests(e, False) for e in (shape, wrapper("credentials"))] == [True, False]
+    assert [blame.is_requests(e, True) for e in (shape, header)] == [False, True]

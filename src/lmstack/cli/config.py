@@ -60,10 +60,15 @@ def init(
     with contextlib.suppress(ConfigError):  # what is wrong in it is for the next command to say
         keys = any(context.project.settings().get(p.key) for p in context.project.catalog().providers.values() if p.key)
     lines = (
-        f"Stack in {root}: {', '.join(made) or 'everything was there already'}",
+        f"Stack in {root}: {', '.join(_folded(made)) or 'everything was there already'}",
         "Next: lm up" if keys else "Next: lm config set OPENAI_API_KEY (or another provider's), then: lm up",
     )
     return Result("init", {"root": str(root), "created": made, "has_key": keys}, lines)
+
+
+def _folded(names: list[str]) -> list[str]:
+    """Files of a folder as the folder."""
+    return list(dict.fromkeys(f"{name.split('/')[0]}/" if "/" in name else name for name in names))
 
 
 @command("render", "lm render --diff")

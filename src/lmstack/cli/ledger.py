@@ -13,7 +13,7 @@ from lmledger.queries import GROUPINGS
 from lmstack.cli.app import Context, app, command
 from lmstack.cli.planning import ask, seconds
 from lmstack.errors import LmError
-from lmstack.result import Result, table, terminal_width, usd
+from lmstack.result import Result, say, table, terminal_width, usd
 from lmstack.yamlfile import did_you_mean
 
 events_app = typer.Typer(
@@ -22,6 +22,7 @@ events_app = typer.Typer(
 app.add_typer(events_app)
 
 _TAIL = 500  # events that are watched for a change
+_SHORT = 20  # characters of an id that tell requests apart: its milliseconds and 16 random bits
 _SINCE = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
 
 
@@ -82,21 +83,26 @@ def requests(
         lines = (f"No {'failed ' if failed else ''}requests in the last {since}.",)
     if follow and not context.as_json:
         for line in (lines[0], *reversed(lines[1:])):
-            print(line, flush=True)
+            say(line)
         _follow(context, rows, failed, task)
         return Result("requests", {"requests": rows})
     return Result("requests", {"requests": rows}, lines)
 
 
 @command("request", "lm request req_0190c2")
-def request(context: Context, id: Annotated[str, typer.Argument(help="Our id, or the x-litellm-call-id.")]) -> Result:  # noqa: A002
+def request(
+    context: Context,
+    id: Annotated[str, typer.Argument(help="Our id, its beginning, or the x-litellm-call-id.")],  # noqa: A002
+) -> Result:
     """One request with each provider attempt."""
     rows = ask(context, "request", id=id)
     if not rows:
         raise LmError(f"no request '{id}' on the ledger", "see the newest with: lm requests")
+    if len(rows) > 1:
+        raise LmError(f"several requests begin with '{id}'", f"give more of it: {', '.join(r['id'] for r in rows)}")
     row = dict(rows[0])
     attempts, events = row.pop("attempt_list"), row.pop("event_list")
-    lines = [f"{name:18} {value}" for name, value in row.items() if value is not None]
+    lines = [f"{name:18} {_readable(name, value)}" for name, value in row.items() if value is not None]
     shown = [
         (
             str(a["number"]),
@@ -154,7 +160,7 @@ def events_tail(
     newest = rows[:limit]
     if not context.as_json:
         for row in reversed(newest):
-            print(_event_line(row), flush=True)
+            say(_event_line(row))
         _follow_events(context, {row["seq"]: (row["state"], row["attempts"]) for row in rows})
     return Result("events tail", {"events": newest})
 
@@ -229,8 +235,17 @@ def _follow_events(context: Context, seen: dict[int, tuple[str, int]]) -> None:
             rows = ask(context, "events", limit=_TAIL)
             for row in reversed(rows):
                 if seen.get(row["seq"]) != (row["state"], row["attempts"]):
-                    print(_event_line(row), flush=True)
+                    say(_event_line(row))
             seen = {row["seq"]: (row["state"], row["attempts"]) for row in rows}
+
+
+def _readable(name: str, value: Any) -> str:
+    """A column's value for people: local time instead of seconds since 1970, no digits that mean nothing."""
+    if name.endswith("_at"):
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(value))
+    if name.endswith("_usd"):
+        return f"{value:.10f}".rstrip("0")
+    return f"{value:.0f}" if name.endswith("_ms") else str(value)
 
 
 def _event_line(r: dict[str, Any]) -> str:
@@ -249,7 +264,7 @@ def _event_line(r: dict[str, Any]) -> str:
 
 def _request_line(r: dict[str, Any]) -> tuple[str, ...]:
     return (
-        _clock(r["started_at"]), r["id"], r["status"], r["deployment"] or r["requested_model"] or "-",
+        _clock(r["started_at"]), r["id"] if terminal_width() is None else r["id"][:_SHORT], r["status"], r["deployment"] or r["requested_model"] or "-",
         "-" if r["latency_ms"] is None else f"{r['latency_ms']:.0f}", usd(r["cost_usd"]) if r["status"] == "succeeded" else "-",
         r["task_id"] or "-", r["error_type"] or "",
     )  # fmt: skip
@@ -264,5 +279,5 @@ def _follow(context: Context, seen: list[dict[str, Any]], failed: bool, task: st
             rows = ask(context, "requests", since=since, failed=failed, task=task, limit=1000)
             new = [r for r in reversed(rows) if r["id"] not in known and r["status"] != "started"]
             for r in new:
-                print("  ".join(_request_line(r)).rstrip(), flush=True)
+                say("  ".join(_request_line(r)).rstrip())
             known |= {r["id"] for r in new}

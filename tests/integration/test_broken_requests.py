@@ -1,0 +1,87 @@
+"""A request that cannot be served is its client's own trouble: it gets a 4xx, takes no model away from anybody else,
+and what it said is nowhere on disk."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support import Mock, Stack, TaskMaster
+
+CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+SECRET = "the-secret-ingredient-is-saffron, and a pinch of salt"
+HELLO = [{"role": "user", "content": "Hello!"}]
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+WITNESSES = ("gpt-4o-mini", "gpt-4o", "claude-haiku-4-5", "gemini-2.5-flash")
+
+
+def said(content: object) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": content}]
+
+
+BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "messages is a string": (CHAT, {"messages": SECRET}),
+    "messages holds a number": (CHAT, {"messages": [*said(SECRET), 5]}),
+    "content is a number": (CHAT, {"messages": [*said(SECRET), *said(5)]}),
+    "a block is a number": (CHAT, {"messages": [*said(SECRET), *said([5])]}),
+    "a block of no known type": (CHAT, {"messages": said([{"type": SECRET}])}),
+    "an image without a URL": (CHAT, {"messages": said([{"type": "text", "text": SECRET}, {"type": "image_url"}])}),
+    "response_format is a string": (CHAT, {"messages": said(SECRET), "response_format": SECRET}),
+    "extra_headers is a number": (CHAT, {"messages": said(SECRET), "extra_headers": 5}),
+    "extra_headers no header can hold": (CHAT, {"messages": said(SECRET), "extra_headers": {"x-a": "b\nc"}}),
+    "timeout is a word": (CHAT, {"messages": said(SECRET), "timeout": "soon"}),
+    "tool_choice is a number": (CHAT, {"messages": said(SECRET), "tools": [TOOL], "tool_choice": 5}),
+    "stream_options is a number": (CHAT, {"messages": said(SECRET), "stream": True, "stream_options": 5}),
+    "no messages": (CHAT, {"messages": []}),
+    "prompt is an object": ("/v1/completions", {"prompt": {"a": SECRET}}),
+    "input is a number": (RESPONSES, {"input": 5}),
+    "Messages: messages is a string": (MESSAGES, {"max_tokens": 5, "messages": SECRET}),
+    "Messages: a tool is a number": (MESSAGES, {"max_tokens": 5, "messages": said(SECRET), "tools": [5]}),
+}
+
+
+@pytest.fixture(autouse=True)
+def healthy(mock: Mock) -> Iterator[None]:
+    mock.reset()
+    yield
+    mock.reset()
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "claude-haiku-4-5", "gemini-2.5-flash", "auto"])
+@pytest.mark.parametrize("name", BROKEN)
+def test_nobody_else_loses_a_model_to_it(gateway: Stack, name: str, model: str) -> None:
+    path, body = BROKEN[name]
+    answer = gateway.post(path, {"model": model, **body})
+    # Some of it llmock takes, which real providers would not.
+    assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
+    assert answer.status_code not in (401, 429), answer.text
+    for witness in WITNESSES:
+        after = gateway.post(CHAT, {"model": witness, "messages": HELLO}, x_lm_no_fallback="1")
+        assert after.status_code == 200, f"{witness}: {after.text}"
+
+
+def test_a_clients_own_bad_key_says_nothing_of_ours(gateway: Stack, mock: Mock) -> None:
+    mock.script({"type": "fail", "status": 401, "times": 1, "match": {"model": "gpt-4o"}})
+    own = {"model": "gpt-4o", "messages": HELLO, "api_key": "sk-somebody-elses-0123"}
+    assert gateway.post(CHAT, own, x_lm_no_fallback="1").status_code == 401
+    for witness in WITNESSES:
+        after = gateway.post(CHAT, {"model": witness, "messages": HELLO}, x_lm_no_fallback="1")
+        assert after.status_code == 200, f"{witness}: {after.text}"
+
+
+def test_what_it_said_is_in_no_ledger_log_or_event(gateway: Stack, taskmaster: TaskMaster) -> None:
+    calls = [
+        gateway.post(path, {"model": model, **body}, x_task_id="broken")
+        for path, body in BROKEN.values()
+        for model in ("gpt-4o-mini", "claude-haiku-4-5", "gemini-2.5-flash")
+    ]
+    failed = [row for row in gateway.ask("requests", task="broken", limit=100) if row["status"] != "succeeded"]
+    assert len(failed) > 30
+    assert all(row["error_message"] for row in failed)
+    attempted = [row for row in failed if row["attempts"]]
+    taskmaster.events(attempted[0]["call_id"])
+    written = {p: p.read_bytes() for p in (gateway.root / "logs").iterdir() if p.is_file()}
+    written |= {"events": b"".join(body for _, _, body in taskmaster.received)}  # type: ignore[dict-item]
+    for place, content in written.items():
+        assert b"saffron" not in content, place
+    assert any("saffron" in answer.text for answer in calls)  # its own client may read it
