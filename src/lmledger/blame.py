@@ -14,7 +14,7 @@ import httpx
 _NETWORK = (OSError, asyncio.TimeoutError, httpx.TransportError)
 # What Python and LiteLLM raise over a body of the wrong shape, these very classes: those below them mean other things
 # (LiteLLM's RouterRateLimitError is a ValueError), as do the classes of credentials that cannot be had.
-_SHAPE = frozenset(
+SHAPE = frozenset(
     {AttributeError, TypeError, KeyError, IndexError, ValueError, UnicodeEncodeError, json.JSONDecodeError}
 )
 
@@ -29,7 +29,7 @@ def is_requests(error: BaseException, asked: bool) -> bool:
     """Whether LiteLLM stumbled over the request itself. After the provider was ``asked``, only what could not be sent
     is certainly that; else it may be the answer."""
     causes = tuple(_chain(error))
-    return _unsendable(causes) or (not asked and any(type(c) in _SHAPE or type(c) is Exception for c in causes))
+    return _unsendable(causes) or (not asked and any(type(c) in SHAPE or type(c) is Exception for c in causes))
 
 
 def _unsendable(causes: tuple[BaseException, ...]) -> bool:

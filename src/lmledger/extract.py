@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from lmledger import echo
 from lmledger.records import Attempt, Attribution, Call, Fault, Usage, new_id
@@ -15,6 +14,7 @@ from lmledger.redact import redacted, secret_values
 
 MAX_MESSAGE = 500
 MAX_FIELD = 200
+MAX_TAGS = 20
 
 _OWN_SECRETS = secret_values(os.environ)
 
@@ -27,15 +27,14 @@ def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
 def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None) -> Call:
     """Read one client request out of a hook's ``data``; ``headers`` and ``path`` win where given."""
     request = _mapping(data.get("proxy_server_request"))
-    heads = {**_headers(request), **(headers or {})}
-    url = request.get("url")
+    heads = {**_headers(request), **{k: _header(v) for k, v in (headers or {}).items()}}
     body = _mapping(request.get("body"))
     return Call(
         id=new_id("req"),
         call_id=_text(data.get("litellm_call_id")),
         trace_id=_text(data.get("litellm_trace_id")),
         started_at=time.time(),
-        endpoint=path or (urlsplit(url).path if isinstance(url, str) else ""),
+        endpoint=(path or "")[:MAX_FIELD],
         stream=bool(data.get("stream") or body.get("stream")),
         requested_model=_text(data.get("model")),
         attribution=attribution(data, heads),
@@ -48,14 +47,14 @@ def attribution(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribut
         **_mapping(_mapping(data.get("litellm_metadata")).get("requester_metadata")),
         **_mapping(data.get("metadata")),
     }
-    tags = headers.get("x-litellm-tags") or ""
-    listed = [str(tag) for tag in meta.get("tags") or () if isinstance(tag, str)]
+    tags, listed = headers.get("x-litellm-tags"), meta.get("tags")
+    named = tags.split(",") if tags else listed if isinstance(listed, list) else ()
     return Attribution(
         task_id=_text(headers.get("x-task-id")) or _text(meta.get("task_id")),
         agent_id=_text(headers.get("x-agent-id")) or _text(meta.get("agent_id")),
         user=_text(data.get("user")) or _text(meta.get("user_id")),
         key_alias=_text(meta.get("user_api_key_alias")),
-        tags=tuple([part.strip()[:MAX_FIELD] for part in tags.split(",") if part.strip()] or listed),
+        tags=tuple(tag.strip()[:MAX_FIELD] for tag in named if isinstance(tag, str) and tag.strip())[:MAX_TAGS],
     )
 
 
@@ -119,7 +118,17 @@ def usage_of(usage: object) -> Usage:
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, str]:
-    return {str(k).lower(): str(v) for k, v in _mapping(request.get("headers")).items()}
+    return {str(k).lower(): _header(str(v)) for k, v in _mapping(request.get("headers")).items()}
+
+
+def _header(value: str) -> str:
+    """What a client wrote: the server reads a header's bytes as Latin-1, clients send UTF-8."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _field(value: object, name: str) -> object:

@@ -67,7 +67,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
-        call = extract.start_call(data)
+        call = extract.start_call(data, path=(arrival.get() or (None, None))[1])
         _current.set(call)
         asked.set(data)
         _tie(data, call)
@@ -328,21 +328,20 @@ def _better_error(data: Mapping[str, Any], error: Exception, call: Call | None) 
         return HTTPException(401, "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")
     why = _why_unserved(data.get("model")) if "Invalid model name" in text else None
     if why is None and _is_misshapen(error, call):
-        own = call.attempts[-1].fault if call and call.attempts else None
+        own = call.attempts[0].fault if call and call.attempts else None
         why = f"No provider's call can be made out of this request: {own.message if own else text}"
     return HTTPException(400, {"error": why}) if why else None
 
 
 def _is_misshapen(error: Exception, call: Call | None) -> bool:
-    """Whether LiteLLM only stumbled over the body, and would call that a failure of its own (500)."""
-    if int(getattr(error, "status_code", None) or 500) < 500:
+    """Whether nobody could read the request, and LiteLLM would call that a failure of its own (500), or, where the
+    last model of the walk is cooling down for something else, a 429."""
+    status = int(getattr(error, "status_code", None) or 500)
+    if status < 500 and status != 429:
         return False
-    if call is not None and call.attempts:
-        refused = [
-            attempt.unread or (attempt.fault is not None and attempt.fault.code == "400") for attempt in call.attempts
-        ]
-        return all(refused) and call.attempts[-1].unread
-    return type(error) is not Exception and blame.is_requests(error, asked=False)
+    if call is None or not call.attempts:
+        return type(error) in blame.SHAPE
+    return all(a.unread or (a.fault is not None and a.fault.code == "400") for a in call.attempts)
 
 
 def _why_unserved(model: object) -> str | None:

@@ -1,0 +1,63 @@
+"""What clients may send: any JSON, any header. None of it may make us lose the request, or raise at all."""
+
+import contextlib
+import json
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmledger import echo, extract
+from lmledger.records import Ended, dump, load
+from lmrouting.classify import conversation_group
+from lmrouting.needs import needs_of, user_texts
+from lmrouting.policy import RefusalError, parse_wishes
+
+settings.register_profile("ours", deadline=None, max_examples=300, derandomize=True)
+settings.load_profile("ours")
+
+NAMES = (
+    "messages", "input", "prompt", "system", "tools", "functions", "tool_choice", "response_format", "text", "metadata",
+    "litellm_metadata", "user", "stream", "model", "max_tokens", "max_completion_tokens", "proxy_server_request",
+    "litellm_call_id", "model_info",
+)  # fmt: skip
+INNER = ("role", "content", "type", "text", "image_url", "task_id", "agent_id", "tags", "format", "headers", "body", "lm_tier", "lm_max_cost")  # fmt: skip
+HEADERS = ("x-task-id", "x-agent-id", "x-litellm-tags", "x-lm-tier", "x-lm-max-cost", "x-task-budget")
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(INNER), inner, max_size=4),
+    max_leaves=15,
+)
+BODY = st.dictionaries(st.sampled_from(NAMES), ANY, max_size=8)
+HEADS = st.dictionaries(st.sampled_from(HEADERS), st.text(max_size=30), max_size=5)
+
+
+@given(BODY, HEADS)
+def test_any_request_makes_a_call_that_survives_the_spool(body: dict[str, object], headers: dict[str, str]) -> None:
+    call = extract.start_call(body, headers, "/v1/chat/completions")
+    call.attempts.append(extract.start_attempt(body, "acompletion"))
+    record = Ended(call, "failed", 1.0, 2.0, extract.usage_of(body.get("text")))
+    assert load(json.dumps(json.loads(dump(record)))).call.id == call.id
+
+
+@given(BODY, HEADS)
+def test_any_request_can_be_routed_or_refused(body: dict[str, object], headers: dict[str, str]) -> None:
+    assert needs_of(body).tokens_in >= 0
+    assert conversation_group(user_texts(body.get("messages"))) in ("cheap", "standard", "premium")
+    metadata = body.get("metadata")
+    with contextlib.suppress(RefusalError):
+        parse_wishes(headers, metadata if isinstance(metadata, dict) else {})
+
+
+@given(st.text(min_size=24, max_size=60), st.text(max_size=60), st.text(max_size=60))
+def test_no_error_repeats_a_prompt(prompt: str, before: str, after: str) -> None:
+    request = {"messages": [{"role": "user", "content": prompt}]}
+    assert prompt not in echo.message_of(f"{before}{prompt}{after}", request)
+    quoted = echo.message_of(f"{before}{json.dumps(prompt)}{after}", request)
+    assert prompt not in quoted
+
+
+def test_a_header_is_read_as_utf_8_where_it_is() -> None:
+    sent = "Aufgabe-ü".encode().decode("latin-1")
+    assert extract.start_call({}, {"x-task-id": sent}).attribution.task_id == "Aufgabe-ü"
+    assert extract.start_call({}, {"x-task-id": "caf\xe9"}).attribution.task_id == "café"
