@@ -85,8 +85,9 @@ CLIENTS: dict[str, Client] = {
     "continue": Client(
         "Continue",
         {"LM_KEY": "{key}"},
-        'models:\n  - name: lmstack\n    provider: openai\n    model: {model}\n    apiBase: {url}/v1\n    apiKey: ${{{{ secrets.LM_KEY }}}}',
+        'name: lmstack\nversion: 1.0.0\nschema: v1\nmodels:\n  - name: lmstack\n    provider: openai\n    model: {model}\n    apiBase: {url}/v1\n    apiKey: ${{{{ secrets.LM_KEY }}}}',
         "~/.continue/config.yaml",
+        ("cn",),
     ),
     "open-webui": Client("Open WebUI", {"OPENAI_API_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "{key}"}),
     "task-master": Client(

@@ -120,6 +120,7 @@ NODE_CLIENTS = (
     "ai@6.0.326",
     "@ai-sdk/openai@3.0.141",
     "task-master-ai@0.43.1",
+    "@continuedev/cli@1.5.47",
 )
 
 
@@ -155,14 +156,20 @@ def answered(gateway: Stack, argv: list[str], cwd: Path, **env: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("codex", ["exec", "--skip-git-repo-check", "Say hello"]), ("claude-code", ["-p", "Say hello"])],
+    [
+        ("codex", ["exec", "--skip-git-repo-check", "Say hello"]),
+        ("claude-code", ["-p", "Say hello"]),
+        ("continue", ["-p", "Say hello"]),
+    ],
 )
 def test_an_agents_command_line_works_as_told(
     gateway: Stack, node_clients: Path, tmp_path: Path, name: str, arguments: list[str]
 ) -> None:
     told = gateway.json("env", name)["data"]
-    (tmp_path / ".codex").mkdir()
-    (tmp_path / ".codex" / "config.toml").write_text(told["snippet"] + "\n")
+    if told["snippet"]:
+        place = tmp_path / told["where"].removeprefix("~/")
+        place.parent.mkdir()
+        place.write_text(told["snippet"] + "\n")
     program = str(node_clients / ".bin" / CLIENTS[name].command[0])
     quiet = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
     assert answered(gateway, [program, *arguments], tmp_path, **told["environ"], **quiet)
