@@ -1,11 +1,15 @@
 """Asking the running gateway how it is; no provider is called."""
 
+import functools
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmstack.plan import Plan, reachable_from
 from lmstack.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 QUICK_SECONDS = 3.0
 
@@ -27,8 +31,7 @@ def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
     began = time.perf_counter()
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        # trust_env off: a proxy of the environment must not come between us and our own machine.
-        answer = httpx.get(url, headers=headers, timeout=timeout, trust_env=False)
+        answer = _client().get(url, headers=headers, timeout=timeout)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         return Answer(0, None, f"{type(error).__name__}: {error}")
     try:
@@ -36,6 +39,16 @@ def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
     except ValueError:
         body = None
     return Answer(answer.status_code, body, "", (time.perf_counter() - began) * 1000)
+
+
+@functools.cache
+def _client() -> "httpx.Client":
+    """One for all: each would read the machine's certificates, which costs more than a request, and `lm up` asks many
+    times a second while the proxy starts. No connection is kept: what it led to may have been restarted since."""
+    import httpx
+
+    # trust_env off: a proxy of the environment must not come between us and our own machine.
+    return httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def release(url: str, key: str) -> str:
