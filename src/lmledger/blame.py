@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import httpx
 
-# asyncio.TimeoutError is an OSError of its own from Python 3.11 on. aiohttp's errors arrive as httpx's.
+# From Python 3.11 on asyncio.TimeoutError is the built-in one, an OSError. aiohttp's errors arrive as httpx's.
 _NETWORK = (OSError, asyncio.TimeoutError, httpx.TransportError)
 # What Python and LiteLLM raise over a body of the wrong shape, these very classes: those below them mean other things
 # (LiteLLM's RouterRateLimitError is a ValueError), as do the classes of credentials that cannot be had.

@@ -14,7 +14,10 @@ _STEP = 4
 _GAP = 32
 _MOST_ERROR = 2000
 _MOST_REQUEST = 16_000
-_SAID = ("messages", "input", "prompt", "system", "instructions", "tools", "functions", "tool_choice", "response_format", "text", "suffix")  # fmt: skip
+_SAID = (
+    "messages", "input", "prompt", "contents", "system", "instructions", "systemInstruction", "system_instruction", "tools",
+    "functions", "tool_choice", "response_format", "text", "suffix", "query", "documents",
+)  # fmt: skip
 _TAIL = re.compile(
     r"\s*(Traceback \(most recent call last\)|LiteLLM: model group |During handling of the above exception).*",
     re.DOTALL,

@@ -3,6 +3,7 @@
 Whoever sets LITELLM_LOG_LEVEL=DEBUG asks for everything; that passes as it is.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -24,13 +25,15 @@ class Discreet(logging.Filter):
         self._formatter = logging.Formatter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record's texts; every record passes."""
-        if record.levelno >= logging.WARNING:
-            request = self._request()
-            record.msg, record.args = echo.without(record.getMessage(), request), None
-            if record.exc_info:
-                trace = record.exc_text or self._formatter.formatException(record.exc_info)
-                parts = _FRAMES.split(trace)
-                parts[::2] = [echo.without(part, request) for part in parts[::2]]
-                record.exc_text = "".join(parts)
+        """Change the record's texts; every record passes. Whatever goes wrong here must not reach who logs."""
+        with contextlib.suppress(Exception):
+            if record.levelno >= logging.WARNING:
+                self._rid(record, self._request())
         return True
+
+    def _rid(self, record: logging.LogRecord, request: Mapping[str, Any] | None) -> None:
+        if record.exc_info:
+            parts = _FRAMES.split(record.exc_text or self._formatter.formatException(record.exc_info))
+            parts[::2] = [echo.without(part, request) for part in parts[::2]]
+            record.exc_text = "".join(parts)
+        record.msg, record.args = echo.without(record.getMessage(), request), None

@@ -25,6 +25,7 @@ from lmrouting.policy import AUTO, Defaults, Models, RefusalError, Way, Wishes, 
 
 # The calls whose body and fallbacks we know; anything else goes its stock way.
 ROUTED = frozenset({"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"})  # fmt: skip
+_SHAPED = ROUTED | {"aembedding", "embedding", "embeddings"}
 COOLDOWN_SECONDS = 20.0
 # Below this, an attempt is not worth its cost.
 LEAST_SECONDS = 0.2
@@ -89,7 +90,8 @@ def models() -> Models:
 
 def route(data: dict[str, Any], call: Call, call_type: str) -> tuple[Limit, ...]:
     """Send a request its way by changing ``data``, and give the limits that it has to respect. Raises HTTPException."""
-    _check_shape(data)
+    if call_type in _SHAPED:
+        _check_shape(data)
     headers = _headers(data)
     call.drill = "x-lm-drill" in headers
     call.own_key = "api_key" in data

@@ -12,6 +12,10 @@ CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/respons
 SECRET = "the-secret-ingredient-is-saffron, and a pinch of salt"
 HELLO = [{"role": "user", "content": "Hello!"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+CALL = {
+    "role": "assistant",
+    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}}],
+}
 WITNESSES = ("gpt-4o-mini", "gpt-4o", "claude-haiku-4-5", "gemini-2.5-flash")
 
 
@@ -32,6 +36,8 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "timeout is a word": (CHAT, {"messages": said(SECRET), "timeout": "soon"}),
     "tool_choice is a number": (CHAT, {"messages": said(SECRET), "tools": [TOOL], "tool_choice": 5}),
     "stream_options is a number": (CHAT, {"messages": said(SECRET), "stream": True, "stream_options": 5}),
+    "a streamed block of no known type": (CHAT, {"messages": said([{"type": SECRET}]), "stream": True}),
+    "a streamed call with broken arguments": (CHAT, {"messages": [*said(SECRET), CALL], "stream": True}),
     "no messages": (CHAT, {"messages": []}),
     "prompt is an object": ("/v1/completions", {"prompt": {"a": SECRET}}),
     "input is a number": (RESPONSES, {"input": 5}),

@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import json
+import logging
 import os
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lmledger import apply, blame, echo, extract, housekeeping, outbox, queries, records, schema, store
+from lmledger import apply, blame, echo, extract, housekeeping, logfilter, outbox, queries, records, schema, store
 from lmledger.delivery import headers_for, sign, target_from
 from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
 from lmledger.spool import Spool, read
@@ -454,3 +456,25 @@ def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
     assert [blame.is_providers(e) for e in (refused, garbage, shape, header)] == [True, True, False, False]
     assert [blame.is_requests(e, False) for e in (shape, wrapper("credentials"))] == [True, False]
     assert [blame.is_requests(e, True) for e in (shape, header)] == [False, True]
+
+
+def test_the_log_is_without_the_requests_words_and_a_broken_record_breaks_nobody() -> None:
+    request = {"messages": [{"role": "user", "content": "my grandmother's recipe for soup"}]}
+    rid = logfilter.Discreet(lambda: request).filter
+
+    def record(level: int, text: str, *args: object) -> logging.LogRecord:
+        try:
+            raise ValueError("no: my grandmother's recipe for soup")
+        except ValueError:
+            made = logging.LogRecord("LiteLLM", level, "f.py", 1, text, args, sys.exc_info())
+        assert rid(made)
+        return made
+
+    error = record(logging.ERROR, "failed: %s", "my grandmother's recipe for soup")
+    assert error.getMessage() == "failed: ***"
+    assert error.exc_text is not None
+    assert error.exc_text.endswith("ValueError: no: ***")
+    assert "raise ValueError" in error.exc_text
+    assert "recipe" in record(logging.DEBUG, "%s", "my grandmother's recipe for soup").getMessage()
+    with pytest.raises(TypeError):
+        record(logging.ERROR, "%s %s", "one").getMessage()  # as without us
