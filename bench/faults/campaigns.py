@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from bench.faults.post import Post  # noqa: E402
 from bench.faults.receiver import FaultyReceiver  # noqa: E402
+from lmledger.spool import left_behind  # noqa: E402
 from lmstack.catalog import Catalog, parse_catalog  # noqa: E402
 from lmstack.project import shipped_catalog  # noqa: E402
 from support import KEY, Mock, Stack, free_port, wait_for  # noqa: E402 - the path was just added
@@ -120,9 +121,7 @@ class World:
         def settled() -> bool:
             states = {r["state"]: r["events"] for r in self.stack.ask("event_counts")}
             open_rows = [r for r in self.stack.ask("requests", limit=1_000_000) if r["status"] == "started"]
-            spools = [
-                p for f in (self.stack.root / "logs", Path(tempfile.gettempdir())) for p in f.glob("litellm.db.spool-*")
-            ]
+            spools = left_behind(self.stack.ledger, alive=())
             self.open = {
                 "spools": spools,
                 "rows": len(open_rows),
