@@ -14,7 +14,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECRET = os.environ.get("TASKMASTER_WEBHOOK_SECRET", "")
-SEEN: set[str] = set()  # a real TaskMaster keeps these in its database, in the transaction that books the event
+SEEN: set[str | None] = set()  # a real TaskMaster keeps these in its database, in the transaction that books the event
 
 
 def verified(headers: dict[str, str], body: bytes) -> bool:
@@ -40,8 +40,8 @@ class Receiver(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         if not verified(headers, body):
             return self.answer(401, b'{"error":"bad signature"}')
-        if headers["webhook-id"] not in SEEN:  # delivered at least once: the same id is the same event
-            SEEN.add(headers["webhook-id"])
+        if (id_ := headers.get("webhook-id")) not in SEEN:  # delivered at least once: the same id is the same event
+            SEEN.add(id_)
             print(headers.get("ce-type", "batch"), json.dumps(json.loads(body)), flush=True)
         self.answer(200, b"{}")
 

@@ -113,6 +113,13 @@ def test_run_starts_a_program_with_the_clients_environment(gateway: Stack) -> No
     assert gateway.lm("run", "openai", "--", sys.executable, "-c", "raise SystemExit(7)", check=False).returncode == 7
 
 
+def test_the_example_taskmaster_says_when_its_port_is_taken(gateway: Stack) -> None:
+    done = gateway.lm("taskmaster", "dev", "--port", str(gateway.port), check=False)
+    assert done.returncode == 1
+    assert f"port {gateway.port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # Clients that come from npm, pinned: a test runs what it was written against.
 NODE_CLIENTS = (
     "@openai/codex@0.169.0",

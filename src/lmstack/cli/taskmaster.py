@@ -1,13 +1,14 @@
 """taskmaster dev: the receiving side, for development."""
 
+import contextlib
 import os
-import sys
+from http.server import ThreadingHTTPServer
 from typing import Annotated
 
 import typer
 
-from lmstack import proc
 from lmstack.cli.app import Context, app, command
+from lmstack.errors import LmError
 from lmstack.result import Result
 
 taskmaster_app = typer.Typer(
@@ -17,12 +18,21 @@ app.add_typer(taskmaster_app)
 
 
 @command("dev", "lm taskmaster dev --port 3001", taskmaster_app)
-def dev(context: Context, port: Annotated[int, typer.Option("--port", help="Where to listen.")] = 3001) -> Result:
+def dev(
+    context: Context, port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Where to listen.")] = 3001
+) -> Result:
     """Run the example receiver (docs/taskmaster.md): it checks signatures and prints what arrives, until Ctrl-C."""
-    secret = context.project.settings().get("TASKMASTER_WEBHOOK_SECRET")
+    # Where its copy finds it too; it is read at import.
+    os.environ["TASKMASTER_WEBHOOK_SECRET"] = context.project.settings().get("TASKMASTER_WEBHOOK_SECRET")
+    from lmstack.receiver import Receiver
+
+    try:
+        server = ThreadingHTTPServer(("0.0.0.0", port), Receiver)  # noqa: S104 - containers must reach it
+    except OSError as error:
+        raise LmError(
+            f"port {port}: {error.strerror}", f"take another: lm taskmaster dev --port {port % 65535 + 1}"
+        ) from None
     context.say(f"Listening on port {port}. In .env: TASKMASTER_API_URL=http://host.docker.internal:{port}")
-    for line in proc.lines(
-        [sys.executable, "-m", "lmstack.receiver", str(port)], env={**os.environ, "TASKMASTER_WEBHOOK_SECRET": secret}
-    ):
-        print(line, flush=True)
+    with contextlib.suppress(KeyboardInterrupt), server:
+        server.serve_forever()
     return Result("taskmaster dev")
