@@ -27,7 +27,7 @@ def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
 def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None) -> Call:
     """Read one client request out of a hook's ``data``; ``headers`` and ``path`` win where given."""
     request = _mapping(data.get("proxy_server_request"))
-    heads = {**_headers(request), **{k: _header(v) for k, v in (headers or {}).items()}}
+    heads = {**_headers(request), **(headers or {})}
     body = _mapping(request.get("body"))
     return Call(
         id=new_id("req"),
@@ -47,11 +47,12 @@ def attribution(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribut
         **_mapping(_mapping(data.get("litellm_metadata")).get("requester_metadata")),
         **_mapping(data.get("metadata")),
     }
-    tags, listed = headers.get("x-litellm-tags"), meta.get("tags")
+    task, agent, tags = (_header(headers.get(name)) for name in ("x-task-id", "x-agent-id", "x-litellm-tags"))
+    listed = meta.get("tags")
     named = tags.split(",") if tags else listed if isinstance(listed, list) else ()
     return Attribution(
-        task_id=_text(headers.get("x-task-id")) or _text(meta.get("task_id")),
-        agent_id=_text(headers.get("x-agent-id")) or _text(meta.get("agent_id")),
+        task_id=_text(task) or _text(meta.get("task_id")),
+        agent_id=_text(agent) or _text(meta.get("agent_id")),
         user=_text(data.get("user")) or _text(meta.get("user_id")),
         key_alias=_text(meta.get("user_api_key_alias")),
         tags=tuple(tag.strip()[:MAX_FIELD] for tag in named if isinstance(tag, str) and tag.strip())[:MAX_TAGS],
@@ -118,12 +119,12 @@ def usage_of(usage: object) -> Usage:
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, str]:
-    return {str(k).lower(): _header(str(v)) for k, v in _mapping(request.get("headers")).items()}
+    return {str(k).lower(): str(v) for k, v in _mapping(request.get("headers")).items()}
 
 
-def _header(value: str) -> str:
+def _header(value: str | None) -> str | None:
     """What a client wrote: the server reads a header's bytes as Latin-1, clients send UTF-8."""
-    if value.isascii():
+    if value is None or value.isascii():
         return value
     try:
         return value.encode("latin-1").decode()

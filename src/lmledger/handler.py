@@ -36,7 +36,7 @@ _current: ContextVar[Call | None] = ContextVar("lmledger_call", default=None)
 arrival: ContextVar[tuple[Mapping[str, str], str] | None] = ContextVar("lmledger_arrival", default=None)
 
 # The request's body, for what must not say anything of it: errors and log lines.
-asked: ContextVar[Mapping[str, Any] | None] = ContextVar("lmledger_asked", default=None)
+body: ContextVar[Mapping[str, Any] | None] = ContextVar("lmledger_body", default=None)
 
 F = TypeVar("F", bound=Callable[..., Any])
 USAGE_WAIT_SECONDS = 1.0
@@ -69,7 +69,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     ) -> None:
         call = extract.start_call(data, path=(arrival.get() or (None, None))[1])
         _current.set(call)
-        asked.set(data)
+        body.set(data)
         _tie(data, call)
         _ask_for_usage(data, call_type)
         limits = traffic.route(data, call, call_type)
@@ -106,7 +106,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             attempt = call.attempts[-1]
             attempt.close("failed", extract.fault_of(exception, request_data))
             attempt.unread = blame.is_requests(exception, attempt.asked)
-            if not (attempt.unread or call.own_key):
+            if not call.is_at_fault(attempt):
                 worker.get().note_health(attempt.deployment, attempt.fault)
                 await traffic.cool_down(request_data, exception, attempt)
 
@@ -202,7 +202,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             return
         if getattr(error, "status_code", None) is None:
             return  # no provider's: nobody was left to ask
-        call.late_fault = extract.fault_of(error, asked.get())
+        call.late_fault = extract.fault_of(error, body.get())
         for attempt in call.attempts:
             if attempt.outcome == "failed" and attempt.fault is None:
                 attempt.fault, call.late_fault = call.late_fault, None
@@ -226,7 +226,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             fault = extract.fault_of(original_exception, request_data)
             if better is not None:
                 kind = "AuthenticationError" if better.status_code == 401 else fault.type
-                fault = Fault(kind, str(better.status_code), extract.fault_of(better).message)
+                fault = Fault(kind, str(better.status_code), extract.fault_of(better, request_data).message)
             if call.attempts:
                 call.attempts[-1].close("failed", fault)
             status = "failed" if call.attempts else "rejected"
@@ -356,12 +356,9 @@ def _why_unserved(model: object) -> str | None:
 
 
 def is_clients_fault(deployment: str) -> bool:
-    """Whether a failure of this deployment, just now, says nothing of it: the request in hand could not be read, or
-    brought a key of its own."""
+    """Whether the request in hand is to blame for a failure of this deployment, just now."""
     call = _current.get()
-    return call is not None and any(
-        attempt.deployment == deployment and (attempt.unread or call.own_key) for attempt in call.attempts
-    )
+    return call is not None and any(a.deployment == deployment and call.is_at_fault(a) for a in call.attempts)
 
 
 def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:
@@ -385,4 +382,4 @@ def _call_of(data: Mapping[str, Any]) -> Call | None:
 
 handler = LedgerHandler()
 
-__all__ = ["LedgerHandler", "arrival", "asked", "handler", "is_clients_fault"]
+__all__ = ["LedgerHandler", "arrival", "body", "handler", "is_clients_fault"]

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match, Route
 
 from lmledger import logfilter, worker
-from lmledger.handler import arrival, asked, is_clients_fault
+from lmledger.handler import arrival, body, is_clients_fault
 
 log = logging.getLogger("lmledger")
 
@@ -51,8 +51,9 @@ def install() -> None:
     _fail_fast_on_redis()
     _cool_down_only_the_guilty()
     _apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
+    discreet = logfilter.Discreet(body.get)
     for name in logfilter.LOGGERS:
-        logging.getLogger(name).addFilter(logfilter.Discreet(asked.get))
+        logging.getLogger(name).addFilter(discreet)
     worker.get()
 
 

@@ -111,6 +111,11 @@ class Call:
     cost_usd: float | None = None  # once it has ended
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
 
+    def is_at_fault(self, attempt: Attempt) -> bool:
+        """Whether a failure of this attempt says nothing of its deployment: the request could not be read, or brought
+        a key of its own."""
+        return attempt.unread or self.own_key
+
     @property
     def fallbacks(self) -> int:
         """How often it moved on to another deployment."""

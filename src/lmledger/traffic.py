@@ -7,7 +7,7 @@ understands (model, fallbacks, disable_fallbacks, timeout), and cools down what 
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,15 +33,6 @@ LEAST_SECONDS = 0.2
 BUDGET_WAIT_SECONDS = 15.0
 _TAINTED = (401, 402)  # the key or the account is at fault, so every model of the provider is
 _FORBIDDEN = 403
-_OBJECTS = (list,)  # of objects
-_SHAPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "messages": (_OBJECTS, "a list of objects, each with role and content,"),
-    "prompt": ((str, list), "a string or a list"),
-    "input": ((str, list), "a string or a list"),
-    "tools": (_OBJECTS, "a list of objects"),
-    "functions": (_OBJECTS, "a list of objects"),
-    "stream_options": ((dict,), "an object"),
-}
 
 
 class DeadlinePassed(litellm.APIConnectionError):  # type: ignore[misc]
@@ -202,12 +193,29 @@ async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Atte
     await asyncio.to_thread(_cool, router, names, error, status or 500)
 
 
+def _is_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, str | list)
+
+
+_SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "messages": (_is_objects, "a list of objects, each with role and content,"),
+    "prompt": (_is_texts, "a string or a list"),
+    "input": (_is_texts, "a string or a list"),
+    "tools": (_is_objects, "a list of objects"),
+    "functions": (_is_objects, "a list of objects"),
+    "stream_options": (lambda value: isinstance(value, dict), "an object"),
+}
+
+
 def _check_shape(data: Mapping[str, Any]) -> None:
     """Refuse what every provider would refuse, after LiteLLM had stumbled over it once for each model."""
-    for name, (kinds, wanted) in _SHAPES.items():
+    for name, (fits, wanted) in _SHAPES.items():
         value = data.get(name)
-        wrong = value is not None and not isinstance(value, kinds)
-        if wrong or (value and kinds == _OBJECTS and not all(isinstance(item, dict) for item in value)):
+        if value is not None and not fits(value):
             raise refused(RefusalError(400, "invalid_request_error", f"{name}: {wanted} is wanted.", param=name))
 
 

@@ -31,7 +31,7 @@ def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
     began = time.perf_counter()
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        answer = _client().get(url, headers=headers, timeout=timeout)
+        answer = client().get(url, headers=headers, timeout=timeout)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         return Answer(0, None, f"{type(error).__name__}: {error}")
     try:
@@ -42,7 +42,7 @@ def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
 
 
 @functools.cache
-def _client() -> "httpx.Client":
+def client() -> "httpx.Client":
     """One for all: each would read the machine's certificates, which costs more than a request, and `lm up` asks many
     times a second while the proxy starts. No connection is kept: what it led to may have been restarted since."""
     import httpx
@@ -65,7 +65,7 @@ def refused_call(url: str, key: str, model: str) -> tuple[int, str]:
     body = {"model": model, "messages": [{"role": "user", "content": "Are you there?"}]}
     headers = {"authorization": f"Bearer {key}", "x-agent-id": "lm-proof"}
     try:
-        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30, trust_env=False)
+        answer = client().post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
     except httpx.HTTPError:
         return 0, ""
     return answer.status_code, answer.headers.get("x-litellm-call-id", "")

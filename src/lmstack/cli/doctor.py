@@ -23,7 +23,7 @@ from lmstack.cli.config import config_show, problems_of_project
 from lmstack.cli.planning import ask, gateway_health, ledger_status, planned, service_rows
 from lmstack.doctor import FAIL, OK, WARN, Finding
 from lmstack.errors import Exit, LmError, UnhealthyError, UsageError
-from lmstack.health import ollama_answers
+from lmstack.health import client, ollama_answers
 from lmstack.pins import LITELLM_VERSION
 from lmstack.plan import Plan
 from lmstack.project import Project
@@ -152,7 +152,7 @@ def _try(url: str, plan: Plan, name: str, mode: str, drill: bool) -> dict[str, A
     began = time.perf_counter()
     row: dict[str, Any] = {"model": name, "ok": False, "served_by": None, "ms": 0.0, "cost_usd": None, "error": None}
     try:
-        answer = httpx.post(url + path, json=body, headers=headers, timeout=TEST_SECONDS, trust_env=False)
+        answer = client().post(url + path, json=body, headers=headers, timeout=TEST_SECONDS)
     except httpx.HTTPError as error:
         row["error"] = type(error).__name__
     else:
