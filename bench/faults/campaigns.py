@@ -119,21 +119,25 @@ class World:
         wait_for(self.alive, 120, "the gateway to answer")
 
         def settled() -> bool:
-            states = {r["state"]: r["events"] for r in self.stack.ask("event_counts")}
-            open_rows = [r for r in self.stack.ask("requests", limit=1_000_000) if r["status"] == "started"]
-            spools = left_behind(self.stack.ledger, alive=())
-            self.open = {
-                "spools": spools,
-                "rows": len(open_rows),
-                "pending": states.get("pending"),
-                "leased": states.get("leased"),
-            }
+            # In the order in which things move: spool, rows, events. The other way round, what moves on between two
+            # looks is seen by neither.
+            self.open = {"spools": left_behind(self.stack.ledger, alive=())}
+            rows = self.stack.ask("requests", limit=1_000_000)
+            ended = {row["call_id"] for row in rows if row["status"] != "started"}
+            self.open["rows"] = len([row for row in rows if row["status"] == "started"])
+            self.open["answered, not on the ledger"] = len(self.answered - ended)
+            states = {row["state"]: row["events"] for row in self.stack.ask("event_counts")}
+            self.open |= {state: states.get(state) for state in ("pending", "leased")}
             return not any(self.open.values())
 
         try:
             wait_for(settled, patience, "every row to end and every event to be delivered")
         except BaseException:
-            print(f"still open: {self.open}")
+            print(f"still open: {self.open}; {self.sent} sent, {len(self.answered)} answered whole")
+            for row in self.stack.ask("requests", limit=1_000_000):
+                if row["status"] == "started":
+                    print(f"{'answered' if row['call_id'] in self.answered else 'not answered'}: {row}")
+            print(self.stack.lm("logs", "--tail", "40", check=False).stdout)
             raise
         with sqlite3.connect(self.stack.ledger) as conn:
             status = dict(conn.execute("SELECT call_id, status FROM requests").fetchall())
