@@ -4,25 +4,58 @@ Pure database work on a connection that somebody else owns; no thread, no LiteLL
 """
 
 import json
+import logging
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lmledger import budget, outbox
 from lmledger.records import Attribution, Call, Ended, Fault, Record, Started
+from lmledger.schema import writing
+
+log = logging.getLogger("lmledger")
 
 Sums = dict[tuple[str, str, int], list[float]]
 
 
-def transaction(conn: sqlite3.Connection, records: Iterable[Record], worker: str, events: bool) -> None:
-    """Apply records in one transaction; raises sqlite3.Error with nothing applied."""
-    conn.execute("BEGIN IMMEDIATE")
+# What the value of one record does, and no state of the file.
+_REFUSALS = (
+    ValueError, TypeError, OverflowError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)  # fmt: skip
+
+
+def transaction(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> int:
+    """Apply records in one transaction; raises sqlite3.Error with nothing applied. Returns how many of them SQLite
+    refuses (0): the others must not wait behind them for ever."""
     try:
-        apply(conn, records, worker, events)
-    except BaseException:
-        conn.execute("ROLLBACK")
-        raise
-    conn.execute("COMMIT")
+        with writing(conn):
+            apply(conn, records, worker, events)
+        return 0
+    except _REFUSALS:
+        with writing(conn):
+            return sum(not _apply_alone(conn, record, worker, events) for record in records)
+
+
+def adopt(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> int:
+    """Apply what a dead worker had in its spool; what it never ended is interrupted. Returns how many are refused."""
+    with writing(conn):
+        refused = sum(not _apply_alone(conn, record, worker, events) for record in records)
+        interrupt_orphans(conn, [worker], time.time(), events)
+    return refused
+
+
+def _apply_alone(conn: sqlite3.Connection, record: Record, worker: str, events: bool) -> bool:
+    conn.execute("SAVEPOINT alone")
+    try:
+        apply(conn, [record], worker, events)
+        return True
+    except _REFUSALS:
+        log.exception("ledger: SQLite refuses a record")
+        conn.execute("ROLLBACK TO alone")
+        return False
+    finally:
+        conn.execute("RELEASE alone")
 
 
 def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, events: bool) -> None:

@@ -27,7 +27,7 @@ import httpx
 
 from lmledger import outbox
 from lmledger.outbox import Failure, Outgoing, Settled
-from lmledger.schema import connect
+from lmledger.schema import connect, writing
 
 log = logging.getLogger("lmledger")
 
@@ -238,16 +238,11 @@ class Sender:
             found += results
         if not found:
             return False
-        conn.execute("BEGIN IMMEDIATE")
-        try:
+        with writing(conn):
             for result in found:
                 outbox.settle(conn, self._owner, result, self._clock())
             if self._recovered:
                 outbox.hurry(conn, self._clock())
-        except BaseException:
-            conn.execute("ROLLBACK")
-            raise
-        conn.execute("COMMIT")
         self._unsettled, self._recovered = [], False
         return True
 

@@ -8,6 +8,8 @@ warning, the oldest pending events. Rollups and totals stay: usage is known for 
 import sqlite3
 from dataclasses import dataclass
 
+from lmledger.schema import writing
+
 BATCH = 500
 DELIVERED_DAYS = 1.0
 _ENDED = "SELECT id FROM requests WHERE status != 'started'"
@@ -36,8 +38,7 @@ class Bounds:
 def tidy(conn: sqlite3.Connection, bounds: Bounds, now: float) -> dict[str, int]:
     """Delete at most one batch of each kind in one short transaction; returns what went, by kind."""
     gone: dict[str, int] = {}
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with writing(conn):
         if bounds.keep_days:
             gone["expired"] = _delete_requests(
                 conn,
@@ -48,10 +49,6 @@ def tidy(conn: sqlite3.Connection, bounds: Bounds, now: float) -> dict[str, int]
         gone["old events"] = conn.execute(sql, (now - DELIVERED_DAYS * 86400, BATCH)).rowcount
         if bounds.max_mb and _used_mb(conn) > bounds.max_mb:
             gone |= _shrink(conn)
-    except BaseException:
-        conn.execute("ROLLBACK")
-        raise
-    conn.execute("COMMIT")
     gone = {kind: count for kind, count in gone.items() if count > 0}
     if gone:
         conn.execute("PRAGMA incremental_vacuum(2000)").fetchall()

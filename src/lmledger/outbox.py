@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from lmledger.records import Ended, new_id
+from lmledger.schema import writing
 
 SUCCEEDED = "litellm.request.succeeded"
 FAILED = "litellm.request.failed"
@@ -113,8 +114,7 @@ def lease(conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int
 
     A lease that reaches further than LEASE_SECONDS ahead was made before the clock was set back: it counts for nothing.
     """
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with writing(conn):
         keys = conn.execute(
             "SELECT order_key FROM lanes WHERE due_at <= ?1 AND (lease_until IS NULL OR lease_until <= ?1 OR lease_until > ?2) "
             "ORDER BY due_at LIMIT ?3",
@@ -129,10 +129,6 @@ def lease(conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int
         conn.executemany("UPDATE outbox SET state = 'leased', lease_owner = ?, lease_until = ? WHERE seq = ?", leased)
         empty = [(key,) for (key,), one in zip(keys, runs, strict=True) if not one]
         conn.executemany("DELETE FROM lanes WHERE order_key = ?", empty)
-    except BaseException:
-        conn.execute("ROLLBACK")
-        raise
-    conn.execute("COMMIT")
     return [one for one in runs if one]
 
 
@@ -200,16 +196,14 @@ def release(conn: sqlite3.Connection, owner: str) -> None:
 
 def replay(conn: sqlite3.Connection, now: float, event_id: str | None = None) -> int:
     """Make dead events (one, or all) pending again with their old ids; returns how many."""
-    conn.execute("BEGIN IMMEDIATE")
-    conn.execute(
-        "INSERT OR IGNORE INTO lanes (order_key, due_at) SELECT order_key, ?2 FROM outbox "
-        "WHERE state = 'dead' AND (?1 IS NULL OR event_id = ?1)",
-        (event_id, now),
-    )
-    count = conn.execute(
-        "UPDATE outbox SET state = 'pending', attempts = 0, next_attempt_at = ?2 "
-        "WHERE state = 'dead' AND (?1 IS NULL OR event_id = ?1)",
-        (event_id, now),
-    ).rowcount
-    conn.execute("COMMIT")
-    return count
+    with writing(conn):
+        conn.execute(
+            "INSERT OR IGNORE INTO lanes (order_key, due_at) SELECT order_key, ?2 FROM outbox "
+            "WHERE state = 'dead' AND (?1 IS NULL OR event_id = ?1)",
+            (event_id, now),
+        )
+        return conn.execute(
+            "UPDATE outbox SET state = 'pending', attempts = 0, next_attempt_at = ?2 "
+            "WHERE state = 'dead' AND (?1 IS NULL OR event_id = ?1)",
+            (event_id, now),
+        ).rowcount

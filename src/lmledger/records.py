@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
@@ -165,10 +165,10 @@ Record = Started | Ended
 
 def dump(record: Record) -> str:
     """A record as one line of JSON, for the spool."""
-    fields = asdict(record)
-    fields["call"] |= {"clock": 0.0, "reported": None, "over": None, "late_fault": None}
+    call = replace(record.call, clock=0.0, reported=None, over=None, late_fault=None)
+    fields = asdict(replace(record, call=call))
     fields.pop("limits", None)  # what reaches the spool has been let in
-    return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"))
+    return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"), default=str)
 
 
 def load(line: str) -> Record:

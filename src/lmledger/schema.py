@@ -4,9 +4,10 @@ Only the writer migrates. A reader that meets a newer ledger refuses, it never a
 Times are Unix seconds (UTC, REAL); durations milliseconds (REAL); costs US dollars (REAL, NULL = unknown).
 """
 
+import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -204,6 +205,19 @@ def connect(path: Path) -> sqlite3.Connection:
     return conn
 
 
+@contextlib.contextmanager
+def writing(conn: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that may write, on a connection in autocommit mode; whatever is raised in it undoes it."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+
+
 def migrate(conn: sqlite3.Connection) -> None:
     """Bring ``conn`` (autocommit mode) to ``VERSION``; several workers may call it at once.
 
@@ -211,17 +225,12 @@ def migrate(conn: sqlite3.Connection) -> None:
     """
     if _applied(conn) == VERSION:
         return
-    conn.execute("BEGIN IMMEDIATE")
-    try:
+    with writing(conn):
         conn.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT, applied_at REAL)")
         for number in range(_applied(conn) + 1, VERSION + 1):
             step = MIGRATIONS[number - 1]
             step(conn)
             conn.execute("INSERT INTO migrations VALUES (?, ?, ?)", (number, step.__name__, time.time()))
-    except BaseException:
-        conn.execute("ROLLBACK")
-        raise
-    conn.execute("COMMIT")
 
 
 def check_version(conn: sqlite3.Connection) -> None:

@@ -39,11 +39,6 @@ class Spool:
         """This worker's files that hold something, oldest place first."""
         return [path for path in self._places if path.exists()]
 
-    def done(self, path: Path) -> None:
-        """The ledger has it all."""
-        path.unlink(missing_ok=True)
-        self.pending = 0
-
 
 def left_behind(ledger: Path, alive: Iterable[str]) -> list[Path]:
     """Spools of workers that are gone."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from lmledger import apply, spool
 from lmledger.housekeeping import Bounds, tidy
 from lmledger.records import Record
-from lmledger.schema import DEAD_AFTER_SECONDS, LedgerVersionError, connect, migrate
+from lmledger.schema import DEAD_AFTER_SECONDS, LedgerVersionError, connect, migrate, writing
 
 log = logging.getLogger("lmledger")
 
@@ -142,12 +142,20 @@ class Writer:
         while not self._stop.is_set():
             batch = self._take(min(BEAT_SECONDS, max(0.0, next_beat - time.monotonic())))
             records = [record for record, _ in batch if record is not None]
-            durable = self._session.store(records)
+            durable = self._store(records)
             _tell([done for _, done in batch if done is not None], durable)
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + BEAT_SECONDS
                 self._session.beat()
         self._session.close()
+
+    def _store(self, records: list[Record]) -> bool:
+        try:
+            return self._session.store(records)
+        except Exception:  # a bug of ours; without this thread nothing would ever be recorded again
+            self.unrecorded += len(records)
+            log.exception("ledger: %s records are lost", len(records))
+            return False
 
     def _take(self, wait: float) -> list[Job]:
         try:
@@ -175,6 +183,8 @@ class _Session:
         self.beats = 0
         # Another worker's last beat, and when by our own clock it was first seen: no jump of the clock kills a worker.
         self.seen: dict[str, tuple[float, float]] = {}
+        self.beaten_at = 0.0
+        self.looked_behind = False
 
     def store(self, records: list[Record]) -> bool:
         """Make records durable; False when neither the ledger nor the spool took them (they are held in memory)."""
@@ -220,7 +230,7 @@ class _Session:
     def _commit(self, records: list[Record]) -> bool:
         deadline = time.monotonic() + SPOOL_AFTER_SECONDS
         while True:
-            if self._guard(lambda conn: apply.transaction(conn, records, self.writer.worker, self.options.events)):
+            if self._guard(lambda conn: self._apply(conn, records)):
                 return True
             if time.monotonic() >= deadline or self.conn is None:
                 return False
@@ -230,30 +240,44 @@ class _Session:
         for path in self.spool.files():
             if not self._guard(lambda conn, path=path: self._ingest(conn, path)):  # type: ignore[misc]
                 return
-            self.spool.done(path)
+        self.spool.pending = 0  # also where another worker took us for dead, and has taken it over
 
     def _ingest(self, conn: sqlite3.Connection, path: Path) -> None:
-        apply.transaction(conn, list(spool.read(path)), self.writer.worker, self.options.events)
+        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+            self._apply(conn, list(spool.read(path)))
+        path.unlink(missing_ok=True)
+
+    def _apply(self, conn: sqlite3.Connection, records: list[Record]) -> None:
+        self._count(apply.transaction(conn, records, self.writer.worker, self.options.events))
+
+    def _count(self, refused: int) -> None:
+        if refused:
+            self.writer.unrecorded += refused
+            self.writer.warn(f"{refused} records are lost: SQLite refuses them")
 
     def _beat(self, conn: sqlite3.Connection) -> None:
-        now = time.time()
-        conn.execute("BEGIN IMMEDIATE")
-        try:
-            apply.beat(conn, self.writer.worker, now)
-            dead = self._dead(apply.beats(conn))
-            if dead:
-                apply.interrupt_orphans(conn, dead, now, self.options.events)
-        except BaseException:
-            conn.execute("ROLLBACK")
-            raise
-        conn.execute("COMMIT")
-        if self.beats == 1 or dead:
-            for path in spool.left_behind(self.options.path, apply.beats(conn)):
-                self._ingest(conn, path)
-                path.unlink(missing_ok=True)
+        apply.beat(conn, self.writer.worker, time.time())
+        beats = apply.beats(conn)
+        dead = self._dead(beats)
+        if dead or not self.looked_behind:
+            # Before their rows are called interrupted: how they ended may be in here.
+            for path in spool.left_behind(self.options.path, beats.keys() - dead):
+                self._adopt(conn, path)
+            self.looked_behind = True
+        if dead:
+            with writing(conn):
+                apply.interrupt_orphans(conn, dead, time.time(), self.options.events)
+
+    def _adopt(self, conn: sqlite3.Connection, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._count(apply.adopt(conn, list(spool.read(path)), path.name, self.options.events))
+        path.unlink(missing_ok=True)
 
     def _dead(self, beats: dict[str, float]) -> list[str]:
         now, dead = time.monotonic(), []
+        if now - self.beaten_at > DEAD_AFTER_SECONDS / 3:
+            self.seen.clear()  # what kept us from it (a locked file, a full disk) kept the others from it too
+        self.beaten_at = now
         for worker, beat_at in beats.items():
             last = self.seen.get(worker)
             if last is None or last[0] != beat_at:
@@ -285,10 +309,11 @@ class _Session:
             self.writer.warn(f"{error}; requests go on, {self.spool.pending + len(self.held)} records wait")
             if "locked" not in str(error) and "busy" not in str(error):
                 self._drop()
-        except sqlite3.DatabaseError as error:
-            self._corrupt(error)
         except Exception as error:
-            self.writer.warn(f"a record was refused: {type(error).__name__}: {error}")
+            if _is_damage(error):
+                self._corrupt(error)
+            else:
+                self.writer.warn(f"{type(error).__name__}: {error}")
         return False
 
     def _open(self) -> sqlite3.Connection | None:
@@ -302,12 +327,11 @@ class _Session:
             path.parent.mkdir(parents=True, exist_ok=True)
             conn = connect(path)
             migrate(conn)
-        except sqlite3.OperationalError as error:
-            self.writer.warn(f"cannot open {path}: {error}; requests go on and are spooled")
-        except sqlite3.DatabaseError as error:
-            self._corrupt(error)
-        except (OSError, LedgerVersionError) as error:
-            self.writer.warn(f"cannot open {path}: {error}; requests go on and are spooled")
+        except (OSError, sqlite3.Error, LedgerVersionError) as error:
+            if _is_damage(error):
+                self._corrupt(error)
+            else:
+                self.writer.warn(f"cannot open {path}: {error}; requests go on and are spooled")
         else:
             self.conn, self.inode = conn, _inode(path)
             return conn
@@ -319,11 +343,11 @@ class _Session:
             self.conn.close()
             self.conn = None
 
-    def _corrupt(self, error: sqlite3.DatabaseError) -> None:
+    def _corrupt(self, error: Exception) -> None:
         """Set a damaged file aside and go on with a new one; another worker may have done it already."""
         same = self.conn is None or _inode(self.options.path) == self.inode
         self._drop()
-        if not same or isinstance(error, sqlite3.IntegrityError):
+        if not same:
             return
         aside = self.options.path.with_name(f"{self.options.path.name}.corrupt-{int(time.time())}")
         log.error(
@@ -335,6 +359,11 @@ class _Session:
                 part.rename(f"{aside}{suffix}")
             except OSError:
                 continue
+
+
+def _is_damage(error: Exception) -> bool:
+    """No ledger, or a broken one: SQLite has no class of its own for that. Its subclasses mean other things."""
+    return type(error) is sqlite3.DatabaseError
 
 
 def _inode(path: Path) -> int:

@@ -123,14 +123,33 @@ def test_a_worker_is_dead_when_its_beat_stands_still_by_our_own_clock_whatever_t
     ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = store._Session.__new__(store._Session)
-    session.seen, session.writer = {}, type("W", (), {"worker": "me"})()  # type: ignore[assignment]
+    session.seen, session.beaten_at, session.writer = {}, 999.0, type("W", (), {"worker": "me"})()  # type: ignore[assignment]
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     assert session._dead({"me": 5.0, "other": 99.0}) == []
-    clock[0] += 10
+    clock[0] += 4
     assert session._dead({"me": 5.0, "other": -99999.0}) == []  # the other's clock was set back: it lives
-    clock[0] += schema.DEAD_AFTER_SECONDS + 1
-    assert session._dead({"me": 5.0, "other": -99999.0}) == ["other"]
+    clock[0] += 60
+    assert session._dead({"me": 5.0, "other": -99999.0}) == []  # who could not beat for so long, the others could not
+    for _ in range(4):
+        clock[0] += 4
+        found = session._dead({"me": 5.0, "other": -99999.0})
+    assert found == ["other"]
+
+
+def test_what_sqlite_refuses_holds_up_nothing_else(writer: store.Writer, ledger: Path) -> None:
+    broken = call("broken", task="half a character: \ud83d")
+    write(writer, Started(call("before")))
+    blocker = sqlite3.connect(ledger, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    write(writer, ended(call("before")), Started(broken), ended(broken), ended(call("after")))  # to the spool
+    blocker.execute("COMMIT")
+    wait_for(
+        lambda: {r["id"]: r["status"] for r in rows_of(ledger)} == {"before": "succeeded", "after": "succeeded"}, 10
+    )
+    write(writer, Started(broken), ended(call("later")))
+    assert {r["id"] for r in rows_of(ledger)} == {"before", "after", "later"}
+    assert writer.unrecorded == 3
 
 
 def test_a_locked_ledger_is_spooled_around_and_nothing_is_lost(writer: store.Writer, ledger: Path) -> None:
@@ -192,13 +211,31 @@ def test_a_damaged_ledger_is_set_aside_and_a_new_one_takes_over(tmp_path: Path) 
 
 def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path) -> None:
     left = Spool(ledger, "dead-worker")
-    left.append([Started(call("1")), ended(call("1"), 0.5)])
+    left.append([Started(call("1")), ended(call("1"), 0.5), Started(call("2"))])
     with left.files()[0].open("a") as stream:
         stream.write('{"kind": "Ended", "call": {"id"')  # cut off by the kill
     writer = store.Writer(store.StoreOptions(ledger, events=True))
     wait_for(lambda: not left.files(), 10)
     writer.close()
-    assert [r["status"] for r in queries.ask(ledger, "requests", {})] == ["succeeded"]
+    assert {r["id"]: r["status"] for r in queries.ask(ledger, "requests", {})} == {"1": "succeeded", "2": "interrupted"}
+
+
+def test_an_end_in_a_dead_workers_spool_counts_before_its_rows_are_called_interrupted(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(store, "DEAD_AFTER_SECONDS", 1.0)
+    conn = schema.connect(ledger)
+    schema.migrate(conn)
+    apply.beat(conn, "dead-worker", time.time())
+    apply.transaction(conn, [Started(call("1"))], "dead-worker", True)
+    conn.close()
+    left = Spool(ledger, "dead-worker")
+    left.append([ended(call("1"), 0.5)])
+    writer = store.Writer(store.StoreOptions(ledger, events=True))
+    wait_for(lambda: rows_of(ledger)[0]["status"] != "started" and not left.files(), 10)
+    writer.close()
+    assert [(r["status"], r["cost_usd"]) for r in queries.ask(ledger, "requests", {})] == [("succeeded", 0.5)]
 
 
 def test_a_spool_on_a_full_disk_never_keeps_half_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,6 +450,7 @@ def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
         ),
         (None, Usage()),
         ({}, Usage()),
+        ({"prompt_tokens": float("nan"), "completion_tokens": 10**30}, Usage()),
     ],
 )
 def test_usage_is_read_in_every_dialect(usage: object, expected: Usage) -> None:
@@ -453,9 +491,10 @@ def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
     garbage = raised(json.JSONDecodeError("Expecting value", "<html>", 0), wrapper("no JSON"))
     shape = raised(AttributeError("'str' object has no attribute 'get'"), wrapper("'str' object"))
     header = raised(httpx.LocalProtocolError("Illegal header value"), wrapper("Connection error."))
+    number = raised(ValueError("Out of range float values are not JSON compliant: nan"), wrapper("no"))
     assert [blame.is_providers(e) for e in (refused, garbage, shape, header)] == [True, True, False, False]
     assert [blame.is_requests(e, False) for e in (shape, wrapper("credentials"))] == [True, False]
-    assert [blame.is_requests(e, True) for e in (shape, header)] == [False, True]
+    assert [blame.is_requests(e, True) for e in (shape, header, number)] == [False, True, True]
 
 
 def test_the_log_is_without_the_requests_words_and_a_broken_record_breaks_nobody() -> None:
