@@ -2,12 +2,15 @@
 
 import functools
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pytest_httpserver import HTTPServer
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import of litellm asks the network three times
 
 from support import Mock, Stack, TaskMaster, docker_missing, free_port, running
 

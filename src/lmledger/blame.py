@@ -12,11 +12,14 @@ import httpx
 
 # From Python 3.11 on asyncio.TimeoutError is the built-in one, an OSError. aiohttp's errors arrive as httpx's.
 _NETWORK = (OSError, asyncio.TimeoutError, httpx.TransportError)
+_UNSENDABLE = ("header injection", "Out of range float values are not JSON compliant")
 # What Python and LiteLLM raise over a body of the wrong shape, these very classes: those below them mean other things
 # (LiteLLM's RouterRateLimitError is a ValueError), as do the classes of credentials that cannot be had.
 SHAPE = frozenset(
-    {AttributeError, TypeError, KeyError, IndexError, ValueError, UnicodeEncodeError, json.JSONDecodeError}
-)
+    {
+        AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, UnicodeEncodeError, json.JSONDecodeError,
+    }
+)  # fmt: skip
 
 
 def is_providers(error: BaseException) -> bool:
@@ -33,8 +36,10 @@ def is_requests(error: BaseException, asked: bool) -> bool:
 
 
 def _unsendable(causes: tuple[BaseException, ...]) -> bool:
-    """A header of the request's own that HTTP does not know, in the words of h11 and of aiohttp."""
-    return any(isinstance(c, httpx.LocalProtocolError) or "header injection" in str(c) for c in causes)
+    """A header of the request's own that HTTP does not know, in the words of h11 and of aiohttp; a number that JSON
+    does not (NaN, which stock reads), in Python's; or more brackets in brackets than Python writes."""
+    kinds = (httpx.LocalProtocolError, RecursionError)
+    return any(isinstance(cause, kinds) or any(words in str(cause) for words in _UNSENDABLE) for cause in causes)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

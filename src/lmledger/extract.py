@@ -3,6 +3,7 @@
 Which key holds what was found by running LiteLLM 1.106.2 (tests/contract pins it).
 """
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ _OWN_SECRETS = secret_values(os.environ)
 
 def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
     """Without anything that looks like or is a key, and cut to MAX_MESSAGE characters."""
-    return redacted(text, _OWN_SECRETS if secrets is None else secrets)[:MAX_MESSAGE]
+    return _storable(redacted(text, _OWN_SECRETS if secrets is None else secrets)[:MAX_MESSAGE])
 
 
 def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None) -> Call:
@@ -34,7 +35,7 @@ def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None
         call_id=_text(data.get("litellm_call_id")),
         trace_id=_text(data.get("litellm_trace_id")),
         started_at=time.time(),
-        endpoint=(path or "")[:MAX_FIELD],
+        endpoint=_text(path) or "",
         stream=bool(data.get("stream") or body.get("stream")),
         requested_model=_text(data.get("model")),
         attribution=attribution(data, heads),
@@ -55,7 +56,7 @@ def attribution(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribut
         agent_id=_text(agent) or _text(meta.get("agent_id")),
         user=_text(data.get("user")) or _text(meta.get("user_id")),
         key_alias=_text(meta.get("user_api_key_alias")),
-        tags=tuple(tag.strip()[:MAX_FIELD] for tag in named if isinstance(tag, str) and tag.strip())[:MAX_TAGS],
+        tags=tuple(redact(tag.strip())[:MAX_FIELD] for tag in named if isinstance(tag, str) and tag.strip())[:MAX_TAGS],
     )
 
 
@@ -90,7 +91,9 @@ def fault_of(error: BaseException, request: Mapping[str, Any] | None = None) -> 
     text = detail.get("error") if isinstance(detail, dict) else None
     message = echo.message_of(str(text or getattr(error, "message", None) or error), request)
     kind = detail.get("type") if isinstance(detail, dict) else None
-    return Fault(kind or type(error).__name__, None if code is None else str(code)[:20], redact(message))
+    return Fault(
+        _text(kind) or type(error).__name__, None if code is None else _storable(str(code)[:20]), redact(message)
+    )
 
 
 def usage_of(usage: object) -> Usage:
@@ -144,5 +147,13 @@ def _text(value: object) -> str | None:
     return redact(str(value))[:MAX_FIELD] if isinstance(value, str | int) and str(value) else None
 
 
+def _storable(text: str) -> str:
+    """JSON may name half a character (a lone surrogate); no file takes one."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _int(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) else None
+    """A count; None for what none can be (NaN, more than SQLite's 64 bits hold)."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) >= 2**63:
+        return None
+    return int(value)

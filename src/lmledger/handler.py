@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import litellm
@@ -32,8 +33,18 @@ from lmrouting.candidates import GROUP_OF_TIER
 log = logging.getLogger("lmledger")
 
 _current: ContextVar[Call | None] = ContextVar("lmledger_call", default=None)
-# What the routing tap saw of this request (headers, path): on an authentication failure LiteLLM's data has neither.
-arrival: ContextVar[tuple[Mapping[str, str], str] | None] = ContextVar("lmledger_arrival", default=None)
+
+
+@dataclass(slots=True)
+class Visit:
+    """What proxy.Door saw of a request, which LiteLLM's data lacks on an authentication failure; and its call."""
+
+    headers: Mapping[str, str]
+    path: str
+    call: Call | None = None
+
+
+arrival: ContextVar[Visit | None] = ContextVar("lmledger_arrival", default=None)
 
 # The request's body, for what must not say anything of it: errors and log lines.
 body: ContextVar[Mapping[str, Any] | None] = ContextVar("lmledger_body", default=None)
@@ -67,7 +78,10 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
-        call = extract.start_call(data, path=(arrival.get() or (None, None))[1])
+        visit = arrival.get()
+        call = extract.start_call(data, path=visit.path if visit else None)
+        if visit is not None:
+            visit.call = call
         _current.set(call)
         body.set(data)
         _tie(data, call)
@@ -164,18 +178,18 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
                     call.ttft_ms = call.elapsed_ms()
                 seen.look(chunk)
                 yield chunk
+            if seen.complete(response):
+                await _finish_stream(call, seen)
+            else:
+                # No success, whatever LiteLLM's own log event will say, and whatever "stop" it has invented.
+                fault = Fault("StreamTruncated", None, "the provider ended the stream before it was complete")
+                _interrupt(call, seen, fault, seen.said_something(response))
         except (asyncio.CancelledError, GeneratorExit):
             _interrupt(call, seen, Fault("ClientDisconnected", "499", "the client closed the connection"))
             raise
         except Exception as error:
             _interrupt(call, seen, extract.fault_of(error, request_data))
             raise
-        if seen.complete(response):
-            await _finish_stream(call, seen)
-        else:
-            # No success, whatever LiteLLM's own log event will say, and whatever "stop" it has invented.
-            fault = Fault("StreamTruncated", None, "the provider ended the stream before it was complete")
-            _interrupt(call, seen, fault, seen.said_something(response))
 
     @guarded
     async def async_log_success_event(
@@ -219,8 +233,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         call = _call_of(request_data)
         better = _better_error(request_data, original_exception, call)
         if call is None:
-            headers, path = arrival.get() or ({}, None)
-            call = extract.start_call(request_data, headers, path)
+            visit = arrival.get() or Visit({}, "")
+            call = extract.start_call(request_data, visit.headers, visit.path)
         if not call.ended:
             call.ended = True
             fault = extract.fault_of(original_exception, request_data)
@@ -232,6 +246,26 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             status = "failed" if call.attempts else "rejected"
             await worker.get().write(_end(call, status, fault=fault))
         return better
+
+
+def abandon(call: Call) -> None:
+    """End a call whose request is over and of which no hook has told an end; with the cost that is owed at least."""
+    if call.ended:
+        return
+    call.ended = True
+    if call.attempts:
+        call.attempts[-1].close("interrupted")
+    fault = Fault("Abandoned", None, "the request was torn down before it had its answer")
+    end = Ended(
+        call,
+        "interrupted",
+        time.time(),
+        call.elapsed_ms(),
+        cost_usd=call.estimate_usd,
+        cost_estimated=call.estimate_usd is not None,
+        fault=fault,
+    )
+    worker.get().post(end)
 
 
 async def _finish_stream(call: Call, seen: StreamUsage) -> None:
@@ -257,9 +291,13 @@ async def _succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) 
     if call.attempts:
         call.attempts[-1].close("succeeded")
         worker.get().note_health(call.attempts[-1].deployment, None)
-    tokens = extract.usage_of(usage)
-    price = call.cost_usd = 0.0 if cache_hit else cost_of(call, usage, tokens, cost)
-    await worker.get().write(_end(call, "succeeded", tokens, price, cache_hit))
+    tokens = Usage()
+    try:
+        tokens = extract.usage_of(usage)
+        call.cost_usd = 0.0 if cache_hit else cost_of(call, usage, tokens, cost)
+    except Exception:  # whatever a provider calls usage: its request has ended, and the row must say so
+        log.exception("lmledger: the usage of an answer could not be read")
+    await worker.get().write(_end(call, "succeeded", tokens, call.cost_usd, cache_hit))
 
 
 def _interrupt(call: Call, seen: StreamUsage, fault: Fault, content: bool = True) -> None:

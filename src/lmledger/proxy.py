@@ -1,4 +1,4 @@
-"""What lmstack adds to the proxy around the callbacks: two anonymous routes, a tap, a flush on shutdown,
+"""What lmstack adds to the proxy around the callbacks: two anonymous routes, a door, a flush on shutdown,
 and who may be cooled down.
 
 ``install`` is named in LITELLM_WORKER_STARTUP_HOOKS and runs once per worker, before the config is loaded.
@@ -22,10 +22,11 @@ from litellm.proxy import proxy_server
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmledger import logfilter, worker
-from lmledger.handler import arrival, body, is_clients_fault
+from lmledger.handler import Visit, abandon, arrival, body, is_clients_fault
 
 log = logging.getLogger("lmledger")
 
@@ -35,17 +36,20 @@ CREDENTIALS = frozenset(
 # Endpoints that take JSON and nothing else, so a form content type there is curl's default for -d.
 JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
 FLUSH_SECONDS = 10.0
+# A stream that was left is only taken down after its response.
+ABANDONED_SECONDS = 2.0
 
 
 def install() -> None:
     """Add our routes before the stock ones, flush on shutdown, apply the log level. Raising would stop the worker."""
     _drop_empty_variables()
     routes = proxy_server.app.router.routes
-    if any(isinstance(route, Tap) for route in routes):
+    if isinstance(proxy_server.app.middleware_stack, Door):
         return
     routes.insert(0, AnonymousRoute("/health", health, methods=["GET"]))
     routes.insert(0, AnonymousRoute("/models", models, methods=["GET"]))
-    routes.insert(0, Tap())
+    # The public add_middleware is only for apps that do not run yet.
+    proxy_server.app.middleware_stack = Door(proxy_server.app.middleware_stack)
     _end_with_parent()
     _flush_on_shutdown()
     _fail_fast_on_redis()
@@ -57,23 +61,33 @@ def install() -> None:
     worker.get()
 
 
-class Tap(BaseRoute):
-    """Matches nothing. Notes headers and path, which hooks lack when authentication fails, and lets the guide's
-    curl (``-d`` without a content type) be read as the JSON it is."""
+class Door:
+    """ASGI middleware around everything stock: notes headers and path, which hooks lack when authentication fails, lets
+    the guide's curl (``-d`` without a content type) be read as the JSON it is, and sees that who came in is let out:
+    where a request is torn down without any hook, its row would stay open as long as the worker lives."""
 
-    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
-        if scope["type"] == "http":
-            headers: list[tuple[bytes, bytes]] = scope["headers"]
-            seen = {k.decode("latin-1"): v.decode("latin-1") for k, v in headers if k.startswith(b"x-")}
-            arrival.set((seen, scope["path"]))
-            if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
-                scope["headers"] = [
-                    (k, b"application/json")
-                    if k == b"content-type" and v.startswith(b"application/x-www-form")
-                    else (k, v)
-                    for k, v in headers
-                ]
-        return Match.NONE, {}
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        visit = Visit(
+            {k.decode("latin-1"): v.decode("latin-1") for k, v in headers if k.startswith(b"x-")}, scope["path"]
+        )
+        arrival.set(visit)
+        if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
+            scope["headers"] = [
+                (k, b"application/json") if k == b"content-type" and v.startswith(b"application/x-www-form") else (k, v)
+                for k, v in headers
+            ]
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if visit.call is not None and not visit.call.ended:
+                asyncio.get_running_loop().call_later(ABANDONED_SECONDS, abandon, visit.call)
 
 
 class AnonymousRoute(Route):

@@ -5,6 +5,7 @@ understands (model, fallbacks, disable_fallbacks, timeout), and cools down what 
 """
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -217,6 +218,9 @@ def _check_shape(data: Mapping[str, Any]) -> None:
         value = data.get(name)
         if value is not None and not fits(value):
             raise refused(RefusalError(400, "invalid_request_error", f"{name}: {wanted} is wanted.", param=name))
+    for name, value in data.items():
+        if isinstance(value, float) and not math.isfinite(value):  # stock reads NaN and 1e999, nobody can send them on
+            raise refused(RefusalError(400, "invalid_request_error", f"{name}: a finite number is wanted.", param=name))
 
 
 def _with_defaults(wishes: Wishes, call: Call, asked: object) -> Wishes:

@@ -4,10 +4,7 @@ import importlib.metadata
 import inspect
 import json
 import logging
-import os
 from pathlib import Path
-
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import generate
 import litellm

@@ -4,9 +4,10 @@ and what it said is nowhere on disk."""
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
-from support import Mock, Stack, TaskMaster, wait_for
+from support import KEY, Mock, Stack, TaskMaster, wait_for
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 SECRET = "the-secret-ingredient-is-saffron, and a pinch of salt"
@@ -72,6 +73,26 @@ def test_nobody_else_loses_a_model_to_it(gateway: Stack, name: str, model: str) 
     # Some of it llmock takes, which real providers would not.
     assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
     assert answer.status_code not in (401, 429), answer.text
+    assert {witness: asked(gateway, witness) for witness in WITNESSES} == dict.fromkeys(WITNESSES, 200)
+
+
+UNSAYABLE = {
+    "NaN": '"temperature": NaN',
+    "infinity": '"max_tokens": 1e999',
+    "infinity in metadata": '"metadata": {"a": -Infinity}',
+    "infinity in an object": '"logit_bias": {"5": 1e999}',
+    "NaN in a list": '"stop": [NaN]',
+    "950 brackets": f'"tools": [{{"type": "function", "function": {{"name": "f"}}, "a": {"[" * 950 + "]" * 950}}}]',
+}
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "claude-haiku-4-5", "gemini-2.5-flash"])
+@pytest.mark.parametrize("part", UNSAYABLE.values(), ids=UNSAYABLE)
+def test_what_stock_reads_and_nobody_can_send_on(gateway: Stack, model: str, part: str) -> None:
+    text = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}], {part}}}'
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    answer = httpx.post(gateway.url + CHAT, content=text, headers=headers, timeout=60, trust_env=False)
+    assert answer.status_code in (200, 400), answer.text
     assert {witness: asked(gateway, witness) for witness in WITNESSES} == dict.fromkeys(WITNESSES, 200)
 
 

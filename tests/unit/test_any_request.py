@@ -2,12 +2,16 @@
 
 import contextlib
 import json
+import sqlite3
+from collections.abc import Iterator
 
+import pytest
+from fastapi import HTTPException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmledger import echo, extract
-from lmledger.records import Ended, dump, load
+from lmledger import apply, echo, extract, schema
+from lmledger.records import Ended, Started, dump, load
 from lmrouting.classify import conversation_group
 from lmrouting.needs import needs_of, user_texts
 from lmrouting.policy import RefusalError, parse_wishes
@@ -23,21 +27,34 @@ NAMES = (
 INNER = ("role", "content", "type", "text", "image_url", "task_id", "agent_id", "tags", "format", "headers", "body", "lm_tier", "lm_max_cost")  # fmt: skip
 HEADERS = ("x-task-id", "x-agent-id", "x-litellm-tags", "x-lm-tier", "x-lm-max-cost", "x-task-budget")
 
+TEXT = st.text(st.characters(), max_size=40)  # with lone surrogates, which JSON can name and no file can hold
 ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(INNER), inner, max_size=4),
     max_leaves=15,
 )
 BODY = st.dictionaries(st.sampled_from(NAMES), ANY, max_size=8)
-HEADS = st.dictionaries(st.sampled_from(HEADERS), st.text(max_size=30), max_size=5)
+HEADS = st.dictionaries(st.sampled_from(HEADERS), TEXT, max_size=5)
 
 
-@given(BODY, HEADS)
-def test_any_request_makes_a_call_that_survives_the_spool(body: dict[str, object], headers: dict[str, str]) -> None:
-    call = extract.start_call(body, headers, "/v1/chat/completions")
+@pytest.fixture(scope="module")
+def ledger() -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
+        schema.migrate(conn)
+        yield conn
+
+
+@given(body=BODY, headers=HEADS, path=TEXT, error=TEXT)
+def test_any_request_makes_a_row_and_survives_the_spool(
+    ledger: sqlite3.Connection, body: dict[str, object], headers: dict[str, str], path: str, error: str
+) -> None:
+    call = extract.start_call(body, headers, path)
     call.attempts.append(extract.start_attempt(body, "acompletion"))
-    record = Ended(call, "failed", 1.0, 2.0, extract.usage_of(body.get("text")))
-    assert load(json.dumps(json.loads(dump(record)))).call.id == call.id
+    fault = extract.fault_of(HTTPException(400, {"error": error, "type": error}), body)
+    record = Ended(call, "failed", 1.0, 2.0, extract.usage_of(body.get("text")), fault=fault)
+    spooled = load(json.dumps(json.loads(dump(record))))
+    assert apply.transaction(ledger, [Started(call), spooled], "w", events=True) == 0
+    assert ledger.execute("SELECT status FROM requests WHERE id = ?", (call.id,)).fetchall() == [("failed",)]
 
 
 @given(BODY, HEADS)

@@ -1,0 +1,78 @@
+"""Requests that are torn down where LiteLLM calls no hook: their rows must end all the same."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lmledger import handler, proxy, queries, worker
+from support import wait_for
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    path = tmp_path / "litellm.db"
+    mine = worker.Worker(path, None)
+    monkeypatch.setattr(worker, "get", lambda: mine)
+    yield path
+    mine.close()
+
+
+def body(**more: object) -> dict[str, Any]:
+    said = [{"role": "user", "content": "Hello!"}]
+    return {"model": "m", "messages": said, "litellm_call_id": "c", "litellm_logging_obj": SimpleNamespace(), **more}
+
+
+def row(ledger: Path) -> dict[str, Any]:
+    (found,) = wait_for(lambda: [r for r in queries.ask(ledger, "requests", {}) if r["status"] != "started"])
+    return found
+
+
+def test_a_request_that_no_hook_ends_is_ended_when_it_is_over(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "ABANDONED_SECONDS", 0.01)
+    begun = asyncio.Event()
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        await handler.handler.async_pre_call_hook(None, None, body(), "acompletion")
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def serve() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [(b"x-task-id", b"t")]}
+        request = asyncio.create_task(proxy.Door(app)(scope, None, None))  # type: ignore[arg-type]
+        await begun.wait()
+        request.cancel()
+        await asyncio.wait([request])
+        await asyncio.to_thread(row, ledger)
+
+    asyncio.run(serve())
+    found = row(ledger)
+    assert (found["status"], found["error_type"]) == ("interrupted", "Abandoned")
+    assert (found["endpoint"], found["call_id"]) == ("/v1/chat/completions", "c")
+
+
+def test_a_client_that_leaves_while_the_usage_of_its_stream_is_awaited(ledger: Path) -> None:
+    data = body(stream=True)
+    all_said = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[object]:
+        yield SimpleNamespace()
+        all_said.set()
+
+    async def read() -> None:
+        await handler.handler.async_pre_call_hook(None, None, data, "acompletion")
+        async for _ in handler.handler.async_post_call_streaming_iterator_hook(None, chunks(), data):
+            pass
+
+    async def serve() -> None:
+        reading = asyncio.create_task(read())
+        await all_said.wait()
+        reading.cancel()
+        await asyncio.wait([reading])
+
+    asyncio.run(serve())
+    found = row(ledger)
+    assert (found["status"], found["error_type"]) == ("interrupted", "ClientDisconnected")
