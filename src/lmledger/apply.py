@@ -213,7 +213,7 @@ def _sum_up(end: Ended, sums: Sums) -> None:
         end.usage.prompt or 0,
         end.usage.completion or 0,
         end.cost_usd or 0.0,
-        good and end.cost_usd is None,
+        end.status in ("succeeded", "interrupted") and end.cost_usd is None,
     )
     names = {
         "task": who.task_id,

@@ -31,6 +31,16 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
         return None
 
 
+def owed(call: Call, tokens: Usage, tokens_in: int, characters_out: int) -> float | None:
+    """What a stream that broke before its usage was told has cost about: the tokens that were counted, else estimated
+    (4 characters of an answer to a token), at the model's price. None when nobody knows that, or nobody was asked."""
+    last = call.attempts[-1] if call.attempts else None
+    if last is None or last.rates is None or not last.asked:
+        return None
+    prompt = tokens_in if tokens.prompt is None else tokens.prompt
+    return (prompt * last.rates[0] + -(-characters_out // 4) * last.rates[1]) / 1_000_000
+
+
 def _computed(model: str, usage: Any, tokens: Usage) -> float:
     known = usage if isinstance(usage, litellm.Usage) else _as_usage(usage, tokens)
     into, out = litellm.cost_per_token(

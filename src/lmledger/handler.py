@@ -24,11 +24,12 @@ from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
 
 from lmledger import blame, extract, traffic, worker
-from lmledger.costs import cost_of
+from lmledger.costs import cost_of, owed
 from lmledger.records import Call, Ended, Fault, Started, Usage
 from lmledger.streams import StreamUsage
 from lmrouting.budgets import Limit
 from lmrouting.candidates import GROUP_OF_TIER
+from lmrouting.needs import needs_of
 
 log = logging.getLogger("lmledger")
 
@@ -183,12 +184,13 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             else:
                 # No success, whatever LiteLLM's own log event will say, and whatever "stop" it has invented.
                 fault = Fault("StreamTruncated", None, "the provider ended the stream before it was complete")
-                _interrupt(call, seen, fault, seen.said_something(response))
+                _interrupt(call, seen, fault, request_data, response, seen.said_something(response))
         except (asyncio.CancelledError, GeneratorExit):
-            _interrupt(call, seen, Fault("ClientDisconnected", "499", "the client closed the connection"))
+            fault = Fault("ClientDisconnected", "499", "the client closed the connection")
+            _interrupt(call, seen, fault, request_data, response)
             raise
         except Exception as error:
-            _interrupt(call, seen, extract.fault_of(error, request_data))
+            _interrupt(call, seen, extract.fault_of(error, request_data), request_data, response)
             raise
 
     @guarded
@@ -256,15 +258,7 @@ def abandon(call: Call) -> None:
     if call.attempts:
         call.attempts[-1].close("interrupted")
     fault = Fault("Abandoned", None, "the request was torn down before it had its answer")
-    end = Ended(
-        call,
-        "interrupted",
-        time.time(),
-        call.elapsed_ms(),
-        cost_usd=call.estimate_usd,
-        cost_estimated=call.estimate_usd is not None,
-        fault=fault,
-    )
+    end = _end(call, "interrupted", cost=call.estimate_usd, fault=fault, estimated=bool(call.estimate_usd))
     worker.get().post(end)
 
 
@@ -300,27 +294,35 @@ async def _succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) 
     await worker.get().write(_end(call, "succeeded", tokens, call.cost_usd, cache_hit))
 
 
-def _interrupt(call: Call, seen: StreamUsage, fault: Fault, content: bool = True) -> None:
+def _interrupt(
+    call: Call, seen: StreamUsage, fault: Fault, data: Mapping[str, Any], response: object, content: bool = True
+) -> None:
     """End a broken stream; nothing may be awaited here, the task is being torn down."""
     if call.ended:
         return
     call.ended = True
+    if call.attempts:
+        call.attempts[-1].close("interrupted", fault)
+    status = "interrupted" if call.ttft_ms is not None and content else "failed"
+    tokens, cost, estimated = Usage(), None, False
     try:
-        if call.attempts:
-            call.attempts[-1].close("interrupted", fault)
         tokens = extract.usage_of(seen.usage)
-        status = "interrupted" if call.ttft_ms is not None and content else "failed"
-        cost = cost_of(call, seen.usage, tokens, seen.cost) if seen.usage is not None else None
-        worker.get().post(_end(call, status, tokens, cost, fault=fault))
+        if seen.final:
+            cost = cost_of(call, seen.usage, tokens, seen.cost)
+        elif content:
+            tokens = Usage(tokens.prompt or None)  # what a stream says of its answer before the end is no count
+            cost = owed(call, tokens, needs_of(data).tokens_in, seen.characters(response))
+            estimated = bool(cost)
     except Exception:
-        log.exception("lmledger: a broken stream could not be recorded")
+        log.exception("lmledger: the cost of a broken stream could not be found")
+    worker.get().post(_end(call, status, tokens, cost, fault=fault, estimated=estimated))
 
 
 def _end(
     call: Call, status: str, usage: Usage | None = None, cost: float | None = None, cache_hit: bool = False,
-    fault: Fault | None = None,
+    fault: Fault | None = None, estimated: bool = False,
 ) -> Ended:  # fmt: skip
-    return Ended(call, status, time.time(), call.elapsed_ms(), usage or Usage(), cost, cache_hit, fault)
+    return Ended(call, status, time.time(), call.elapsed_ms(), usage or Usage(), cost, cache_hit, fault, estimated)
 
 
 async def _admit(data: dict[str, Any], call: Call, call_type: str, limits: tuple[Limit, ...]) -> bool:

@@ -52,6 +52,7 @@ def request_payload(end: Ended, cost: float | None) -> dict[str, object]:
         "input_tokens": end.usage.prompt,
         "output_tokens": end.usage.completion,
         "cost": cost,
+        "cost_estimated": end.cost_estimated,
         "task_id": call.attribution.task_id,
         "agent_id": call.attribution.agent_id,
         "call_id": call.call_id,

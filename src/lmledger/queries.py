@@ -48,7 +48,7 @@ def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Ro
             UNION ALL
             SELECT {expression}, COUNT(*), SUM(status != 'succeeded'), COALESCE(SUM(prompt_tokens), 0),
                    COALESCE(SUM(completion_tokens), 0), COALESCE(SUM(cost_usd), 0.0),
-                   SUM(status = 'succeeded' AND cost_usd IS NULL)
+                   SUM(status IN ('succeeded','interrupted') AND cost_usd IS NULL)
             FROM requests WHERE started_at >= :since AND started_at < :whole * 3600 AND status != 'started' GROUP BY 1
         ) GROUP BY name ORDER BY cost_usd DESC, requests DESC
         """  # noqa: S608 - the expressions are ours

@@ -85,4 +85,6 @@ def usd(amount: float | None) -> str:
     """A cost for people; unknown stays unknown."""
     if amount is None:
         return "unknown"
+    if 0 < amount < 0.0000005:
+        return "<$0.000001"
     return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}".rstrip("0")

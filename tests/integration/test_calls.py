@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from lmstack.catalog import parse_catalog
+from lmstack.project import shipped_catalog
 from support import KEY, Mock, Stack, TaskMaster, check_schema, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -207,15 +209,38 @@ def test_a_failing_model_falls_back_and_both_attempts_stand_on_the_ledger(gatewa
     ]
 
 
-def test_a_client_that_leaves_mid_stream_is_recorded_as_interrupted(gateway: Stack, mock: Mock) -> None:
-    mock.script({"type": "stream_fault", "kind": "stall", "stall_seconds": 20, "after_chunks": 2})
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"model": "gpt-4o-mini", "messages": HELLO}),
+        (MESSAGES, {"model": "claude-haiku-4-5", "messages": HELLO, "max_tokens": 50}),
+        (RESPONSES, {"model": "gpt-4o-mini", "input": "Hello!"}),
+    ],
+    ids=["chat", "messages", "responses"],
+)
+def test_a_client_that_leaves_mid_stream_is_recorded_as_interrupted_and_charged(
+    gateway: Stack, taskmaster: TaskMaster, mock: Mock, path: str, body: dict[str, Any]
+) -> None:
+    """Who hangs up before the usage is told has not got it for nothing."""
+    mock.script({"type": "stream_fault", "kind": "stall", "stall_seconds": 20, "after_chunks": 6})
     headers = {"authorization": f"Bearer {KEY}", "x-task-id": "leaver"}
-    body = {"model": "gpt-4o-mini", "messages": HELLO, "stream": True}
-    with httpx.stream("POST", gateway.url + CHAT, json=body, headers=headers, trust_env=False, timeout=30) as answer:
-        call_id = answer.headers["x-litellm-call-id"]
-        next(answer.iter_raw())
+    with httpx.stream(
+        "POST", gateway.url + path, json={**body, "stream": True}, headers=headers, trust_env=False, timeout=30
+    ) as answer:
+        call_id, seen = answer.headers["x-litellm-call-id"], ""
+        for part in answer.iter_text():
+            seen += part
+            if seen.count("data:") >= 5:
+                break
     row = gateway.row(call_id)
     assert (row["status"], row["error_type"], row["error_code"]) == ("interrupted", "ClientDisconnected", "499")
+    model = parse_catalog(shipped_catalog()).models[body["model"]]
+    # Two tokens went in, some words of the mock's came out.
+    assert 2 * model.input / 1e6 < row["cost_usd"] < 100 * model.output / 1e6
+    assert row["cost_estimated"] == 1
+    ((_, event),) = taskmaster.events(call_id)
+    assert (event["cost"], event["cost_estimated"]) == (pytest.approx(row["cost_usd"]), True)
+    assert re.search(r"interrupted .* ~\$0\.0000", gateway.lm("requests", "--task", "leaver").stdout)
 
 
 def test_attribution_comes_from_the_body_too(gateway: Stack) -> None:

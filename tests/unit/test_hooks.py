@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lmledger import handler, proxy, queries, worker
+from lmledger.streams import StreamUsage
 from support import wait_for
 
 
@@ -76,3 +77,31 @@ def test_a_client_that_leaves_while_the_usage_of_its_stream_is_awaited(ledger: P
     asyncio.run(serve())
     found = row(ledger)
     assert (found["status"], found["error_type"]) == ("interrupted", "ClientDisconnected")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "characters"),
+    [
+        ([b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a \\"b\\" c"}}\n\n'], 9),
+        ([b'data: {"delta": {"partial_json": "{"}}\n\ndata: {"delta": {"thinking": "so"}}\n\n'], 3),
+        (
+            [SimpleNamespace(type="response.output_text.delta", delta="abc"), SimpleNamespace(type="response.created")],
+            3,
+        ),
+    ],
+)
+def test_what_came_of_an_answer_is_measured_while_it_passes(chunks: list[object], characters: int) -> None:
+    seen = StreamUsage()
+    for chunk in chunks:
+        seen.look(chunk)
+    assert seen.characters(None) == characters
+
+
+def test_what_came_of_a_chat_answer_includes_reasoning_and_calls() -> None:
+    function = SimpleNamespace(name="look", arguments='{"a":1}')
+    deltas = [
+        SimpleNamespace(content="hello", reasoning_content="hm"),
+        SimpleNamespace(content=None, tool_calls=[SimpleNamespace(function=function)]),
+    ]
+    chunks = [SimpleNamespace(choices=[SimpleNamespace(delta=delta)]) for delta in deltas]
+    assert StreamUsage().characters(SimpleNamespace(chunks=chunks)) == len("hellohmlook") + len('{"a":1}')

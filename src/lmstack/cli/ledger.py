@@ -265,9 +265,16 @@ def _event_line(r: dict[str, Any]) -> str:
 def _request_line(r: dict[str, Any]) -> tuple[str, ...]:
     return (
         _clock(r["started_at"]), r["id"] if terminal_width() is None else r["id"][:_SHORT], r["status"], r["deployment"] or r["requested_model"] or "-",
-        "-" if r["latency_ms"] is None else f"{r['latency_ms']:.0f}", usd(r["cost_usd"]) if r["status"] == "succeeded" else "-",
+        "-" if r["latency_ms"] is None else f"{r['latency_ms']:.0f}", _cost_of_one(r),
         r["task_id"] or "-", r["error_type"] or "",
     )  # fmt: skip
+
+
+def _cost_of_one(r: dict[str, Any]) -> str:
+    if r["cost_usd"] is None and r["status"] not in ("succeeded", "interrupted"):
+        return "-"
+    text = usd(r["cost_usd"])
+    return f"~{text}" if r["cost_estimated"] and text.startswith("$") else text
 
 
 def _follow(context: Context, seen: list[dict[str, Any]], failed: bool, task: str | None) -> None:
