@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import litellm
@@ -38,11 +38,11 @@ _current: ContextVar[Call | None] = ContextVar("lmledger_call", default=None)
 
 @dataclass(slots=True)
 class Visit:
-    """What proxy.Door saw of a request, which LiteLLM's data lacks on an authentication failure; and its call."""
+    """What proxy.Door saw of a request, which LiteLLM's data lacks on an authentication failure; and its calls."""
 
     headers: Mapping[str, str]
     path: str
-    call: Call | None = None
+    calls: list[Call] = field(default_factory=list)
 
 
 arrival: ContextVar[Visit | None] = ContextVar("lmledger_arrival", default=None)
@@ -82,7 +82,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         visit = arrival.get()
         call = extract.start_call(data, path=visit.path if visit else None)
         if visit is not None:
-            visit.call = call
+            visit.calls.append(call)
         _current.set(call)
         body.set(data)
         _tie(data, call)

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmledger import logfilter, worker
 from lmledger.handler import Visit, abandon, arrival, body, is_clients_fault
+from lmledger.records import Call
 
 log = logging.getLogger("lmledger")
 
@@ -86,8 +87,16 @@ class Door:
         try:
             await self.app(scope, receive, send)
         finally:
-            if visit.call is not None and not visit.call.ended:
-                asyncio.get_running_loop().call_later(ABANDONED_SECONDS, abandon, visit.call)
+            for call in visit.calls:
+                if not call.ended:
+                    _abandon_soon(call)
+
+
+def _abandon_soon(call: Call) -> None:
+    try:
+        asyncio.get_running_loop().call_later(ABANDONED_SECONDS, abandon, call)
+    except RuntimeError:  # the server has dropped the request's coroutine, and Python clears it away by itself
+        abandon(call)
 
 
 class AnonymousRoute(Route):

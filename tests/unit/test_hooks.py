@@ -32,24 +32,31 @@ def row(ledger: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_request_that_no_hook_ends_is_ended_when_it_is_over(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "ABANDONED_SECONDS", 0.01)
-    begun = asyncio.Event()
-
+async def unanswered(begun: asyncio.Event) -> None:
     async def app(scope: object, receive: object, send: object) -> None:
         await handler.handler.async_pre_call_hook(None, None, body(), "acompletion")
         begun.set()
         await asyncio.Event().wait()
 
-    async def serve() -> None:
-        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [(b"x-task-id", b"t")]}
-        request = asyncio.create_task(proxy.Door(app)(scope, None, None))  # type: ignore[arg-type]
-        await begun.wait()
-        request.cancel()
-        await asyncio.wait([request])
-        await asyncio.to_thread(row, ledger)
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [(b"x-task-id", b"t")]}
+    await proxy.Door(app)(scope, None, None)  # type: ignore[arg-type]
 
-    asyncio.run(serve())
+
+@pytest.mark.parametrize("how", ["cancelled", "dropped"])
+def test_a_request_that_no_hook_ends_is_ended_when_it_is_over(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(proxy, "ABANDONED_SECONDS", 0.01)
+    loop, begun = asyncio.new_event_loop(), asyncio.Event()
+    coroutine = unanswered(begun)
+    request = loop.create_task(coroutine)
+    loop.run_until_complete(begun.wait())
+    if how == "cancelled":
+        request.cancel()
+        loop.run_until_complete(asyncio.wait([request]))
+        loop.run_until_complete(asyncio.to_thread(row, ledger))
+    loop.close()
+    coroutine.close()  # as Python does with what the server has dropped
     found = row(ledger)
     assert (found["status"], found["error_type"]) == ("interrupted", "Abandoned")
     assert (found["endpoint"], found["call_id"]) == ("/v1/chat/completions", "c")
