@@ -1,18 +1,24 @@
-"""``python -m bench.faults [--short] [NAME …]``: run campaigns, print their counts, fail on a loss."""
+"""``python -m bench.faults``: run campaigns, print their counts, fail on a loss."""
 
+import argparse
 import sys
 import time
 
 from bench.faults.campaigns import CAMPAIGNS
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Returns 1 when any campaign lost something."""
-    names = [name for name in argv if not name.startswith("-")] or list(CAMPAIGNS)
+    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(CAMPAIGNS)}")
+    parser.add_argument("--short", action="store_true", help="seconds each, as in the tests")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(CAMPAIGNS):
+        parser.error(f"no such campaign: {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
     lost = 0
-    for name in names:
+    for name in given.names or CAMPAIGNS:
         began = time.monotonic()
-        counts = CAMPAIGNS[name]("--short" in argv)
+        counts = CAMPAIGNS[name](given.short)
         lost += int(counts["lost"])
         print(f"{name} ({time.monotonic() - began:.0f} s)")
         for key, value in counts.items():
@@ -23,4 +29,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

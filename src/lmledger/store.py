@@ -14,7 +14,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -260,13 +260,21 @@ class _Session:
         beats = apply.beats(conn)
         dead = self._dead(beats)
         if dead or not self.looked_behind:
-            # Before their rows are called interrupted: how they ended may be in here.
-            for path in spool.left_behind(self.options.path, beats.keys() - dead):
-                self._adopt(conn, path)
-            self.looked_behind = True
+            self._look_behind(conn, beats, dead)
         if dead:
             with writing(conn):
                 apply.interrupt_orphans(conn, dead, time.time(), self.options.events)
+
+    def _look_behind(self, conn: sqlite3.Connection, beats: Iterable[str], dead: list[str]) -> None:
+        """Take over the spools of the dead, before their rows are called interrupted: how they ended may be in there.
+        Who is not on the ledger may only not have come to it yet, so its spool must have lain for a while."""
+        unknown = spool.left_behind(self.options.path, beats)
+        self.looked_behind = True
+        for path in spool.left_behind(self.options.path, set(beats).difference(dead)):
+            if path in unknown and _age(path) < DEAD_AFTER_SECONDS:
+                self.looked_behind = False
+            else:
+                self._adopt(conn, path)
 
     def _adopt(self, conn: sqlite3.Connection, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -364,6 +372,14 @@ class _Session:
 def _is_damage(error: Exception) -> bool:
     """No ledger, or a broken one: SQLite has no class of its own for that. Its subclasses mean other things."""
     return type(error) is sqlite3.DatabaseError
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was written, whichever way the clock was set since."""
+    try:
+        return abs(time.time() - path.stat().st_mtime)
+    except OSError:
+        return 0.0
 
 
 def _inode(path: Path) -> int:

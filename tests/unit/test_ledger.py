@@ -214,10 +214,20 @@ def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path)
     left.append([Started(call("1")), ended(call("1"), 0.5), Started(call("2"))])
     with left.files()[0].open("a") as stream:
         stream.write('{"kind": "Ended", "call": {"id"')  # cut off by the kill
+    young = Spool(ledger, "just-begun")  # has not come to the ledger yet, but lives
+    young.append([Started(call("3"))])
+    os.utime(left.files()[0], (time.time() - 60,) * 2)
     writer = store.Writer(store.StoreOptions(ledger, events=True))
     wait_for(lambda: not left.files(), 10)
+    assert young.files()
+    os.utime(young.files()[0], (time.time() - 60,) * 2)
+    wait_for(lambda: not young.files(), 10)
     writer.close()
-    assert {r["id"]: r["status"] for r in queries.ask(ledger, "requests", {})} == {"1": "succeeded", "2": "interrupted"}
+    assert {r["id"]: r["status"] for r in queries.ask(ledger, "requests", {})} == {
+        "1": "succeeded",
+        "2": "interrupted",
+        "3": "interrupted",
+    }
 
 
 def test_an_end_in_a_dead_workers_spool_counts_before_its_rows_are_called_interrupted(
