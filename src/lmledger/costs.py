@@ -7,6 +7,8 @@ from typing import Any
 import litellm
 
 from lmledger.records import Call, Usage
+from lmrouting.candidates import cost_at
+from lmrouting.needs import BYTES_PER_TOKEN
 
 log = logging.getLogger("lmledger")
 
@@ -21,7 +23,7 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
     if not (tokens.prompt or tokens.completion or reported):
         return None  # a priced model that counts no tokens: images, speech, or a provider that does not say
     if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
-        return ((tokens.prompt or 0) * last.rates[0] + (tokens.completion or 0) * last.rates[1]) / 1_000_000
+        return cost_at(last.rates, tokens.prompt or 0, tokens.completion or 0)
     if reported:
         return float(reported)
     try:
@@ -38,7 +40,7 @@ def owed(call: Call, tokens: Usage, tokens_in: int, characters_out: int) -> floa
     if last is None or last.rates is None or not last.asked:
         return None
     prompt = tokens_in if tokens.prompt is None else tokens.prompt
-    return (prompt * last.rates[0] + -(-characters_out // 4) * last.rates[1]) / 1_000_000
+    return cost_at(last.rates, prompt, -(-characters_out // BYTES_PER_TOKEN))
 
 
 def _computed(model: str, usage: Any, tokens: Usage) -> float:

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from lmledger import echo
@@ -56,7 +57,7 @@ def attribution(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribut
         agent_id=_text(agent) or _text(meta.get("agent_id")),
         user=_text(data.get("user")) or _text(meta.get("user_id")),
         key_alias=_text(meta.get("user_api_key_alias")),
-        tags=tuple(redact(tag.strip())[:MAX_FIELD] for tag in named if isinstance(tag, str) and tag.strip())[:MAX_TAGS],
+        tags=tuple(islice(filter(None, (_text(tag.strip()) for tag in named if isinstance(tag, str))), MAX_TAGS)),
     )
 
 

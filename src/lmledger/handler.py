@@ -238,13 +238,11 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             visit = arrival.get() or Visit({}, "")
             call = extract.start_call(request_data, visit.headers, visit.path)
         if not call.ended:
-            call.ended = True
             fault = extract.fault_of(original_exception, request_data)
             if better is not None:
                 kind = "AuthenticationError" if better.status_code == 401 else fault.type
                 fault = Fault(kind, str(better.status_code), extract.fault_of(better, request_data).message)
-            if call.attempts:
-                call.attempts[-1].close("failed", fault)
+            call.close("failed", fault)
             status = "failed" if call.attempts else "rejected"
             await worker.get().write(_end(call, status, fault=fault))
         return better
@@ -254,12 +252,10 @@ def abandon(call: Call) -> None:
     """End a call whose request is over and of which no hook has told an end; with the cost that is owed at least."""
     if call.ended:
         return
-    call.ended = True
-    if call.attempts:
-        call.attempts[-1].close("interrupted")
+    call.close("interrupted")
     fault = Fault("Abandoned", None, "the request was torn down before it had its answer")
-    end = _end(call, "interrupted", cost=call.estimate_usd, fault=fault, estimated=bool(call.estimate_usd))
-    worker.get().post(end)
+    cost = call.estimate_usd
+    worker.get().post(_end(call, "interrupted", cost=cost, fault=fault, estimated=bool(cost)))
 
 
 async def _finish_stream(call: Call, seen: StreamUsage) -> None:
@@ -281,9 +277,8 @@ async def _wait_for_report(call: Call, seen: StreamUsage) -> None:
 
 
 async def _succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) -> None:
-    call.ended = True
+    call.close("succeeded")
     if call.attempts:
-        call.attempts[-1].close("succeeded")
         worker.get().note_health(call.attempts[-1].deployment, None)
     tokens = Usage()
     try:
@@ -300,9 +295,7 @@ def _interrupt(
     """End a broken stream; nothing may be awaited here, the task is being torn down."""
     if call.ended:
         return
-    call.ended = True
-    if call.attempts:
-        call.attempts[-1].close("interrupted", fault)
+    call.close("interrupted", fault)
     status = "interrupted" if call.ttft_ms is not None and content else "failed"
     tokens, cost, estimated = Usage(), None, False
     try:
@@ -422,4 +415,4 @@ def _call_of(data: Mapping[str, Any]) -> Call | None:
 
 handler = LedgerHandler()
 
-__all__ = ["LedgerHandler", "arrival", "body", "handler", "is_clients_fault"]
+__all__ = ["LedgerHandler", "Visit", "abandon", "arrival", "body", "handler", "is_clients_fault"]

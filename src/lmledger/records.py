@@ -111,6 +111,12 @@ class Call:
     cost_usd: float | None = None  # once it has ended
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
 
+    def close(self, outcome: str, fault: Fault | None = None) -> None:
+        """It has ended, and its last attempt, where there is one, with that outcome."""
+        self.ended = True
+        if self.attempts:
+            self.attempts[-1].close(outcome, fault)
+
     def is_at_fault(self, attempt: Attempt) -> bool:
         """Whether a failure of this attempt says nothing of its deployment: the request could not be read, or brought
         a key of its own."""

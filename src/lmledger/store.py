@@ -242,15 +242,15 @@ class _Session:
                 return
         self.spool.pending = 0  # also where another worker took us for dead, and has taken it over
 
-    def _ingest(self, conn: sqlite3.Connection, path: Path) -> None:
+    def _ingest(self, conn: sqlite3.Connection, path: Path, dead: str | None = None) -> None:
         with contextlib.suppress(FileNotFoundError):  # another worker was faster
-            self._apply(conn, list(spool.read(path)))
+            self._apply(conn, list(spool.read(path)), dead)
         path.unlink(missing_ok=True)
 
-    def _apply(self, conn: sqlite3.Connection, records: list[Record]) -> None:
-        self._count(apply.transaction(conn, records, self.writer.worker, self.options.events))
-
-    def _count(self, refused: int) -> None:
+    def _apply(self, conn: sqlite3.Connection, records: list[Record], dead: str | None = None) -> None:
+        """Our own records, or those that a ``dead`` worker left."""
+        how = apply.adopt if dead else apply.transaction
+        refused = how(conn, records, dead or self.writer.worker, self.options.events)
         if refused:
             self.writer.unrecorded += refused
             self.writer.warn(f"{refused} records are lost: SQLite refuses them")
@@ -274,12 +274,7 @@ class _Session:
             if path in unknown and _age(path) < DEAD_AFTER_SECONDS:
                 self.looked_behind = False
             else:
-                self._adopt(conn, path)
-
-    def _adopt(self, conn: sqlite3.Connection, path: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._count(apply.adopt(conn, list(spool.read(path)), path.name, self.options.events))
-        path.unlink(missing_ok=True)
+                self._ingest(conn, path, dead=path.name)
 
     def _dead(self, beats: dict[str, float]) -> list[str]:
         now, dead = time.monotonic(), []

@@ -86,10 +86,6 @@ class StreamUsage:
 def _length(choice: object) -> int:
     delta = getattr(choice, "delta", None)
     said = [getattr(delta, name, None) for name in ("content", "reasoning_content")]
-    said += [
-        getattr(getattr(call, "function", None), "arguments", None) for call in getattr(delta, "tool_calls", None) or ()
-    ]
-    said += [
-        getattr(getattr(call, "function", None), "name", None) for call in getattr(delta, "tool_calls", None) or ()
-    ]
+    called = [getattr(call, "function", None) for call in getattr(delta, "tool_calls", None) or ()]
+    said += [getattr(function, name, None) for function in called for name in ("name", "arguments")]
     return sum(len(text) for text in said if isinstance(text, str))

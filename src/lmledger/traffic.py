@@ -21,7 +21,7 @@ from lmledger.records import Attempt, Call, Fault, Over
 from lmrouting.budgets import Limit, limits_for, parse_limits
 from lmrouting.candidates import of_deployment
 from lmrouting.classify import conversation_group
-from lmrouting.needs import needs_of, user_texts
+from lmrouting.needs import BYTES_PER_TOKEN, needs_of, user_texts
 from lmrouting.policy import AUTO, Defaults, Models, RefusalError, Way, Wishes, amount, choose, parse_wishes, said
 
 # The calls whose body and fallbacks we know; anything else goes its stock way.
@@ -277,7 +277,7 @@ def _floor(data: Mapping[str, Any]) -> float | None:
     """A floor for the cost, from the length of the request (4 bytes a token) and the model's input price; it only
     counts when the end of the call is never known. None where the name is a group or has no price."""
     model = models().by_name.get(str(data.get("model")))
-    return None if model is None else model.cost(_size(data) // 4, 0)
+    return None if model is None else model.cost(_size(data) // BYTES_PER_TOKEN, 0)
 
 
 def _size(data: Mapping[str, Any]) -> int:

@@ -37,7 +37,12 @@ class Candidate:
 
     def cost(self, tokens_in: int, tokens_out: int) -> float | None:
         """US dollars for that many tokens; None when nobody knows the price."""
-        return None if self.rates is None else (tokens_in * self.rates[0] + tokens_out * self.rates[1]) / 1_000_000
+        return None if self.rates is None else cost_at(self.rates, tokens_in, tokens_out)
+
+
+def cost_at(rates: tuple[float, float], tokens_in: int, tokens_out: int) -> float:
+    """US dollars for that many tokens, at ``rates`` in US dollars per million in and out."""
+    return (tokens_in * rates[0] + tokens_out * rates[1]) / 1_000_000
 
 
 def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -10,7 +10,7 @@ ASSUMED_IMAGE = 1000
 _TEXTS = ("messages", "input", "prompt", "system", "instructions", "tools", "functions")
 _IMAGES = ("image_url", "image", "input_image")
 # A token is about 4 bytes of English or code, and 3 bytes of other scripts (bench/routing measures it).
-_BYTES_PER_TOKEN, _OTHER_BYTES_PER_TOKEN = 4, 3
+BYTES_PER_TOKEN, _OTHER_BYTES_PER_TOKEN = 4, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def needs_of(body: Mapping[str, Any]) -> Needs:
 def tokens_of(text: str) -> int:
     """An estimate of how many tokens a text has."""
     if text.isascii():
-        return -(-len(text) // _BYTES_PER_TOKEN)
+        return -(-len(text) // BYTES_PER_TOKEN)
     return -(-len(text.encode("utf-8", "replace")) // _OTHER_BYTES_PER_TOKEN)
 
 
