@@ -11,15 +11,14 @@ COPY litellm-config.yaml /app/config/
 RUN mkdir -p /app/logs
 # Not below /app/config: LiteLLM executes callback files beside its config without registering them as modules.
 COPY callbacks /opt/lmstack/callbacks
-COPY src/lmledger /opt/lmstack/lmledger
-COPY src/lmrouting /opt/lmstack/lmrouting
+COPY src/lmstack /opt/lmstack/lmstack
 ENV PYTHONPATH=/opt/lmstack \
     PYTHONDONTWRITEBYTECODE=1 \
     LEDGER_PATH=/app/logs/litellm.db \
     LITELLM_LOCAL_MODEL_COST_MAP=True \
     LITELLM_DONT_SHOW_FEEDBACK_BOX=true \
     DEFAULT_MAX_RETRIES=0 \
-    LITELLM_WORKER_STARTUP_HOOKS=lmledger.proxy:install
+    LITELLM_WORKER_STARTUP_HOOKS=lmstack.gateway.app.startup:install
 EXPOSE 4000
 # Stock's entrypoint runs `litellm "$@"`, so the arguments begin with --config.
 CMD ["--config", "/app/config/litellm-config.yaml", "--port", "4000"]

@@ -1,13 +1,15 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test lint types check bench bench-quick bench-routing faults docs lock
+.PHONY: help setup test test-quick lint types check bench bench-quick bench-routing faults docs lock
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
 	./start-litellm.sh --setup-only --dev
 test: setup ## run every test; skips are listed with their reason
-	.venv/bin/python -m pytest
-lint: setup ## ruff, shellcheck, yamllint, hadolint, compose schema
+	.venv/bin/python -m pytest -n 3 --dist loadgroup --durations=15
+test-quick: setup ## run the tests that need no proxy
+	.venv/bin/python -m pytest -n 2 tests/unit tests/contract/test_docs.py
+lint: setup ## ruff, import-linter, shellcheck, yamllint, hadolint, compose schema
 	.venv/bin/python tools/lint.py
 types: setup ## mypy, strict
 	.venv/bin/python -m mypy

@@ -13,15 +13,16 @@ from pathlib import Path
 from bench.faults.campaigns import World
 from bench.faults.post import Post
 from bench.overhead import upstream
-from lmledger import queries, schema, store
-from lmledger.delivery import Sender, Target
-from lmledger.records import Attempt, Attribution, Call, Ended, Started, Usage
-from lmledger.schema import DIMENSIONS, migrate
+from lmstack.delivery.sender import Sender, Target
+from lmstack.ledger import queries, schema
+from lmstack.ledger import writer as ledger_writer
+from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Started, Usage
+from lmstack.ledger.schema import DIMENSIONS, migrate
 
 
 def writes(folder: Path, requests: int = 50_000) -> float:
     """A start and an end per request, with events, through the queue and the writer thread."""
-    writer = store.Writer(store.StoreOptions(folder / "litellm.db", events=True))
+    writer = ledger_writer.Writer(ledger_writer.StoreOptions(folder / "litellm.db", events=True))
     began = time.perf_counter()
     for n in range(requests):
         call = Call(
@@ -30,7 +31,7 @@ def writes(folder: Path, requests: int = 50_000) -> float:
         call.attempts.append(
             Attempt("m", "m", "openai", "openai/m", 1, (0.15, 0.6), False, time.time(), 1.0, "succeeded")
         )
-        while writer._queue.qsize() > store.QUEUE_SIZE - 10:
+        while writer._queue.qsize() > ledger_writer.QUEUE_SIZE - 10:
             time.sleep(0.001)
         writer.post(Started(call))
         writer.post(Ended(call, "succeeded", time.time(), 1.0, Usage(1, 2), 0.001))

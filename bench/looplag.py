@@ -22,7 +22,7 @@ Lag = tuple[float, float, float]
 async def lag(requests: int = 3000, at_once: int = 64, hooks: bool = True) -> Lag:
     """Milliseconds that one pass of the loop took: median, 99.9th percentile, worst. Without ``hooks`` the clients only
     wait: what the machine and the collector of garbage cost by themselves."""
-    from lmledger.handler import handler
+    from lmstack.gateway.calls.hooks import handler
 
     gaps: list[float] = []
     done = asyncio.Event()
@@ -69,7 +69,7 @@ async def one(handler: Any, n: int) -> None:
 
 async def requests_of(clients: int, requests: int) -> None:
     """That many requests through our hooks, that many at once."""
-    from lmledger.handler import handler
+    from lmstack.gateway.calls.hooks import handler
 
     left = iter(range(requests))
 
@@ -124,7 +124,7 @@ def ledger_in_a_folder() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
         os.environ["LEDGER_PATH"] = str(Path(folder) / "litellm.db")
         os.environ["TASKMASTER_API_URL"] = ""
-        from lmledger import worker
+        from lmstack.gateway import worker
 
         worker._worker = None  # a process has one; here one after the other
         try:

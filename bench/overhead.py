@@ -24,7 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from lmstack.plan import STOCK_ENVIRON  # noqa: E402
+from lmstack.stack.plan import STOCK_ENVIRON  # noqa: E402
 from support import KEY, clean_environ, free_port, wait_for  # noqa: E402 - the path was just added
 
 
@@ -63,7 +63,7 @@ KINDS = {
 }
 # Our callback, which a request can switch off for itself: with and without it in one process, whose like no other is.
 TOGGLE = """
-from lmledger.handler import LedgerHandler
+from lmstack.gateway.calls.hooks import LedgerHandler
 class Toggle(LedgerHandler):
     async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
         if data.get("user") == "off":

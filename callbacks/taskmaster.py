@@ -1,5 +1,5 @@
-"""What litellm-config.yaml names as its callback. Everything is in lmledger; this file only points there."""
+"""What litellm-config.yaml names as its callback. It only points at lmstack.gateway."""
 
-from lmledger.handler import handler
+from lmstack.gateway.calls.hooks import handler
 
 __all__ = ["handler"]

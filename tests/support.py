@@ -20,7 +20,7 @@ import yaml
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from lmledger import queries
+from lmstack.ledger import queries
 
 ROOT = Path(__file__).resolve().parents[1]
 LM = [sys.executable, "-m", "lmstack"]
@@ -92,8 +92,8 @@ class Stack:
     def ask(self, name: str, **arguments: Any) -> list[dict[str, Any]]:
         """The ledger's answer, from the file or from inside the container."""
         if self.env.get("LITELLM_RUNTIME") == "docker":
-            from lmstack.project import Project
             from lmstack.runtime.compose import ComposeRuntime
+            from lmstack.stack.project import Project
 
             return ComposeRuntime(Project(self.root)).query(name, arguments)
         return queries.ask(self.ledger, name, arguments)
@@ -213,7 +213,7 @@ class TaskMaster:
 
 def docker_missing() -> str:
     """Why tests against a real engine cannot run here, "" when they can."""
-    from lmstack.pins import IMAGE
+    from lmstack.releases.pins import IMAGE
     from lmstack.runtime.compose import docker_client, engine_problem
 
     problem = engine_problem()

@@ -69,7 +69,7 @@ def json_page() -> str:
 
 def environment_page() -> str:
     """docs/environment.md."""
-    from lmstack.settings import SETTINGS
+    from lmstack.config.settings import SETTINGS
 
     lines = [
         "# Settings",
@@ -86,7 +86,7 @@ def ledger_page() -> str:
     """docs/ledger.md: the words, and the schema as SQLite has it."""
     import sqlite3
 
-    from lmledger import schema
+    from lmstack.ledger import schema
 
     conn = sqlite3.connect(":memory:", isolation_level=None)
     schema.migrate(conn)
@@ -104,20 +104,20 @@ def ledger_page() -> str:
 
 def legal_keys_of_the_pin() -> str:
     """From a fresh interpreter: importing more of LiteLLM adds names to its module."""
-    argv = [sys.executable, str(ROOT / "src" / "lmstack" / "legal_keys.py")]
+    argv = [sys.executable, str(ROOT / "src" / "lmstack" / "config" / "legal_keys.py")]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def generated() -> dict[str, Callable[[], str]]:
     """Path -> its text."""
-    from lmstack.project import shipped_config
-    from lmstack.settings import env_example
+    from lmstack.config.settings import env_example
+    from lmstack.stack.project import shipped_config
 
     return {
         ".env.example": env_example,
         "litellm-config.yaml": shipped_config,
         "src/lmstack/help.json": help_pages,
-        "src/lmstack/legal_keys.json": legal_keys_of_the_pin,
+        "src/lmstack/config/legal_keys.json": legal_keys_of_the_pin,
         "docs/cli.md": cli_page,
         "docs/json.md": json_page,
         "docs/environment.md": environment_page,

@@ -14,6 +14,7 @@ def main() -> int:
     runs = [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
+        ["lint-imports"],
         ["shellcheck", "start-litellm.sh", ".ci/run"],
         [
             "yamllint",
@@ -22,7 +23,7 @@ def main() -> int:
             "{extends: relaxed, rules: {line-length: disable}}",
             *compose,
             "litellm-config.yaml",
-            "src/lmstack/catalog.yaml",
+            "src/lmstack/catalog/catalog.yaml",
         ],
         ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose],
         ["hadolint", "Dockerfile"],

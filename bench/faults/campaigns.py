@@ -25,9 +25,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from bench.faults.post import Post  # noqa: E402
 from bench.faults.receiver import FaultyReceiver  # noqa: E402
-from lmledger.spool import left_behind  # noqa: E402
-from lmstack.catalog import Catalog, parse_catalog  # noqa: E402
-from lmstack.project import shipped_catalog  # noqa: E402
+from lmstack.catalog.models import Catalog, parse_catalog  # noqa: E402
+from lmstack.ledger.spool import left_behind  # noqa: E402
+from lmstack.stack.project import shipped_catalog  # noqa: E402
 from support import KEY, Mock, Stack, free_port, wait_for  # noqa: E402 - the path was just added
 
 Counts = dict[str, float | int | str]

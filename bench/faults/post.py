@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 from bench.faults.receiver import FaultyReceiver
-from lmledger import queries, store
-from lmledger.delivery import Sender, Target
-from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Usage
+from lmstack.delivery.sender import Sender, Target
+from lmstack.ledger import queries, writer
+from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Usage
 
 
 class Post:
@@ -14,7 +14,7 @@ class Post:
 
     def __init__(self, tmp_path: Path) -> None:
         self.path = tmp_path / "litellm.db"
-        self.writer = store.Writer(store.StoreOptions(self.path, events=True))
+        self.writer = writer.Writer(writer.StoreOptions(self.path, events=True))
         self.receiver = FaultyReceiver()
         self.receiver.keep_bodies = True
         self.now = [time.time()]

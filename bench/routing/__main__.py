@@ -18,8 +18,8 @@ from litellm.router_strategy.complexity_router.complexity_router import Complexi
 from litellm.router_strategy.complexity_router.evals.eval_complexity_router import EVAL_CASES
 
 from bench.routing.data import HERE, Prompt, load
-from lmrouting import classify
-from lmrouting.needs import tokens_of
+from lmstack.routing import classify
+from lmstack.routing.needs import tokens_of
 
 # What an answer costs per tier: the catalog's cheapest of each, USD per million tokens in and out; 500 tokens out.
 RATES = ((0.1, 0.4), (0.75, 3.75), (2.0, 10.0))
@@ -67,7 +67,7 @@ def classifiers(fitted: list[Prompt]) -> list[Classifier]:
         Classifier("stock, defaults", lambda t: first.classify(t)[1], lambda t: STOCK_LEVELS[first.classify(t)[0].value]),
         Classifier("stock, calibrated", lambda t: first.classify(t)[1], lambda t: bisect.bisect_right(cuts, first.classify(t)[1])),
         Classifier("stock heuristic_v2", lambda t: v2(t)[0], lambda t: v2(t)[1]),
-        Classifier("lmrouting (auto)", lambda t: classify.decide(t).score, lambda t: classify.GROUPS.index(classify.decide(t).group)),
+        Classifier("lmstack (auto)", lambda t: classify.decide(t).score, lambda t: classify.GROUPS.index(classify.decide(t).group)),
     ]  # fmt: skip
 
 

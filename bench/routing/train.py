@@ -1,4 +1,4 @@
-"""Fit lmrouting/weights.py on the prompts that are not held out: ``python -m bench.routing.train``.
+"""Fit lmstack/routing/weights.py on the prompts that are not held out: ``python -m bench.routing.train``.
 
 An ordinal logistic regression (one score, two cuts) by plain gradient descent; deterministic.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.routing.data import Prompt, load
-from lmrouting import classify
+from lmstack.routing import classify
 
 TARGET = Path(classify.__file__).with_name("weights.py")
 RIDGE, RATE, ROUNDS = 0.02, 0.3, 6000

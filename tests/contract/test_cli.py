@@ -13,7 +13,7 @@ import yaml
 
 from lmstack.cli.app import FAMILIES
 from lmstack.cli.config import ASSETS
-from lmstack.settings import SETTINGS
+from lmstack.config.settings import SETTINGS
 from support import LM, ROOT, Stack, clean_environ
 
 JSON_OUTPUT: dict[str, dict[str, str]] = yaml.safe_load((ROOT / "tools" / "json_output.yaml").read_text())
@@ -119,7 +119,7 @@ def test_the_committed_generated_files_are_fresh() -> None:
 def test_init_lays_down_the_repositorys_own_files(stack: Stack) -> None:
     for name in ASSETS:
         assert (stack.root / name).read_text() == (ROOT / name).read_text(), name
-    assert (stack.root / "src/lmledger/handler.py").exists()
+    assert (stack.root / "src/lmstack/gateway/calls/hooks.py").exists()
     assert oct((ROOT / "start-litellm.sh").stat().st_mode)[-3:] == "755"
 
 
@@ -150,23 +150,23 @@ def test_secrets_are_hidden_in_config_show(stack: Stack) -> None:
     assert ".env:2" in shown
 
 
-def test_the_wheel_carries_both_packages_and_the_assets(tmp_path: Path) -> None:
+def test_the_wheel_carries_the_package_and_the_assets(tmp_path: Path) -> None:
     argv = [LM[0], "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(argv, check=True, env=clean_environ(tmp_path))
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"lmstack/assets/{name}" for name in ASSETS} <= names
     assert {
-        "lmstack/catalog.yaml",
+        "lmstack/catalog/catalog.yaml",
         "lmstack/help.json",
-        "lmrouting/classify.py",
-        "lmstack/legal_keys.json",
-        "lmledger/handler.py",
+        "lmstack/routing/classify.py",
+        "lmstack/config/legal_keys.json",
+        "lmstack/gateway/calls/hooks.py",
     } <= names
 
 
 def test_compose_and_the_plan_agree_on_variables_and_stock_switches() -> None:
-    from lmstack.plan import STOCK_ENVIRON
+    from lmstack.stack.plan import STOCK_ENVIRON
 
     compose, docker = (ROOT / "docker-compose.yml").read_text(), (ROOT / "Dockerfile").read_text()
     for name, value in STOCK_ENVIRON.items():

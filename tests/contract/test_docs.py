@@ -6,7 +6,7 @@ from pathlib import Path
 import generate
 import pytest
 
-from lmstack.settings import SETTINGS
+from lmstack.config.settings import SETTINGS
 from support import ROOT
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

@@ -17,12 +17,12 @@ from litellm.proxy import proxy_server
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Router
 
-from lmledger import handler as ours
-from lmrouting.needs import tokens_of
-from lmstack import pins
-from lmstack.catalog import parse_catalog
-from lmstack.pricemap import differences, load_price_map
-from lmstack.project import shipped_catalog
+from lmstack.catalog.models import parse_catalog
+from lmstack.catalog.prices import differences, load_price_map
+from lmstack.gateway.calls import hooks as ours
+from lmstack.releases import pins
+from lmstack.routing.needs import tokens_of
+from lmstack.stack.project import shipped_catalog
 
 CATALOG = parse_catalog(shipped_catalog())
 SOURCES = Path(litellm.__file__).parent
@@ -59,7 +59,7 @@ def test_retired_models_are_gone_from_litellms_map(name: str) -> None:
 
 
 def test_legal_keys_are_those_of_the_installed_litellm() -> None:
-    written = (generate.ROOT / "src/lmstack/legal_keys.json").read_text()
+    written = (generate.ROOT / "src/lmstack/config/legal_keys.json").read_text()
     assert json.loads(written) == json.loads(generate.legal_keys_of_the_pin())
 
 
@@ -98,7 +98,7 @@ def test_litellms_log_prints_the_traceback_that_a_filter_leaves() -> None:
 def test_redis_pys_default_policy_is_one_object_whose_retries_we_can_set() -> None:
     import redis
 
-    from lmledger.proxy import _fail_fast_on_redis
+    from lmstack.gateway.app.startup import _fail_fast_on_redis
 
     _fail_fast_on_redis()
     client = redis.Redis(host="127.0.0.1", port=1)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lmstack import health
-from lmstack.pins import IMAGE, IMAGE_REPOSITORY, LITELLM_VERSION
+from lmstack.releases.pins import IMAGE, IMAGE_REPOSITORY, LITELLM_VERSION
+from lmstack.stack import health
 from support import KEY, Stack
 
 pytestmark = pytest.mark.docker

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lmledger import backup as ledger_backup
-from lmledger import schema
+from lmstack.ledger import backup as ledger_backup
+from lmstack.ledger import schema
 from support import LM, Mock, Stack, running
 
 HELLO = [{"role": "user", "content": "Hello!"}]

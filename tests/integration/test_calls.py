@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from lmstack.catalog import parse_catalog
-from lmstack.project import shipped_catalog
+from lmstack.catalog.models import parse_catalog
+from lmstack.stack.project import shipped_catalog
 from support import KEY, Mock, Stack, TaskMaster, check_schema, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]

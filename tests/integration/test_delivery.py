@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from bench.faults.post import Post
 
-from lmledger import delivery, outbox, queries, schema
-from lmledger.delivery import Sender, Target
+from lmstack.delivery import sender
+from lmstack.delivery.sender import Sender, Target
+from lmstack.ledger import outbox, queries, schema
 from support import check_schema, wait_for
 
 
@@ -40,7 +41,7 @@ def test_everything_arrives_once_in_order_per_task_and_keeps_the_published_contr
         check_schema("EventType", headers["ce-type"])
         check_schema("CostEvent" if headers["ce-type"] == outbox.COST else "RequestEvent", json.loads(body))
         assert headers["authorization"] == "Bearer key"
-        assert headers["webhook-signature"] == delivery.sign(
+        assert headers["webhook-signature"] == sender.sign(
             "whsec_c2VjcmV0", headers["ce-id"], int(headers["webhook-timestamp"]), body.decode()
         )
 
@@ -104,10 +105,10 @@ def test_410_pauses_and_drops_nothing(post: Post) -> None:
     post.receiver.mode = "ok"
     post.add(1)
     assert post.states().get("dead") is None
-    assert post.receiver.tries <= tries + delivery.PARALLEL
+    assert post.receiver.tries <= tries + sender.PARALLEL
     # A post that was under way may have begun its pause later than this line was reached: let the clock run on.
     wait_for(lambda: post.all_delivered() or post.tick(60), 20)
-    assert post.now[0] - began >= delivery.PAUSE_AFTER_GONE_SECONDS
+    assert post.now[0] - began >= sender.PAUSE_AFTER_GONE_SECONDS
 
 
 def test_a_slow_receiver_holds_up_only_the_tasks_that_it_is_slow_on(post: Post) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lmstack.plan import STOCK_ENVIRON
+from lmstack.stack.plan import STOCK_ENVIRON
 from support import KEY, ROOT, Mock, Stack, TaskMaster, clean_environ, free_port, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]

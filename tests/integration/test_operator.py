@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstack.clients import CLIENTS
+from lmstack.operate.clients import CLIENTS
 from support import KEY, LM, Mock, Stack, clean_environ
 
 HELLO = [{"role": "user", "content": "Hello!"}]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lmstack import health
-from lmstack.pins import LITELLM_VERSION
+from lmstack.releases.pins import LITELLM_VERSION
+from lmstack.stack import health
 from support import KEY, LM, Mock, Stack, clean_environ, running, wait_for
 
 OTHER = "1.106.3"
@@ -116,7 +116,7 @@ def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack
 
 
 def test_a_release_that_does_not_know_our_settings_is_refused_before_anything_stops(stack: Stack) -> None:
-    known = json.loads((Path(__file__).resolve().parents[2] / "src/lmstack/legal_keys.json").read_text())
+    known = json.loads((Path(__file__).resolve().parents[2] / "src/lmstack/config/legal_keys.json").read_text())
     known |= {"litellm": "1.106.5", "router_settings": [k for k in known["router_settings"] if k != "routing_groups"]}
     made = release(stack, "1.106.5")
     (made / "keys.json").write_text(json.dumps(known))

@@ -10,11 +10,12 @@ from fastapi import HTTPException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmledger import apply, echo, extract, schema
-from lmledger.records import Ended, Started, dump, load
-from lmrouting.classify import conversation_group
-from lmrouting.needs import needs_of, user_texts
-from lmrouting.policy import RefusalError, parse_wishes
+from lmstack.gateway.calls import attempts, error_text
+from lmstack.ledger import apply, schema
+from lmstack.ledger.records import Ended, Started, dump, load
+from lmstack.routing.classify import conversation_group
+from lmstack.routing.needs import needs_of, user_texts
+from lmstack.routing.policy import RefusalError, parse_wishes
 
 settings.register_profile("ours", deadline=None, max_examples=300, derandomize=True)
 settings.load_profile("ours")
@@ -48,10 +49,10 @@ def ledger() -> Iterator[sqlite3.Connection]:
 def test_any_request_makes_a_row_and_survives_the_spool(
     ledger: sqlite3.Connection, body: dict[str, object], headers: dict[str, str], path: str, error: str
 ) -> None:
-    call = extract.start_call(body, headers, path)
-    call.attempts.append(extract.start_attempt(body, "acompletion"))
-    fault = extract.fault_of(HTTPException(400, {"error": error, "type": error}), body)
-    record = Ended(call, "failed", 1.0, 2.0, extract.usage_of(body.get("text")), fault=fault)
+    call = attempts.start_call(body, headers, path)
+    call.attempts.append(attempts.start_attempt(body, "acompletion"))
+    fault = attempts.fault_of(HTTPException(400, {"error": error, "type": error}), body)
+    record = Ended(call, "failed", 1.0, 2.0, attempts.usage_of(body.get("text")), fault=fault)
     spooled = load(json.dumps(json.loads(dump(record))))
     assert apply.transaction(ledger, [Started(call), spooled], "w", events=True) == 0
     assert ledger.execute("SELECT status FROM requests WHERE id = ?", (call.id,)).fetchall() == [("failed",)]
@@ -69,12 +70,12 @@ def test_any_request_can_be_routed_or_refused(body: dict[str, object], headers: 
 @given(st.text(min_size=24, max_size=60), st.text(max_size=60), st.text(max_size=60))
 def test_no_error_repeats_a_prompt(prompt: str, before: str, after: str) -> None:
     request = {"messages": [{"role": "user", "content": prompt}]}
-    assert prompt not in echo.message_of(f"{before}{prompt}{after}", request)
-    quoted = echo.message_of(f"{before}{json.dumps(prompt)}{after}", request)
+    assert prompt not in error_text.message_of(f"{before}{prompt}{after}", request)
+    quoted = error_text.message_of(f"{before}{json.dumps(prompt)}{after}", request)
     assert prompt not in quoted
 
 
 def test_a_header_is_read_as_utf_8_where_it_is() -> None:
     sent = "Aufgabe-ü".encode().decode("latin-1")
-    assert extract.start_call({}, {"x-task-id": sent}).attribution.task_id == "Aufgabe-ü"
-    assert extract.start_call({}, {"x-task-id": "caf\xe9"}).attribution.task_id == "café"
+    assert attempts.start_call({}, {"x-task-id": sent}).attribution.task_id == "Aufgabe-ü"
+    assert attempts.start_call({}, {"x-task-id": "caf\xe9"}).attribution.task_id == "café"

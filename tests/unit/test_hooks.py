@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from lmledger import handler, proxy, queries, worker
-from lmledger.streams import StreamUsage
+from lmstack.gateway import worker
+from lmstack.gateway.app import startup
+from lmstack.gateway.calls import hooks
+from lmstack.gateway.calls.streams import StreamUsage
+from lmstack.ledger import queries
 from support import wait_for
 
 
@@ -34,19 +37,19 @@ def row(ledger: Path) -> dict[str, Any]:
 
 async def unanswered(begun: asyncio.Event) -> None:
     async def app(scope: object, receive: object, send: object) -> None:
-        await handler.handler.async_pre_call_hook(None, None, body(), "acompletion")
+        await hooks.handler.async_pre_call_hook(None, None, body(), "acompletion")
         begun.set()
         await asyncio.Event().wait()
 
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [(b"x-task-id", b"t")]}
-    await proxy.Door(app)(scope, None, None)  # type: ignore[arg-type]
+    await startup.Door(app)(scope, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "dropped"])
 def test_a_request_that_no_hook_ends_is_ended_when_it_is_over(
     ledger: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(proxy, "ABANDONED_SECONDS", 0.01)
+    monkeypatch.setattr(startup, "ABANDONED_SECONDS", 0.01)
     loop, begun = asyncio.new_event_loop(), asyncio.Event()
     coroutine = unanswered(begun)
     request = loop.create_task(coroutine)
@@ -71,8 +74,8 @@ def test_a_client_that_leaves_while_the_usage_of_its_stream_is_awaited(ledger: P
         all_said.set()
 
     async def read() -> None:
-        await handler.handler.async_pre_call_hook(None, None, data, "acompletion")
-        async for _ in handler.handler.async_post_call_streaming_iterator_hook(None, chunks(), data):
+        await hooks.handler.async_pre_call_hook(None, None, data, "acompletion")
+        async for _ in hooks.handler.async_post_call_streaming_iterator_hook(None, chunks(), data):
             pass
 
     async def serve() -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lmledger import apply, blame, echo, extract, housekeeping, logfilter, outbox, queries, records, schema, store
-from lmledger.delivery import headers_for, sign, target_from
-from lmledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
-from lmledger.spool import Spool, read
+from lmstack.delivery.sender import headers_for, sign, target_from
+from lmstack.gateway.app import logfilter
+from lmstack.gateway.calls import attempts, error_text, faults
+from lmstack.ledger import apply, housekeeping, outbox, queries, records, schema
+from lmstack.ledger import writer as ledger_writer
+from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
+from lmstack.ledger.spool import Spool, read
 from support import wait_for
 
 
@@ -57,7 +60,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def writer(ledger: Path):  # type: ignore[no-untyped-def]
-    one = store.Writer(store.StoreOptions(ledger, events=True))
+    one = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
     yield one
     one.close()
 
@@ -70,13 +73,13 @@ def rows_of(ledger: Path) -> list[dict[str, object]]:
         return []
 
 
-def write(writer: store.Writer, *records: Started | Ended) -> None:
+def write(writer: ledger_writer.Writer, *records: Started | Ended) -> None:
     for record in records:
         writer.post(record)
     assert writer.flush(5)
 
 
-def test_start_and_end_make_one_row_two_events_and_running_totals(writer: store.Writer, ledger: Path) -> None:
+def test_start_and_end_make_one_row_two_events_and_running_totals(writer: ledger_writer.Writer, ledger: Path) -> None:
     first, second = call("1"), call("2")
     write(writer, Started(first), ended(first), Started(second), ended(second, 0.5))
     rows = queries.ask(ledger, "requests", {})
@@ -86,14 +89,14 @@ def test_start_and_end_make_one_row_two_events_and_running_totals(writer: store.
     assert '"task_total":0.75' in bodies[1]
 
 
-def test_an_end_that_is_told_twice_counts_once(writer: store.Writer, ledger: Path) -> None:
+def test_an_end_that_is_told_twice_counts_once(writer: ledger_writer.Writer, ledger: Path) -> None:
     one = call("1")
     write(writer, Started(one), ended(one), ended(one, status="failed"))
     assert [r["status"] for r in queries.ask(ledger, "requests", {})] == ["succeeded"]
     assert sum(r["events"] for r in queries.ask(ledger, "event_counts", {})) == 2
 
 
-def test_an_unknown_price_stays_unknown_and_sends_no_cost_event(writer: store.Writer, ledger: Path) -> None:
+def test_an_unknown_price_stays_unknown_and_sends_no_cost_event(writer: ledger_writer.Writer, ledger: Path) -> None:
     one = call("1")
     write(writer, ended(one, None))
     (row,) = queries.ask(ledger, "requests", {})
@@ -104,7 +107,7 @@ def test_an_unknown_price_stays_unknown_and_sends_no_cost_event(writer: store.Wr
 
 
 def test_rows_of_a_dead_worker_become_interrupted_with_an_estimate_and_living_ones_stay(
-    writer: store.Writer, ledger: Path
+    writer: ledger_writer.Writer, ledger: Path
 ) -> None:
     orphan = call("orphan", age=60)
     orphan.estimate_usd = 0.125
@@ -122,7 +125,7 @@ def test_rows_of_a_dead_worker_become_interrupted_with_an_estimate_and_living_on
 def test_a_worker_is_dead_when_its_beat_stands_still_by_our_own_clock_whatever_the_wall_clock_does(
     ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = store._Session.__new__(store._Session)
+    session = ledger_writer._Session.__new__(ledger_writer._Session)
     session.seen, session.beaten_at, session.writer = {}, 999.0, type("W", (), {"worker": "me"})()  # type: ignore[assignment]
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -137,7 +140,7 @@ def test_a_worker_is_dead_when_its_beat_stands_still_by_our_own_clock_whatever_t
     assert found == ["other"]
 
 
-def test_what_sqlite_refuses_holds_up_nothing_else(writer: store.Writer, ledger: Path) -> None:
+def test_what_sqlite_refuses_holds_up_nothing_else(writer: ledger_writer.Writer, ledger: Path) -> None:
     broken = call("broken", task="half a character: \ud83d")
     write(writer, Started(call("before")))
     blocker = sqlite3.connect(ledger, isolation_level=None)
@@ -152,7 +155,7 @@ def test_what_sqlite_refuses_holds_up_nothing_else(writer: store.Writer, ledger:
     assert writer.unrecorded == 3
 
 
-def test_a_locked_ledger_is_spooled_around_and_nothing_is_lost(writer: store.Writer, ledger: Path) -> None:
+def test_a_locked_ledger_is_spooled_around_and_nothing_is_lost(writer: ledger_writer.Writer, ledger: Path) -> None:
     write(writer, Started(call("0")))
     blocker = sqlite3.connect(ledger, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -176,7 +179,7 @@ def test_a_read_only_folder_spools_elsewhere_and_recovers(tmp_path: Path, monkey
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
     blocked = tmp_path / "logs"
     blocked.write_text("a file where the folder should be: what no permission bit stops, this does")
-    writer = store.Writer(store.StoreOptions(blocked / "litellm.db", events=True))
+    writer = ledger_writer.Writer(ledger_writer.StoreOptions(blocked / "litellm.db", events=True))
     writer.post(ended(call("1"), 0.5))
     assert writer.flush(5)
     assert list(elsewhere.rglob("litellm.db.spool-*"))
@@ -187,12 +190,12 @@ def test_a_read_only_folder_spools_elsewhere_and_recovers(tmp_path: Path, monkey
 
 
 def test_when_nothing_takes_a_record_it_waits_in_memory(
-    writer: store.Writer, ledger: Path, monkeypatch: pytest.MonkeyPatch
+    writer: ledger_writer.Writer, ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(writer, Started(call("0")))
     blocker = sqlite3.connect(ledger, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr("lmledger.spool.Spool.append", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("lmstack.ledger.spool.Spool.append", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     assert asyncio.run(writer.write(Started(call("1")))) is False  # strict mode would refuse this request
     blocker.execute("COMMIT")
     blocker.close()
@@ -202,7 +205,7 @@ def test_when_nothing_takes_a_record_it_waits_in_memory(
 def test_a_damaged_ledger_is_set_aside_and_a_new_one_takes_over(tmp_path: Path) -> None:
     ledger = tmp_path / "litellm.db"
     ledger.write_bytes(b"this is no database, and never was one" * 200)
-    writer = store.Writer(store.StoreOptions(ledger, events=True))
+    writer = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
     writer.post(ended(call("1"), 0.5))
     writer.flush(5)
     wait_for(lambda: list(tmp_path.glob("litellm.db.corrupt-*")) and rows_of(ledger), 10)
@@ -217,7 +220,7 @@ def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path)
     young = Spool(ledger, "just-begun")  # has not come to the ledger yet, but lives
     young.append([Started(call("3"))])
     os.utime(left.files()[0], (time.time() - 60,) * 2)
-    writer = store.Writer(store.StoreOptions(ledger, events=True))
+    writer = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
     wait_for(lambda: not left.files(), 10)
     assert young.files()
     os.utime(young.files()[0], (time.time() - 60,) * 2)
@@ -233,8 +236,8 @@ def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path)
 def test_an_end_in_a_dead_workers_spool_counts_before_its_rows_are_called_interrupted(
     ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr(store, "DEAD_AFTER_SECONDS", 1.0)
+    monkeypatch.setattr(ledger_writer, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(ledger_writer, "DEAD_AFTER_SECONDS", 1.0)
     conn = schema.connect(ledger)
     schema.migrate(conn)
     apply.beat(conn, "dead-worker", time.time())
@@ -242,7 +245,7 @@ def test_an_end_in_a_dead_workers_spool_counts_before_its_rows_are_called_interr
     conn.close()
     left = Spool(ledger, "dead-worker")
     left.append([ended(call("1"), 0.5)])
-    writer = store.Writer(store.StoreOptions(ledger, events=True))
+    writer = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
     wait_for(lambda: rows_of(ledger)[0]["status"] != "started" and not left.files(), 10)
     writer.close()
     assert [(r["status"], r["cost_usd"]) for r in queries.ask(ledger, "requests", {})] == [("succeeded", 0.5)]
@@ -281,7 +284,7 @@ def test_records_survive_the_spool_unchanged() -> None:
     assert again == end
 
 
-def test_retention_deletes_in_small_steps_and_keeps_the_sums(writer: store.Writer, ledger: Path) -> None:
+def test_retention_deletes_in_small_steps_and_keeps_the_sums(writer: ledger_writer.Writer, ledger: Path) -> None:
     old = [call(f"old-{n}", age=100 * 86400) for n in range(housekeeping.BATCH + 10)]
     write(writer, *[ended(c, 0.01) for c in old], ended(call("new"), 0.01))
     conn = schema.connect(ledger)
@@ -295,14 +298,16 @@ def test_retention_deletes_in_small_steps_and_keeps_the_sums(writer: store.Write
     )
 
 
-def test_the_size_bound_lets_requests_go_first_and_undelivered_events_last(writer: store.Writer, ledger: Path) -> None:
+def test_the_size_bound_lets_requests_go_first_and_undelivered_events_last(
+    writer: ledger_writer.Writer, ledger: Path
+) -> None:
     write(writer, *[ended(call(str(n)), 0.01) for n in range(100)])
     conn = schema.connect(ledger)
     went = [next(iter(housekeeping.tidy(conn, housekeeping.Bounds(0, 0.001), time.time()))) for _ in range(2)]
     assert went == ["requests", "pending"]
 
 
-def test_usage_is_exact_over_the_partial_first_hour(writer: store.Writer, ledger: Path) -> None:
+def test_usage_is_exact_over_the_partial_first_hour(writer: ledger_writer.Writer, ledger: Path) -> None:
     base = int(time.time()) // 3600 * 3600 - 3 * 3600
     for n, offset in enumerate((0, 1000, 2000, 3600, 4000)):
         one = call(str(n))
@@ -315,7 +320,7 @@ def test_usage_is_exact_over_the_partial_first_hour(writer: store.Writer, ledger
 
 
 def test_several_writers_share_one_file(ledger: Path) -> None:
-    writers = [store.Writer(store.StoreOptions(ledger, events=True)) for _ in range(3)]
+    writers = [ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True)) for _ in range(3)]
 
     def work(place: int) -> None:
         for n in range(100):
@@ -332,7 +337,7 @@ def test_several_writers_share_one_file(ledger: Path) -> None:
     assert (usage["requests"], usage["cost_usd"]) == (300, pytest.approx(3.0))
 
 
-def test_a_newer_ledger_is_refused_and_a_reader_changes_nothing(writer: store.Writer, ledger: Path) -> None:
+def test_a_newer_ledger_is_refused_and_a_reader_changes_nothing(writer: ledger_writer.Writer, ledger: Path) -> None:
     write(writer, Started(call("1")))
     with sqlite3.connect(ledger) as conn:
         conn.execute("INSERT INTO migrations VALUES (999, 'future', 0)")
@@ -355,7 +360,9 @@ def settle(
     conn.execute("COMMIT")
 
 
-def test_a_tasks_events_go_in_order_and_a_failure_holds_up_its_task_alone(writer: store.Writer, ledger: Path) -> None:
+def test_a_tasks_events_go_in_order_and_a_failure_holds_up_its_task_alone(
+    writer: ledger_writer.Writer, ledger: Path
+) -> None:
     write(writer, *[ended(call(str(n), "same"), None) for n in range(3)], ended(call("x", "other"), None))
     conn = schema.connect(ledger)
     now = time.time() + 1
@@ -373,7 +380,7 @@ def test_a_tasks_events_go_in_order_and_a_failure_holds_up_its_task_alone(writer
 
 
 def test_a_lease_that_ran_out_is_taken_over_and_the_old_owner_cannot_settle_it(
-    writer: store.Writer, ledger: Path
+    writer: ledger_writer.Writer, ledger: Path
 ) -> None:
     write(writer, ended(call("1"), None))
     conn, now = schema.connect(ledger), time.time() + 1
@@ -384,7 +391,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_old_owner_cannot_settle_it(
     assert queries.ask(ledger, "events", {})[0]["state"] == "leased"
 
 
-def test_a_clock_that_was_set_back_does_not_freeze_a_lease(writer: store.Writer, ledger: Path) -> None:
+def test_a_clock_that_was_set_back_does_not_freeze_a_lease(writer: ledger_writer.Writer, ledger: Path) -> None:
     write(writer, ended(call("1"), None))
     conn, now = schema.connect(ledger), time.time() + 1
     outbox.lease(conn, "me", now + 86400, 1, 1)
@@ -392,7 +399,7 @@ def test_a_clock_that_was_set_back_does_not_freeze_a_lease(writer: store.Writer,
 
 
 def test_the_schedule_reaches_past_72_hours_then_the_event_is_dead_and_can_be_replayed(
-    writer: store.Writer, ledger: Path
+    writer: ledger_writer.Writer, ledger: Path
 ) -> None:
     assert sum(outbox.SCHEDULE) > 72 * 3600
     write(writer, ended(call("1"), None))
@@ -435,12 +442,12 @@ def test_headers_are_cloudevents_and_the_signature_is_standard_webhooks() -> Non
     ["key sk-abcdef123456 x", "Bearer abc.def", "AIzaSyA1234567890", "https://x/?key=abc&b", "my own-secret-value"],
 )
 def test_anything_that_looks_like_a_key_is_cut_out(text: str) -> None:
-    assert "***" in extract.redact(text, ("own-secret-value",))
+    assert "***" in attempts.redact(text, ("own-secret-value",))
 
 
 def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
-    assert extract.redact("task-embeddings disk-usage", ()) == "task-embeddings disk-usage"
-    assert len(extract.redact("x" * 5000, ())) == extract.MAX_MESSAGE
+    assert attempts.redact("task-embeddings disk-usage", ()) == "task-embeddings disk-usage"
+    assert len(attempts.redact("x" * 5000, ())) == attempts.MAX_MESSAGE
 
 
 @pytest.mark.parametrize(
@@ -464,7 +471,7 @@ def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
     ],
 )
 def test_usage_is_read_in_every_dialect(usage: object, expected: Usage) -> None:
-    assert extract.usage_of(usage) == expected
+    assert attempts.usage_of(usage) == expected
 
 
 @pytest.mark.parametrize(
@@ -481,13 +488,13 @@ def test_usage_is_read_in_every_dialect(usage: object, expected: Usage) -> None:
 )  # fmt: skip
 def test_an_error_is_kept_without_the_words_of_its_request(text: str, kept: str) -> None:
     blocks = [{"type": "image_url", "text": "my grandmother's recipe for soup"}, {"text": "0815 4711"}]
-    assert echo.message_of(text, {"messages": [{"role": "user", "content": blocks}]}) == kept
+    assert error_text.message_of(text, {"messages": [{"role": "user", "content": blocks}]}) == kept
 
 
 def test_a_long_request_is_compared_in_bounded_time() -> None:
     request = {"messages": [{"role": "user", "content": f"turn {n} " * 5_000} for n in range(50)]}
-    assert sum(map(len, echo._leaves(list(request.values())))) <= echo._MOST_REQUEST
-    assert echo.message_of("x" * 1_000_000, request) == "x" * echo._MOST_ERROR
+    assert sum(map(len, error_text._leaves(list(request.values())))) <= error_text._MOST_REQUEST
+    assert error_text.message_of("x" * 1_000_000, request) == "x" * error_text._MOST_ERROR
 
 
 def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
@@ -502,9 +509,9 @@ def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
     shape = raised(AttributeError("'str' object has no attribute 'get'"), wrapper("'str' object"))
     header = raised(httpx.LocalProtocolError("Illegal header value"), wrapper("Connection error."))
     number = raised(ValueError("Out of range float values are not JSON compliant: nan"), wrapper("no"))
-    assert [blame.is_providers(e) for e in (refused, garbage, shape, header)] == [True, True, False, False]
-    assert [blame.is_requests(e, False) for e in (shape, wrapper("credentials"))] == [True, False]
-    assert [blame.is_requests(e, True) for e in (shape, header, number)] == [False, True, True]
+    assert [faults.is_providers(e) for e in (refused, garbage, shape, header)] == [True, True, False, False]
+    assert [faults.is_requests(e, False) for e in (shape, wrapper("credentials"))] == [True, False]
+    assert [faults.is_requests(e, True) for e in (shape, header, number)] == [False, True, True]
 
 
 def test_the_log_is_without_the_requests_words_and_a_broken_record_breaks_nobody() -> None:

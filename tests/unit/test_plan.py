@@ -3,13 +3,13 @@
 import pytest
 import yaml
 
-from lmstack.catalog import Catalog, parse_catalog
-from lmstack.envfile import parse_env
-from lmstack.plan import Facts, Plan, plan_stack, reachable_from
-from lmstack.project import shipped_catalog, shipped_config
-from lmstack.render import diff_config, render_config
-from lmstack.settings import parse_settings
-from lmstack.validate import check_file, check_litellm_config
+from lmstack.catalog.models import Catalog, parse_catalog
+from lmstack.config.envfile import parse_env
+from lmstack.config.settings import parse_settings
+from lmstack.config.validate import check_file, check_litellm_config
+from lmstack.stack.plan import Facts, Plan, plan_stack, reachable_from
+from lmstack.stack.project import shipped_catalog, shipped_config
+from lmstack.stack.render import diff_config, render_config
 from support import ROOT
 
 CATALOG: Catalog = parse_catalog(shipped_catalog())

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from lmrouting.budgets import Limit, limits_for
-from lmrouting.candidates import GROUPS, Candidate, heirs, walk
-from lmrouting.classify import HEAD, TAIL, conversation_group, decide
-from lmrouting.needs import needs_of, tokens_of, user_texts
-from lmrouting.policy import Defaults, Models, RefusalError, Wishes, choose, parse_wishes
-from lmstack.catalog import parse_catalog
-from lmstack.modelsfile import set_budget
-from lmstack.project import shipped_catalog
+from lmstack.catalog.models import parse_catalog
+from lmstack.config.modelsfile import set_budget
+from lmstack.routing.budgets import Limit, limits_for
+from lmstack.routing.candidates import GROUPS, Candidate, heirs, walk
+from lmstack.routing.classify import HEAD, TAIL, conversation_group, decide
+from lmstack.routing.needs import needs_of, tokens_of, user_texts
+from lmstack.routing.policy import Defaults, Models, RefusalError, Wishes, choose, parse_wishes
+from lmstack.stack.project import shipped_catalog
 from support import ROOT
 
 ALL = frozenset({"tools", "vision", "json"})

@@ -2,11 +2,11 @@
 
 import pytest
 
-from lmstack.catalog import GUIDE_NAMES, parse_catalog
-from lmstack.envfile import parse_env, set_line, unset_line
+from lmstack.catalog.models import GUIDE_NAMES, parse_catalog
+from lmstack.config.envfile import parse_env, set_line, unset_line
+from lmstack.config.settings import SETTINGS, env_example, is_loopback, parse_settings
 from lmstack.errors import ConfigError
-from lmstack.project import shipped_catalog
-from lmstack.settings import SETTINGS, env_example, is_loopback, parse_settings
+from lmstack.stack.project import shipped_catalog
 
 
 def problems(env: str = "", **flags: str) -> list[str]:

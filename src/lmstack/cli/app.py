@@ -14,10 +14,10 @@ import typer
 
 from lmstack import __version__
 from lmstack.errors import Exit, LmError
-from lmstack.pins import LITELLM_VERSION
-from lmstack.project import Project, find_project
+from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result, failure, show
 from lmstack.runtime.base import Progress
+from lmstack.stack.project import Project, find_project
 
 app = typer.Typer(
     name="lm", help="Run stock LiteLLM as an LLM gateway a team can trust.", no_args_is_help=True, add_completion=False,

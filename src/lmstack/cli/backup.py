@@ -7,20 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from lmledger.backup import check_saved
-from lmstack import __version__, archive, files
-from lmstack.catalog import parse_catalog
+from lmstack import __version__, files
+from lmstack.catalog.models import parse_catalog
 from lmstack.cli.app import Context, command
-from lmstack.cli.planning import flags_of_running, planned
 from lmstack.cli.stack import start
-from lmstack.envfile import parse_env
+from lmstack.config.envfile import parse_env
+from lmstack.config.settings import parse_settings
 from lmstack.errors import LmError, NoLedgerError
-from lmstack.project import shipped_catalog
+from lmstack.ledger.backup import check_saved
+from lmstack.operate import archive
+from lmstack.operate.planning import flags_of_running, planned
 from lmstack.result import Result
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime
 from lmstack.runtime.local import ledger_errors
-from lmstack.settings import parse_settings
+from lmstack.stack.project import shipped_catalog
 
 LEDGER, MODELS, ENV = "ledger.tar", "models.yaml", ".env"
 _TITLES = {LEDGER: "the ledger with its events", MODELS: MODELS, ENV: ".env with your keys"}
@@ -79,7 +80,7 @@ def restore(
         kept = context.project.root / "backups" / f"before-restore-{_stamp()}.tar.gz"
         _save(context, kept, ENV in parts)
         context.say(f"What was here until now is in {kept}")
-        running, flags = base.load_state(context.project) is not None, flags_of_running(context)
+        running, flags = base.load_state(context.project) is not None, flags_of_running(context.project)
         runtime = current_runtime(context.project.settings(), context.project)
         if running:
             runtime.down(False, context.say)
@@ -88,7 +89,7 @@ def restore(
             _put_back(context, folder, parts)
         finally:
             if running:
-                started = start(context, planned(context, flags), base.UpOptions(timeout), "restore")
+                started = start(context, planned(context.project, flags), base.UpOptions(timeout), "restore")
     data: dict[str, Any] = {
         "file": str(file), "restored": parts, "ledger": summary, "kept": str(kept), "running": running,
     }  # fmt: skip

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from lmstack.cli.app import Context, command
-from lmstack.clients import CLIENTS, KEY_COMMAND, Client, environ_for, snippet_for
+from lmstack.config.settings import GUIDE_KEY
+from lmstack.config.yamlfile import did_you_mean
 from lmstack.errors import MissingToolError, UsageError
+from lmstack.operate.clients import CLIENTS, KEY_COMMAND, Client, environ_for, snippet_for
 from lmstack.result import Result, table
 from lmstack.runtime.base import load_state
-from lmstack.settings import GUIDE_KEY
-from lmstack.yamlfile import did_you_mean
 
 SHELLS = ("bash", "zsh", "fish")
 _MODEL = Annotated[str, typer.Option("--model", "-m", help="The name to ask for.")]

@@ -11,19 +11,21 @@ from typing import Annotated, Any
 
 import typer
 
-from lmstack import __version__, files, pins
-from lmstack.catalog import PRICE_SOURCE, Catalog, Model, parse_catalog
+from lmstack import __version__, files
+from lmstack.catalog.models import PRICE_SOURCE, Catalog, Model, parse_catalog
+from lmstack.catalog.prices import differences, load_price_map
 from lmstack.cli.app import VERSION_LINE, Context, app, command
-from lmstack.cli.planning import planned, runtime_flags
-from lmstack.envfile import parse_env, set_line, unset_line
+from lmstack.config.envfile import parse_env, set_line, unset_line
+from lmstack.config.settings import BY_NAME, KINDS, SETTINGS, Settings, env_example, parse_settings
+from lmstack.config.validate import check_file
+from lmstack.config.yamlfile import did_you_mean
 from lmstack.errors import ConfigError, Exit, LmError, Problem, UsageError, invalid
-from lmstack.pricemap import differences, load_price_map
-from lmstack.project import Project, shipped_catalog, shipped_config
-from lmstack.render import diff_config
+from lmstack.operate.planning import planned, runtime_flags
+from lmstack.releases import pins
 from lmstack.result import Result, table
-from lmstack.settings import BY_NAME, KINDS, SETTINGS, Settings, env_example, parse_settings
-from lmstack.validate import check_file
-from lmstack.yamlfile import did_you_mean
+from lmstack.stack import proxy_side
+from lmstack.stack.project import Project, shipped_catalog, shipped_config
+from lmstack.stack.render import diff_config
 
 config_app = typer.Typer(name="config", help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
 key_app = typer.Typer(name="key", help="The key that clients send.", no_args_is_help=True, rich_markup_mode=None)
@@ -83,7 +85,7 @@ def render(
     runtime: Annotated[str | None, typer.Option("--runtime", help="auto, docker or local.")] = None,
 ) -> Result:
     """Write litellm-config.yaml from .env, models.yaml and the catalog. It never holds a key."""
-    plan = None if shipped else planned(context, runtime_flags(runtime, False, None, None))
+    plan = None if shipped else planned(context.project, runtime_flags(runtime, False, None, None))
     text, messages = (plan.config, plan.plan.messages) if plan else (shipped_config(), ())
     file = context.project.config_file
     if stdout:
@@ -281,10 +283,8 @@ def asset_texts() -> dict[str, str]:
         source = packed / name if packed.is_dir() else checkout / name
         texts[name] = source.read_text(encoding="utf-8")
     # The image is built from the proxy side's source, so a stack's folder carries it.
-    for package in ("lmledger", "lmrouting"):
-        for entry in resources.files(package).iterdir():
-            if entry.name.endswith(".py"):
-                texts[f"src/{package}/{entry.name}"] = entry.read_text(encoding="utf-8")
+    for source in proxy_side.sources():
+        texts[f"src/lmstack/{source.relative_to(proxy_side.PACKAGE).as_posix()}"] = source.read_text(encoding="utf-8")
     return texts
 
 

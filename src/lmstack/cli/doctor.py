@@ -14,26 +14,26 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from lmledger.backup import add
-from lmledger.redact import redacted, secret_values
-from lmstack import doctor as checks
 from lmstack import files
 from lmstack.cli.app import Context, command
 from lmstack.cli.config import config_show, problems_of_project
-from lmstack.cli.planning import ask, gateway_health, ledger_status, planned, service_rows
-from lmstack.doctor import FAIL, OK, WARN, Finding
+from lmstack.config.yamlfile import did_you_mean
 from lmstack.errors import Exit, LmError, UnhealthyError, UsageError
-from lmstack.health import client, ollama_answers
-from lmstack.pins import LITELLM_VERSION
-from lmstack.plan import Plan
-from lmstack.project import Project
+from lmstack.ledger.backup import add
+from lmstack.ledger.redact import redacted, secret_values
+from lmstack.operate import diagnose as checks
+from lmstack.operate.diagnose import FAIL, OK, WARN, Finding
+from lmstack.operate.planning import ask, gateway_health, ledger_status, planned, service_rows
+from lmstack.releases.allowed import version_objection
+from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result, table, usd
 from lmstack.runtime import releases
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime, machine
 from lmstack.runtime.local import check_port_free
-from lmstack.supply import version_objection
-from lmstack.yamlfile import did_you_mean
+from lmstack.stack.health import client, ollama_answers
+from lmstack.stack.plan import Plan
+from lmstack.stack.project import Project
 
 TEST_SECONDS, PARALLEL = 60.0, 8
 
@@ -71,7 +71,7 @@ def try_models(
     ] = None,
 ) -> Result:
     """Ask each model for a few tokens, all at once; real calls, which cost a little. Exit code 5 when one fails."""
-    plan = planned(context, {}).plan
+    plan = planned(context.project, {}).plan
     state = load_state(context.project)
     if state is None:
         raise UnhealthyError("nothing was started from this folder", "start it with: lm up")
@@ -181,7 +181,7 @@ def _findings(context: Context, deep: bool) -> list[Finding]:
     if problems:
         return [*found, *(Finding("settings", FAIL, str(p), "nothing starts with it", f"edit {p.where}, then: lm validate") for p in problems)]  # fmt: skip
     catalog = project.catalog()
-    wanted = planned(context, {})
+    wanted = planned(context.project, {})
     plan, settings, state = wanted.plan, wanted.plan.settings, load_state(project)
     found.append(Finding("runtime", OK, f"{wanted.runtime.name}: {wanted.why}"))
     found += [_engine(wanted.runtime.name), _release(project, plan, wanted.runtime.name)]
@@ -198,12 +198,12 @@ def _findings(context: Context, deep: bool) -> list[Finding]:
     found += [local] if local else []
     found.append(checks.taskmaster(settings))
     status = ledger_status(current_runtime(settings, project))
-    dead = len(ask(context, "events", state="dead", limit=1000)) if status["status"] == "ok" else 0
+    dead = len(ask(context.project, "events", state="dead", limit=1000)) if status["status"] == "ok" else 0
     found.append(checks.ledger(status, dead))
     stale = wanted.runtime.name == "docker" and files.read(project.config_file) != wanted.config
     found.append(checks.drift(stale, state.digest if state else None, wanted.digest))
     if state is not None:
-        how = gateway_health(context)
+        how = gateway_health(context.project)
         bad = how["status"] == "unhealthy"
         found.append(Finding("gateway", FAIL if bad else OK, f"{how['status']} at {state.url}", "clients get no answer" if bad else "", "lm logs, then: lm restart" if bad else ""))  # fmt: skip
     return found

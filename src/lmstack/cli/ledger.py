@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from lmledger.queries import GROUPINGS
 from lmstack.cli.app import Context, app, command
-from lmstack.cli.planning import ask, seconds
+from lmstack.config.yamlfile import did_you_mean
 from lmstack.errors import LmError
+from lmstack.ledger.queries import GROUPINGS
+from lmstack.operate.planning import ask, seconds
 from lmstack.result import Result, say, table, terminal_width, usd
-from lmstack.yamlfile import did_you_mean
 
 events_app = typer.Typer(
     name="events", help="What TaskMaster was told, or will be.", no_args_is_help=True, rich_markup_mode=None
@@ -37,7 +37,7 @@ def usage(
     Unknown prices are counted, never summed as 0."""
     if by not in GROUPINGS:
         raise LmError(f"cannot group by '{by}'", did_you_mean(by, GROUPINGS) or f"choose one of {', '.join(GROUPINGS)}")
-    rows = ask(context, "usage", by=by, since=time.time() - seconds(since))
+    rows = ask(context.project, "usage", by=by, since=time.time() - seconds(since))
     total = sum(row["cost_usd"] for row in rows)
     unpriced = sum(row["unpriced"] for row in rows)
     dearest = _on_the_dearest(context, rows)
@@ -53,7 +53,7 @@ def usage(
 @command("errors", "lm errors --since 1h")
 def errors(context: Context, since: _SINCE = "24h") -> Result:
     """What went wrong, by kind: failed attempts at providers, and requests that were refused."""
-    rows = ask(context, "errors", since=time.time() - seconds(since))
+    rows = ask(context.project, "errors", since=time.time() - seconds(since))
     shown = [
         (
             str(r["count"]), r["error_type"] or "unknown", r["error_code"] or "-", r["provider"] or "(refused)", r["deployment"] or "-",
@@ -76,7 +76,7 @@ def requests(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
 ) -> Result:
     """The newest requests, with model, cost and outcome. With --json: once, also with --follow."""
-    rows = ask(context, "requests", since=time.time() - seconds(since), failed=failed, task=task, limit=limit)
+    rows = ask(context.project, "requests", since=time.time() - seconds(since), failed=failed, task=task, limit=limit)
     header = ("TIME", "ID", "STATUS", "MODEL", "MS", "COST", "TASK", "ERROR")
     lines = table(header, [_request_line(r) for r in rows], frozenset({4, 5}))
     if not rows and not follow:
@@ -95,7 +95,7 @@ def request(
     id: Annotated[str, typer.Argument(help="Our id, its beginning, or the x-litellm-call-id.")],  # noqa: A002
 ) -> Result:
     """One request with each provider attempt."""
-    rows = ask(context, "request", id=id)
+    rows = ask(context.project, "request", id=id)
     if not rows:
         raise LmError(f"no request '{id}' on the ledger", "see the newest with: lm requests")
     if len(rows) > 1:
@@ -124,7 +124,7 @@ def request(
 @command("status", "lm events status", events_app)
 def events_status(context: Context) -> Result:
     """How many events wait, were delivered, or are dead."""
-    rows = ask(context, "event_counts")
+    rows = ask(context.project, "event_counts")
     shown = [(r["state"], str(r["events"])) for r in rows]
     lines = (
         table(("STATE", "EVENTS"), shown, frozenset({1}))
@@ -144,7 +144,7 @@ def events_list(
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20,
 ) -> Result:
     """The newest events with their state and last error."""
-    rows = ask(context, "events", state=state, limit=limit)
+    rows = ask(context.project, "events", state=state, limit=limit)
     shown = [(str(r["seq"]), r["type"], r["state"], str(r["attempts"]), r["last_error"] or "") for r in rows]
     lines = table(("SEQ", "TYPE", "STATE", "TRIES", "LAST ERROR"), shown, frozenset({0, 3}))
     return Result("events list", {"events": rows}, lines)
@@ -156,7 +156,7 @@ def events_tail(
     limit: Annotated[int, typer.Option("--limit", "-n", help="How many of the past to begin with.")] = 10,
 ) -> Result:
     """Show events as they are made, retried and delivered, until Ctrl-C. With --json: the newest, once."""
-    rows = ask(context, "events", limit=_TAIL)
+    rows = ask(context.project, "events", limit=_TAIL)
     newest = rows[:limit]
     if not context.as_json:
         for row in reversed(newest):
@@ -170,7 +170,7 @@ def events_dead(
     context: Context, limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20
 ) -> Result:
     """Events that TaskMaster refused for good, or that were tried for over 72 hours."""
-    rows = ask(context, "events", state="dead", limit=limit)
+    rows = ask(context.project, "events", state="dead", limit=limit)
     shown = [(r["event_id"], r["type"], str(r["attempts"]), r["last_error"] or "") for r in rows]
     lines = (*table(("ID", "TYPE", "TRIES", "LAST ERROR"), shown, frozenset({2})), "Send them again: lm events replay")
     return Result("events dead", {"events": rows}, lines if rows else ("No dead events.",))
@@ -182,7 +182,7 @@ def events_replay(
     id: Annotated[str | None, typer.Argument(help="One event id; default: every dead event.")] = None,  # noqa: A002
 ) -> Result:
     """Send dead events again, with their old ids."""
-    (row,) = ask(context, "replay", event_id=id)
+    (row,) = ask(context.project, "replay", event_id=id)
     return Result("events replay", row, (f"{row['replayed']} events will be sent again.",))
 
 
@@ -232,7 +232,7 @@ def _follow_events(context: Context, seen: dict[int, tuple[str, int]]) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)  # the pace of a poll
-            rows = ask(context, "events", limit=_TAIL)
+            rows = ask(context.project, "events", limit=_TAIL)
             for row in reversed(rows):
                 if seen.get(row["seq"]) != (row["state"], row["attempts"]):
                     say(_event_line(row))
@@ -283,7 +283,7 @@ def _follow(context: Context, seen: list[dict[str, Any]], failed: bool, task: st
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(1)  # the pace of a poll
-            rows = ask(context, "requests", since=since, failed=failed, task=task, limit=1000)
+            rows = ask(context.project, "requests", since=since, failed=failed, task=task, limit=1000)
             new = [r for r in reversed(rows) if r["id"] not in known and r["status"] != "started"]
             for r in new:
                 say("  ".join(_request_line(r)).rstrip())

@@ -5,21 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from lmrouting.budgets import PERIODS, dump_limits
-from lmrouting.candidates import GROUPS
-from lmrouting.classify import Decision, decide
-from lmrouting.needs import needs_of
-from lmrouting.policy import AUTO, RefusalError, Way, Wishes, choose
-from lmrouting.weights import CUTS
 from lmstack import files
 from lmstack.cli.app import Context, app, command
-from lmstack.cli.planning import ask, planned
+from lmstack.config.modelsfile import set_budget
+from lmstack.config.yamlfile import did_you_mean
 from lmstack.errors import LmError, NoLedgerError, UsageError
-from lmstack.modelsfile import set_budget
-from lmstack.plan import Plan
+from lmstack.operate.planning import ask, planned
 from lmstack.result import Result, table, usd
+from lmstack.routing.budgets import PERIODS, dump_limits
+from lmstack.routing.candidates import GROUPS
+from lmstack.routing.classify import Decision, decide
+from lmstack.routing.needs import needs_of
+from lmstack.routing.policy import AUTO, RefusalError, Way, Wishes, choose
+from lmstack.routing.weights import CUTS
 from lmstack.runtime.local import no_models
-from lmstack.yamlfile import did_you_mean
+from lmstack.stack.plan import Plan
 
 budget_app = typer.Typer(name="budget", help="Limits in US dollars.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(budget_app)
@@ -41,7 +41,7 @@ def route(
     """Explain where a prompt would go: score, signals, group, models in order, estimated cost. Asks nobody."""
     if tier is not None and tier not in GROUPS:
         raise UsageError(f"there is no tier '{tier}'", did_you_mean(tier, GROUPS) or f"one of {', '.join(GROUPS)}")
-    plan = planned(context, {}).plan
+    plan = planned(context.project, {}).plan
     if not plan.models.by_name:
         raise no_models(plan)
     decision = decide(prompt)
@@ -68,7 +68,7 @@ def budget_show(context: Context) -> Result:
     """Every limit of models.yaml, with what was spent and what is under way."""
     rules = context.project.catalog().rules.budgets
     try:
-        rows = ask(context, "budgets", rules=dump_limits(rules)) if rules else []
+        rows = ask(context.project, "budgets", rules=dump_limits(rules)) if rules else []
     except NoLedgerError:  # nothing was spent
         rows = [{**r.refusal(0.0, time.time()), "reserved_usd": 0.0, "rule": r.name or None} for r in rules]
     shown = [

@@ -9,7 +9,9 @@ import typer
 
 from lmstack import files
 from lmstack.cli.app import Context, command
-from lmstack.cli.planning import (
+from lmstack.config.settings import LOG_LEVELS
+from lmstack.errors import Exit, LmError, UnhealthyError
+from lmstack.operate.planning import (
     Planned,
     curl_example,
     flags_of_running,
@@ -19,11 +21,9 @@ from lmstack.cli.planning import (
     seconds,
     service_rows,
 )
-from lmstack.errors import Exit, LmError, UnhealthyError
 from lmstack.result import Result, table
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, running_runtime
-from lmstack.settings import LOG_LEVELS
 
 _RUNTIME = Annotated[str | None, typer.Option("--runtime", help="auto, docker or local.")]
 
@@ -48,7 +48,7 @@ def up(
     All checks come first; nothing is touched before the line that says what will start.
     """
     with files.locked(context.project.state / "lock"):
-        wanted = planned(context, runtime_flags(runtime, redis, port, workers))
+        wanted = planned(context.project, runtime_flags(runtime, redis, port, workers))
         options = base.UpOptions(timeout, foreground, force)
         try:
             result = _unchanged(context, wanted) or start(context, wanted, options)
@@ -88,7 +88,7 @@ def restart(
     """Stop, and start with the settings on disk and the flags of the last `lm up`; waits until the proxy answers again."""
     runtime = running_runtime(context.project)
     with files.locked(context.project.state / "lock"):
-        wanted = planned(context, flags_of_running(context))
+        wanted = planned(context.project, flags_of_running(context.project))
         runtime.down(False, context.say)
         return start(context, wanted, base.UpOptions(timeout), "restart")
 
@@ -122,7 +122,7 @@ def health(
     deep: Annotated[bool, typer.Option("--deep", help="Also show the proxy's own check results.")] = False,
 ) -> Result:
     """Ask the running gateway how it is. No provider is called. Exit code 5 when it is unhealthy."""
-    data = gateway_health(context, deep)
+    data = gateway_health(context.project, deep)
     exit_code = Exit.UNHEALTHY if data["status"] == "unhealthy" else Exit.OK
     return Result("health", data, tuple(_health_lines(data)), exit=exit_code)
 
@@ -167,7 +167,7 @@ def _print(lines: Iterable[str]) -> None:
 
 def _unchanged(context: Context, wanted: Planned) -> Result | None:
     """The result of an `up` that has nothing to do."""
-    from lmstack.health import missing_names
+    from lmstack.stack.health import missing_names
 
     state = base.load_state(context.project)
     same = state is not None and state.runtime == wanted.runtime.name and state.digest == wanted.digest

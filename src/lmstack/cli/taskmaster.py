@@ -24,7 +24,7 @@ def dev(
     """Run the example receiver (docs/taskmaster.md): it checks signatures and prints what arrives, until Ctrl-C."""
     # Where its copy finds it too; it is read at import.
     os.environ["TASKMASTER_WEBHOOK_SECRET"] = context.project.settings().get("TASKMASTER_WEBHOOK_SECRET")
-    from lmstack.receiver import Receiver
+    from lmstack.operate.receiver import Receiver
 
     try:
         server = ThreadingHTTPServer(("0.0.0.0", port), Receiver)  # noqa: S104 - containers must reach it

@@ -8,18 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from lmstack import files, health
+from lmstack import files
 from lmstack.cli.app import Context, command
-from lmstack.cli.planning import Planned, flags_of_running, planned
 from lmstack.cli.stack import start
-from lmstack.envfile import set_line, unset_line
+from lmstack.config.envfile import set_line, unset_line
+from lmstack.config.settings import KINDS, Settings
+from lmstack.config.validate import check_litellm_config
 from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
-from lmstack.pins import LITELLM_VERSION
+from lmstack.operate.planning import Planned, flags_of_running, planned
+from lmstack.releases.allowed import numbers, version_objection
+from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result
 from lmstack.runtime import base, releases
-from lmstack.settings import KINDS, Settings
-from lmstack.supply import numbers, version_objection
-from lmstack.validate import check_litellm_config
+from lmstack.stack import health
 
 PROOF_SECONDS = 15.0
 _TIMEOUT = Annotated[float, typer.Option("--timeout", help="Seconds that the new release may take to answer.")]
@@ -87,8 +88,8 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
     with files.locked(context.project.state / "lock"):
         running = base.load_state(context.project) is not None
         data["running"] = running
-        flags = flags_of_running(context)
-        wanted = planned(context, {**flags, "LITELLM_VERSION": to})
+        flags = flags_of_running(context.project)
+        wanted = planned(context.project, {**flags, "LITELLM_VERSION": to})
         _accepts(wanted, to, wanted.runtime.release_keys(to, context.say))
         if only_check:
             return Result(name, data, (f"LiteLLM {to} takes this configuration. Go there with: lm upgrade --to {to}",))
@@ -98,7 +99,7 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
         files.write(record, json.dumps({"now": to, "before": now, "at": time.time()}) + "\n")
         _pin(context, before[env], to)
         try:
-            moved = planned(context, flags)
+            moved = planned(context.project, flags)
             result = start(context, moved, base.UpOptions(timeout), name)
             _prove(moved, to)
         except (LmError, KeyboardInterrupt) as error:
@@ -164,7 +165,7 @@ def _restore(before: dict[Path, str | None]) -> None:
 
 
 def _start_again(context: Context, flags: dict[str, str], running: bool, timeout: float) -> None:
-    wanted = planned(context, flags)
+    wanted = planned(context.project, flags)
     if running:
         start(context, wanted, base.UpOptions(timeout))
     else:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from lmstack import files
 from lmstack.errors import UnhealthyError
-from lmstack.plan import Plan
-from lmstack.project import Project
+from lmstack.stack.plan import Plan
+from lmstack.stack.project import Project
 
 READY_SECONDS = 120.0
 
@@ -93,16 +93,16 @@ class Runtime(Protocol):
         """The proxy's last log lines, for an error message."""
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-        """Ask the ledger (lmledger.queries)."""
+        """Ask the ledger (lmstack.ledger.queries)."""
 
     def release_keys(self, version: str, say: Say) -> dict[str, Any]:
-        """Get a LiteLLM release beside what runs, and ask it which configuration it takes (lmstack/legal_keys.py)."""
+        """Get a LiteLLM release beside what runs, and ask it which configuration it takes (lmstack/config/legal_keys.py)."""
 
     def keep_releases(self, versions: set[str]) -> None:
         """Remove the LiteLLM releases that nobody goes back to."""
 
     def save_ledger(self, target: Path) -> dict[str, Any]:
-        """Write the ledger into a tar (lmledger.backup), running or not; returns what is in it."""
+        """Write the ledger into a tar (lmstack.ledger.backup), running or not; returns what is in it."""
 
     def load_ledger(self, source: Path) -> dict[str, Any]:
         """Replace the ledger by that of a tar; nothing may run."""
@@ -134,7 +134,7 @@ class Progress:
 
 def wait_ready(plan: Plan, runtime: Runtime, timeout: float, progress: Progress) -> float:
     """Poll until the proxy serves every planned name; returns the seconds it took, UnhealthyError with the log's end."""
-    from lmstack.health import missing_names
+    from lmstack.stack.health import missing_names
 
     began = time.monotonic()
     while True:

@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 
+from lmstack.config.settings import Settings
 from lmstack.errors import LmError
-from lmstack.plan import DEFAULT_OLLAMA, reachable_from
-from lmstack.project import Project
 from lmstack.runtime import embedded
 from lmstack.runtime.base import Runtime, load_state
-from lmstack.settings import Settings
+from lmstack.stack.plan import DEFAULT_OLLAMA, reachable_from
+from lmstack.stack.project import Project
 
 
 @dataclass(frozen=True, slots=True)

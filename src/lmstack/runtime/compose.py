@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lmledger import backup
-from lmstack import files, proc, supply
+from lmstack import files, proc
+from lmstack.config.settings import SETTINGS
 from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError
-from lmstack.plan import HOST_GATEWAY, STOCK_ENVIRON, Plan
-from lmstack.project import Project
+from lmstack.ledger import backup
+from lmstack.releases import allowed
 from lmstack.runtime import base, releases
 from lmstack.runtime.local import check_port_free, no_models, wanted_lines
-from lmstack.settings import SETTINGS
+from lmstack.stack import proxy_side
+from lmstack.stack.plan import HOST_GATEWAY, STOCK_ENVIRON, Plan
+from lmstack.stack.project import Project
 
 PROXY = "litellm-proxy"
 LEDGER = "/app/logs/litellm.db"
@@ -43,8 +45,7 @@ services:
     volumes:
       - {root}/litellm-config.yaml:/app/config/litellm-config.yaml:ro
       - {root}/callbacks:/opt/lmstack/callbacks:ro
-      - {root}/src/lmledger:/opt/lmstack/lmledger:ro
-      - {root}/src/lmrouting:/opt/lmstack/lmrouting:ro
+      - {root}/src/lmstack:/opt/lmstack/lmstack:ro
 """
 
 
@@ -70,7 +71,7 @@ class ComposeRuntime:
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "lay the stack down with: lm init")
         image = plan.settings.image
-        remarks = supply.require_safe(f"the image {image}", supply.image_objection(image), options.force)
+        remarks = allowed.require_safe(f"the image {image}", allowed.image_objection(image), options.force)
         if not self._proxy_container():
             check_port_free(plan.settings.host, plan.settings.port, [])
         return remarks + self._digest_remark(image) + _ollama_remark(plan)
@@ -80,8 +81,7 @@ class ComposeRuntime:
         root = self.project.root
         return files.read_all(
             [
-                *root.glob("src/lmledger/*.py"),
-                *root.glob("src/lmrouting/*.py"),
+                *proxy_side.sources(root / "src" / "lmstack"),
                 *root.glob("callbacks/*.py"),
                 root / "Dockerfile",
                 self.project.compose_file,
@@ -149,13 +149,15 @@ class ComposeRuntime:
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Ask inside the volume: in the running container, else in a short-lived one."""
-        rows: list[dict[str, Any]] = json.loads(self._inside("lmledger.queries", [LEDGER, name, json.dumps(arguments)]))
+        rows: list[dict[str, Any]] = json.loads(
+            self._inside("lmstack.ledger.queries", [LEDGER, name, json.dumps(arguments)])
+        )
         return rows
 
     def release_keys(self, version: str, say: base.Say) -> dict[str, Any]:
         """Pull the image of the release, unless it is here, and ask it: without network, and without our files."""
         require_engine()
-        image = supply.release_image(version)
+        image = allowed.release_image(version)
         if self._image_id(image) is None:
             say(f"Getting {image} …")
             proc.run(["docker", "pull", image], timeout=BUILD_SECONDS, show=not getattr(say, "quiet", False))
@@ -182,7 +184,7 @@ class ComposeRuntime:
 
     def save_ledger(self, target: Path) -> dict[str, Any]:
         """Into a tar, out of the volume, while everything runs."""
-        self._inside("lmledger.backup", ["save", LEDGER], into=target)
+        self._inside("lmstack.ledger.backup", ["save", LEDGER], into=target)
         with tarfile.open(target) as saved:
             member = saved.extractfile(backup.SUMMARY)
             summary: dict[str, Any] = json.loads(member.read()) if member else {}
@@ -190,11 +192,11 @@ class ComposeRuntime:
 
     def load_ledger(self, source: Path) -> dict[str, Any]:
         """From a tar, into the volume, while nothing runs."""
-        summary: dict[str, Any] = json.loads(self._inside("lmledger.backup", ["load", LEDGER], given=source))
+        summary: dict[str, Any] = json.loads(self._inside("lmstack.ledger.backup", ["load", LEDGER], given=source))
         return summary
 
     def _inside(self, module: str, arguments: list[str], given: Path | None = None, into: Path | None = None) -> str:
-        """Run one of lmledger's modules where the ledger is; returns what it prints."""
+        """Run one of the ledger's modules where the ledger is; returns what it prints."""
         require_engine()
         running = any(s.name == PROXY and s.state == "running" for s in self.services())
         if not running and given is None:
@@ -318,7 +320,7 @@ class ComposeRuntime:
         return str(digests[0]) if digests else str(found.id)
 
     def _refuse_bad_digest(self, image: str, options: base.UpOptions) -> None:
-        objection = supply.digest_objection(self._image_id(image) or "")
+        objection = allowed.digest_objection(self._image_id(image) or "")
         if objection and not options.force:
             raise ConfigError(
                 f"the image {image} is refused: its digest is a {objection}", f"remove it with: docker rmi {image}"

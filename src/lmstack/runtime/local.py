@@ -19,14 +19,14 @@ from typing import Any
 from xmlrpc.client import Fault as RpcFault
 from xmlrpc.client import ServerProxy
 
-import lmledger
-import lmrouting
-from lmledger import backup
-from lmstack import files, proc, supply
+from lmstack import files, proc
 from lmstack.errors import ConfigError, LmError, NoLedgerError
-from lmstack.plan import Plan
-from lmstack.project import Project
+from lmstack.ledger import backup
+from lmstack.releases import allowed
 from lmstack.runtime import base, releases
+from lmstack.stack import proxy_side
+from lmstack.stack.plan import Plan
+from lmstack.stack.project import Project
 
 PROXY, MODEL = "litellm-proxy", "embedded-model"
 STOP_SECONDS = 30
@@ -52,8 +52,8 @@ class LocalRuntime:
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Packages, port, writable folders; the configuration itself was checked by planning."""
         version = plan.settings.version
-        objection = supply.version_objection(version)
-        remarks = supply.require_safe(f"LiteLLM {version}", objection and f"it {objection}", options.force)
+        objection = allowed.version_objection(version)
+        remarks = allowed.require_safe(f"LiteLLM {version}", objection and f"it {objection}", options.force)
         releases.command(self.project, version)
         if not plan.deployments:
             raise no_models(plan)
@@ -68,8 +68,8 @@ class LocalRuntime:
         return remarks
 
     def code(self) -> str:
-        """The installed packages of the proxy's side."""
-        return files.read_all(p for m in (lmledger, lmrouting) for p in Path(m.__file__ or "").parent.glob("*.py"))
+        """Return the source of the proxy's side, as it is installed."""
+        return files.read_all(proxy_side.sources())
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configurations and start supervisord; a running one is stopped first."""
@@ -300,7 +300,7 @@ def _cmdline(process: Any) -> list[str]:
 
 def ask_ledger(path: Path, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     """Query a ledger file; LmError when there is none or it is not readable."""
-    from lmledger import queries
+    from lmstack.ledger import queries
 
     with ledger_errors(path):
         return queries.ask(path, name, arguments)
@@ -311,7 +311,7 @@ def ledger_errors(path: Path) -> Iterator[None]:
     """What reading or replacing a ledger may raise, as LmError."""
     import sqlite3
 
-    from lmledger.schema import LedgerVersionError
+    from lmstack.ledger.schema import LedgerVersionError
 
     try:
         yield

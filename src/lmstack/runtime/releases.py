@@ -10,12 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import lmledger
-import lmrouting
 from lmstack import proc
 from lmstack.errors import LmError, MissingToolError
-from lmstack.pins import LITELLM_VERSION
-from lmstack.project import Project
+from lmstack.releases.pins import LITELLM_VERSION
+from lmstack.stack import proxy_side
+from lmstack.stack.project import Project
 
 INSTALL_SECONDS, LIST_SECONDS, KEYS_SECONDS = 1800.0, 60.0, 120.0
 _PREFIX = "litellm-"
@@ -63,13 +62,15 @@ def command(project: Project, version: str) -> list[str]:
 
 
 def environ(project: Project, version: str) -> dict[str, str]:
-    """What the proxy of another release needs to find our side: links to the two packages, and nothing else of lm's."""
+    """What the proxy of another release needs to find our side: links to its rooms of lmstack, and nothing else of lm's."""
     if installed() == version:
         return {}
     side = project.state / "proxy-side"
     side.mkdir(parents=True, exist_ok=True)
-    for package in (lmledger, lmrouting):
-        link, source = side / package.__name__, Path(package.__file__ or "").parent
+    package = side / proxy_side.PACKAGE.name
+    package.mkdir(exist_ok=True)
+    for name in ("__init__.py", *proxy_side.ROOMS):
+        link, source = package / name, proxy_side.PACKAGE / name
         if not link.is_symlink() or link.resolve() != source.resolve():
             link.unlink(missing_ok=True)
             link.symlink_to(source)
@@ -116,8 +117,8 @@ def prune(project: Project, keep: set[str]) -> None:
 
 
 def legal_keys(argv: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Which configuration a release takes (lmstack/legal_keys.py), asked of the interpreter that ``argv`` starts."""
-    script = (resources.files("lmstack") / "legal_keys.py").read_text(encoding="utf-8")
+    """Which configuration a release takes (lmstack/config/legal_keys.py), asked of the interpreter that ``argv`` starts."""
+    script = (resources.files("lmstack.config") / "legal_keys.py").read_text(encoding="utf-8")
     given = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **(env or {})}
     done = proc.run([*argv, "-"], timeout=KEYS_SECONDS, env=given, given=script)
     loaded: dict[str, Any] = json.loads(done.stdout)

@@ -1,0 +1,1 @@
+"""Providers, models and prices. Never reads the user's settings."""

@@ -1,0 +1,161 @@
+"""Providers and models: the shipped catalog, and the user's models.yaml laid over it. Pure: text in, values out."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lmstack.config.rules import Rules, parse_rules
+from lmstack.config.yamlfile import UserYaml, did_you_mean, load_yaml
+from lmstack.routing.candidates import CAPABILITIES, GROUP_OF_TIER, GROUPS
+from lmstack.routing.policy import AUTO
+
+GUIDE_NAMES = ("gpt-4o", "gpt-4o-mini", "claude-3.5-sonnet", "claude-3-haiku", "gemini-2.0-flash", "llama3.2")
+RESERVED = (AUTO, *GROUPS)
+TIERS = tuple(GROUP_OF_TIER)
+PRICE_SOURCE = "LiteLLM's price map, read 2026-11-23"
+MODES = ("chat", "embedding")
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """``prefix`` is LiteLLM's; ``key`` and ``base`` are variable names; ``suffix`` is added to the base address."""
+
+    name: str
+    prefix: str
+    key: str | None = None
+    base: str | None = None
+    suffix: str = ""
+    keyless: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public name. Prices in USD per million tokens, None = unknown; context in tokens."""
+
+    name: str
+    provider: str
+    model: str
+    tier: int | None = 1
+    input: float | None = None
+    output: float | None = None
+    context: int | None = None
+    mode: str = "chat"
+    can: tuple[str, ...] | None = None  # of tools, vision, json; None = unknown, assumed to be able
+    deprecated: str | None = None  # its provider ends it on that day
+    retired: str | None = None  # its provider ended it on that day
+    successor: str | None = None
+    own_price: bool = False  # set by the user: it overrides LiteLLM's map
+
+    @property
+    def lifecycle(self) -> str:
+        """active, deprecated (with a date) or retired (with a successor)."""
+        return "retired" if self.retired else "deprecated" if self.deprecated else "active"
+
+    @property
+    def priced(self) -> bool:
+        """Whether anybody knows what it costs."""
+        return self.input is not None and self.output is not None
+
+    @property
+    def free(self) -> bool:
+        """Local models cost nothing."""
+        return self.input == 0 and self.output == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What can be served, by name."""
+
+    providers: dict[str, Provider]
+    models: dict[str, Model]
+    rules: Rules = field(default_factory=Rules)
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Every variable that a provider's key or address may stand in."""
+        return frozenset(name for p in self.providers.values() for name in (p.key, p.base) if name)
+
+    def resolve(self, model: Model) -> Model:
+        """The model that really serves a name: itself, or the successor of a retired one (with its price)."""
+        if model.successor is None:
+            return model
+        heir = self.models[model.successor]
+        return replace(heir, name=model.name, tier=model.tier, retired=model.retired, successor=model.successor)
+
+
+def parse_catalog(shipped: str, user: str | None = None, user_file: str = "models.yaml") -> Catalog:
+    """Parse the shipped YAML and lay ``user``'s over it; ConfigError lists everything wrong in the user's file."""
+    base = load_yaml(shipped)
+    catalog = Catalog(
+        {name: Provider(name, **fields) for name, fields in base["providers"].items()},
+        {name: _model(name, fields) for name, fields in base["models"].items()},
+    )
+    return catalog if user is None else _Overlay(catalog, UserYaml(user, user_file)).apply()
+
+
+def _model(name: str, fields: dict[str, Any]) -> Model:
+    can = {"can": tuple(fields["can"])} if "can" in fields else {}
+    return Model(name, **{"model": fields.get("successor", name), **fields, **can})
+
+
+_PROVIDER_FIELDS: dict[str, tuple[type, ...]] = {
+    "prefix": (str,), "key": (str,), "base": (str,), "suffix": (str,), "keyless": (bool,), "title": (str,),
+}  # fmt: skip
+_MODEL_FIELDS: dict[str, tuple[type, ...]] = {
+    "provider": (str,), "model": (str,), "tier": (int,), "input": (int, float), "output": (int, float),
+    "context": (int,), "mode": (str,), "can": (list,), "deprecated": (str,), "retired": (str,), "successor": (str,),
+}  # fmt: skip
+
+
+class _Overlay:
+    """A user's file over the shipped catalog."""
+
+    def __init__(self, catalog: Catalog, document: UserYaml) -> None:
+        self.document = document
+        self.providers, self.models = dict(catalog.providers), dict(catalog.models)
+
+    def apply(self) -> Catalog:
+        document = self.document
+        document.sections(("providers", "models", "routing", "budgets"))
+        for name, fields in document.mapping("providers").items():
+            if document.fields(f"providers.{name}", fields, _PROVIDER_FIELDS):
+                old = self.providers.get(name)
+                made = {"prefix": name, "title": name, "key": f"{name.upper()}_API_KEY", **fields}
+                self.providers[name] = replace(old, **fields) if old else Provider(name, **made)
+        for name, fields in document.mapping("models").items():
+            if document.fields(f"models.{name}", fields, _MODEL_FIELDS) and self._values_ok(f"models.{name}", fields):
+                self._model(name, fields)
+        self._references()
+        rules = parse_rules(document)
+        document.finish()
+        return Catalog(self.providers, self.models, rules)
+
+    def _values_ok(self, path: str, fields: dict[str, Any]) -> bool:
+        before = len(self.document.problems)
+        self.document.one_of(f"{path}.tier", fields.get("tier", 1), TIERS)
+        self.document.one_of(f"{path}.mode", fields.get("mode", "chat"), MODES)
+        for word in fields.get("can", ()):
+            self.document.one_of(f"{path}.can", word, CAPABILITIES)
+        return len(self.document.problems) == before
+
+    def _model(self, name: str, fields: dict[str, Any]) -> None:
+        if name in RESERVED:
+            self.document.add(f"models.{name}", "is a reserved group name", "choose another name")
+            return
+        priced: dict[str, Any] = {"own_price": True} if {"input", "output"} & fields.keys() else {}
+        if "can" in fields:
+            priced["can"] = tuple(fields["can"])
+        old = self.models.get(name)
+        if old is None and "provider" not in fields:
+            self.document.add(f"models.{name}", "a new model needs a 'provider'", did_you_mean(name, self.models))
+            return
+        self.models[name] = replace(old, **{**fields, **priced}) if old else _model(name, {**fields, **priced})
+
+    def _references(self) -> None:
+        for name, model in self.models.items():
+            if model.provider not in self.providers:
+                hint = did_you_mean(model.provider, self.providers) or "define it under 'providers'"
+                self.document.add(f"models.{name}.provider", f"unknown provider '{model.provider}'", hint)
+            if model.successor is not None and model.successor not in self.models:
+                hint = did_you_mean(model.successor, self.models)
+                self.document.add(f"models.{name}.successor", f"unknown model '{model.successor}'", hint)

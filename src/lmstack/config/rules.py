@@ -1,0 +1,64 @@
+"""models.yaml's ``routing`` and ``budgets``: wishes per task and agent, and limits in US dollars. Pure."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmstack.config.yamlfile import UserYaml
+from lmstack.routing.budgets import PERIODS, Limit
+from lmstack.routing.candidates import GROUPS
+
+SCOPES = {"all": "all", "tasks": "task", "agents": "agent"}
+_WISHES: dict[str, tuple[type, ...]] = {"tier": (str,), "max_cost": (int, float), "no_fallback": (bool,)}
+_AMOUNTS: dict[str, tuple[type, ...]] = dict.fromkeys(PERIODS, (int, float))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """``routing``: {"tasks"|"agents": {id: {"tier", "max_cost", "no_fallback"}}}, as it is rendered."""
+
+    routing: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    budgets: tuple[Limit, ...] = ()
+
+
+def parse_rules(document: UserYaml) -> Rules:
+    """Read both sections; what is wrong is noted in the document."""
+    return Rules(_routing(document), tuple(_budgets(document)))
+
+
+def _routing(document: UserYaml) -> dict[str, dict[str, dict[str, Any]]]:
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for section in document.mapping("routing"):
+        document.one_of(f"routing.{section}", section, ("tasks", "agents"))
+        for name, wishes in document.mapping(f"routing.{section}").items():
+            path = f"routing.{section}.{name}"
+            if document.fields(path, wishes, _WISHES):
+                if "tier" in wishes:
+                    document.one_of(f"{path}.tier", wishes["tier"], GROUPS)
+                _not_negative(document, path, wishes.get("max_cost", 0), "max_cost")
+                found.setdefault(section, {})[name] = dict(wishes)
+    return found
+
+
+def _budgets(document: UserYaml) -> list[Limit]:
+    rules = []
+    for section, entries in document.mapping("budgets").items():
+        document.one_of(f"budgets.{section}", section, SCOPES)
+        if section == "all":
+            rules += _limits(document, "budgets.all", "all", "", entries)
+        elif section in SCOPES:
+            for name, amounts in document.mapping(f"budgets.{section}").items():
+                rules += _limits(document, f"budgets.{section}.{name}", SCOPES[section], name, amounts)
+    return rules
+
+
+def _limits(document: UserYaml, path: str, scope: str, name: str, amounts: Any) -> list[Limit]:
+    if not document.fields(path, amounts, _AMOUNTS):
+        return []
+    for period, usd in amounts.items():
+        _not_negative(document, path, usd, period)
+    return [Limit(scope, name, period, float(usd)) for period, usd in amounts.items()]
+
+
+def _not_negative(document: UserYaml, path: str, usd: float, name: str) -> None:
+    if usd < 0:
+        document.add(f"{path}.{name}", f"must be 0 or more US dollars, not {usd}")

@@ -1,0 +1,1 @@
+"""The durable record in SQLite. Needs the standard library alone; never imports litellm."""

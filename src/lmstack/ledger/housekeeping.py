@@ -1,0 +1,80 @@
+"""Keeps the ledger within its bounds, a little at a time, so that no writer ever waits for it.
+
+Policy: delivered events go after a day. Requests go after ``keep_days``. When the file is still larger than
+``max_mb``, the oldest ended requests go first, then delivered, then dead, then, as the last resort and with a
+warning, the oldest pending events. Rollups and totals stay: usage is known for ever.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+
+from lmstack.ledger.schema import writing
+
+BATCH = 500
+DELIVERED_DAYS = 1.0
+_ENDED = "SELECT id FROM requests WHERE status != 'started'"
+_OVERSIZE_STEPS = (
+    ("requests", None),
+    (
+        "delivered",
+        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'delivered' ORDER BY seq LIMIT ?)",
+    ),
+    ("dead", "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'dead' ORDER BY seq LIMIT ?)"),
+    (
+        "pending",
+        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'pending' ORDER BY seq LIMIT ?)",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long (days) and how large (MB) the ledger may grow; 0 means without bound."""
+
+    keep_days: float = 90.0
+    max_mb: float = 1024.0
+
+
+def tidy(conn: sqlite3.Connection, bounds: Bounds, now: float) -> dict[str, int]:
+    """Delete at most one batch of each kind in one short transaction; returns what went, by kind."""
+    gone: dict[str, int] = {}
+    with writing(conn):
+        if bounds.keep_days:
+            gone["expired"] = _delete_requests(
+                conn,
+                f"{_ENDED} AND started_at < ? ORDER BY started_at LIMIT ?",
+                (now - bounds.keep_days * 86400, BATCH),
+            )
+        sql = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'delivered' AND delivered_at < ? LIMIT ?)"
+        gone["old events"] = conn.execute(sql, (now - DELIVERED_DAYS * 86400, BATCH)).rowcount
+        if bounds.max_mb and _used_mb(conn) > bounds.max_mb:
+            gone |= _shrink(conn)
+    gone = {kind: count for kind, count in gone.items() if count > 0}
+    if gone:
+        conn.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+    return gone
+
+
+def _shrink(conn: sqlite3.Connection) -> dict[str, int]:
+    for kind, sql in _OVERSIZE_STEPS:
+        if sql is None:
+            count = _delete_requests(conn, f"{_ENDED} ORDER BY started_at LIMIT ?", (BATCH,))
+        else:
+            count = conn.execute(sql, (BATCH,)).rowcount
+        if count:
+            return {kind: count}
+    return {}
+
+
+def _delete_requests(conn: sqlite3.Connection, select: str, args: tuple[float, ...]) -> int:
+    ids = [(row[0],) for row in conn.execute(select, args).fetchall()]
+    conn.executemany("DELETE FROM attempts WHERE request_id = ?", ids)
+    conn.executemany("DELETE FROM requests WHERE id = ?", ids)
+    return len(ids)
+
+
+def _used_mb(conn: sqlite3.Connection) -> float:
+    pages, free, size = (
+        int(conn.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size / 1_000_000

@@ -1,0 +1,189 @@
+"""Questions to the ledger. Opens read-only (but for ``replay``), never migrates, needs nothing but the standard library.
+
+``python -m lmstack.ledger.queries NAME '{"since": ...}'`` answers as JSON: that is how the CLI reads a ledger
+that lives in a container. Times are Unix seconds, costs US dollars.
+"""
+
+import json
+import math
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lmstack.ledger import outbox, spending
+from lmstack.ledger.schema import DEAD_AFTER_SECONDS, DIMENSIONS, LedgerVersionError, check_version, connect
+from lmstack.routing.budgets import EVERY, parse_limits
+
+GROUPINGS = (*DIMENSIONS, "day")
+Rows = list[dict[str, Any]]
+
+
+def open_ledger(path: Path) -> sqlite3.Connection:
+    """A read-only connection; FileNotFoundError, LedgerVersionError or sqlite3.Error when there is no readable ledger."""
+    if not path.exists():
+        raise FileNotFoundError(path)
+    conn = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
+    conn.row_factory = sqlite3.Row
+    check_version(conn)
+    return conn
+
+
+def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Rows:
+    """Requests, failures, tokens and cost of ended requests per group, dearest first; ``unpriced`` counts answers of
+    unknown cost. Whole hours come from the rollups, the first, partial hour from its rows: exact, and quick over millions.
+    """
+    whole = math.ceil(since / 3600)
+    name = "date(hour * 3600, 'unixepoch')" if by == "day" else "name"
+    expression = "date(started_at, 'unixepoch')" if by == "day" else DIMENSIONS[by]
+    sql = f"""
+        SELECT name, SUM(requests) AS requests, SUM(failures) AS failures, SUM(prompt_tokens) AS prompt_tokens,
+               SUM(completion_tokens) AS completion_tokens, SUM(cost_usd) AS cost_usd, SUM(unpriced) AS unpriced
+        FROM (
+            SELECT {name} AS name, requests, failures, prompt_tokens, completion_tokens, cost_usd, unpriced
+            FROM rollups WHERE dimension = :dimension AND hour >= :whole
+            UNION ALL
+            SELECT {expression}, COUNT(*), SUM(status != 'succeeded'), COALESCE(SUM(prompt_tokens), 0),
+                   COALESCE(SUM(completion_tokens), 0), COALESCE(SUM(cost_usd), 0.0),
+                   SUM(status IN ('succeeded','interrupted') AND cost_usd IS NULL)
+            FROM requests WHERE started_at >= :since AND started_at < :whole * 3600 AND status != 'started' GROUP BY 1
+        ) GROUP BY name ORDER BY cost_usd DESC, requests DESC
+        """  # noqa: S608 - the expressions are ours
+    # Each day's sum is the same over any dimension; the one with the fewest names is read.
+    dimension = "tier" if by == "day" else by
+    return _rows(conn, sql, {"dimension": dimension, "whole": whole, "since": since})
+
+
+def requests(
+    conn: sqlite3.Connection, since: float = 0.0, failed: bool = False, task: str | None = None, limit: int = 50
+) -> Rows:
+    """The newest requests first. A started row whose worker is gone is shown as interrupted."""
+    where, args = ["started_at >= ?"], [time.time() - DEAD_AFTER_SECONDS, since]
+    if failed:
+        where.append("status NOT IN ('succeeded','started')")
+    if task is not None:
+        where.append("task_id = ?")
+        args.append(task)  # type: ignore[arg-type]
+    status = (
+        "CASE WHEN status = 'started' AND worker NOT IN (SELECT id FROM workers WHERE beat_at >= ?) "
+        "THEN 'interrupted' ELSE status END AS status"
+    )
+    sql = f"SELECT *, {status} FROM requests WHERE {' AND '.join(where)} ORDER BY started_at DESC LIMIT ?"  # noqa: S608 - literals
+    return _rows(conn, sql, (*args, limit))
+
+
+def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the ledger's own column name
+    """One request (by our id, its beginning, or LiteLLM's call id) with its ``attempts``; empty when there is none.
+    Several, five at most, when that many begin so."""
+    found = _rows(conn, "SELECT * FROM requests WHERE id = ? OR call_id = ? LIMIT 1", (id, id))
+    if not found and id.startswith("req_"):
+        found = _rows(conn, "SELECT * FROM requests WHERE id >= ? AND id < ? LIMIT 5", (id, f"{id}~"))
+    for row in found:
+        row["attempt_list"] = _rows(conn, "SELECT * FROM attempts WHERE request_id = ? ORDER BY number", (row["id"],))
+        row["event_list"] = _rows(
+            conn,
+            "SELECT event_id, type, state, attempts, delivered_at, last_error FROM outbox WHERE created_at >= ? AND "
+            "json_extract(payload, '$.call_id') = ? ORDER BY seq",
+            (row["started_at"], row["call_id"]),
+        )
+    return found
+
+
+def errors(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
+    """What went wrong, by kind: failed attempts, and requests refused before any; most frequent first."""
+    sql = """
+        SELECT error_type, error_code, provider, deployment, COUNT(*) AS count, MAX(started_at) AS last_at, error_message
+        FROM (
+            SELECT error_type, error_code, provider, deployment, started_at, error_message FROM attempts
+            WHERE outcome != 'succeeded' AND started_at >= :since
+            UNION ALL
+            SELECT error_type, error_code, NULL, requested_model, started_at, error_message FROM requests
+            WHERE status = 'rejected' AND started_at >= :since
+        ) GROUP BY error_type, error_code, provider, deployment ORDER BY count DESC, last_at DESC
+        """
+    return _rows(conn, sql, {"since": since})
+
+
+def events(conn: sqlite3.Connection, state: str | None = None, limit: int = 50) -> Rows:
+    """Outbox events, newest first; ``state`` is pending, leased, delivered or dead."""
+    where, args = ("WHERE state = ?", (state, limit)) if state else ("", (limit,))
+    columns = "seq, event_id, type, order_key, created_at, state, attempts, next_attempt_at, delivered_at, last_error"
+    return _rows(conn, f"SELECT {columns} FROM outbox {where} ORDER BY seq DESC LIMIT ?", args)  # noqa: S608 - literals
+
+
+def event_counts(conn: sqlite3.Connection) -> Rows:
+    """How many events are in each state, and since when the oldest undelivered one waits."""
+    return _rows(
+        conn,
+        "SELECT state, COUNT(*) AS events, MIN(created_at) AS oldest FROM outbox GROUP BY state ORDER BY state",
+        (),
+    )
+
+
+def status(conn: sqlite3.Connection) -> Rows:
+    """One row: how many requests the ledger has, and when the last one started."""
+    return _rows(conn, "SELECT COUNT(*) AS requests, MAX(started_at) AS last_started_at FROM requests", ())
+
+
+def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
+    """Each rule with ``spent_usd`` and ``reserved_usd``; one for everybody (``*``) as those who spent most of it."""
+    now, rows = time.time(), []
+    configured = parse_limits(rules)
+    own = {(rule.scope, rule.period, rule.name) for rule in configured}
+    for rule in configured:
+        names = [rule.name]
+        if rule.name == EVERY:
+            spenders = spending.spenders(conn, rule.scope, rule.period, now)
+            names = [name for name in spenders if (rule.scope, rule.period, name) not in own]
+        for limit in (replace(rule, name=name) for name in names):
+            details = limit.refusal(spending.spent(conn, limit, now), now)
+            rows.append({**details, "reserved_usd": spending.reserved(conn, limit), "rule": rule.name or None})
+    return rows
+
+
+QUERIES: dict[str, Callable[..., Rows]] = {
+    "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
+    "status": status, "budgets": budgets, "errors": errors,
+}  # fmt: skip
+
+
+def ask(path: Path, name: str, arguments: dict[str, Any]) -> Rows:
+    """Open, answer, close. ``replay`` is the one name that writes: dead events become pending again."""
+    if name == "replay":
+        open_ledger(path).close()
+        return _replay(path, **arguments)
+    conn = open_ledger(path)
+    try:
+        return QUERIES[name](conn, **arguments)
+    finally:
+        conn.close()
+
+
+def _replay(path: Path, event_id: str | None = None) -> Rows:
+    conn = connect(path)
+    try:
+        return [{"replayed": outbox.replay(conn, time.time(), event_id)}]
+    finally:
+        conn.close()
+
+
+def _rows(conn: sqlite3.Connection, sql: str, args: tuple[Any, ...] | dict[str, Any]) -> Rows:
+    return [dict(row) for row in conn.execute(sql, args).fetchall()]
+
+
+def main(argv: list[str]) -> int:
+    """``queries PATH NAME JSON`` -> rows as JSON on stdout; 1 and a line on stderr when there is no ledger."""
+    path, name, arguments = argv
+    try:
+        print(json.dumps(ask(Path(path), name, json.loads(arguments))))
+    except (OSError, sqlite3.Error, LedgerVersionError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

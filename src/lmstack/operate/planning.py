@@ -1,0 +1,109 @@
+"""From a folder and flags to a plan: the steps that several commands share. Prints nothing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmstack.config.settings import Settings
+from lmstack.errors import LmError, NoLedgerError
+from lmstack.runtime import embedded
+from lmstack.runtime.base import Runtime, Service, load_state
+from lmstack.runtime.choose import choose, current_runtime, machine, ollama_address, runtime_for
+from lmstack.stack import health
+from lmstack.stack.plan import Facts, Plan, plan_stack
+from lmstack.stack.project import Project
+from lmstack.stack.render import render_config
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, its rendered text, the runtime and the reason for it."""
+
+    plan: Plan
+    config: str
+    runtime: Runtime
+    why: str
+    flags: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Changes with the plan, the rendered text, and the code that would run."""
+        return self.plan.digest(self.config + self.runtime.code())
+
+
+def planned(project: Project, flags: dict[str, str]) -> Planned:
+    """Load, look at the machine, plan and render; touches nothing."""
+    catalog = project.catalog()
+    settings = project.settings(flags, catalog)
+    ollama = bool(settings.get("OLLAMA_API_BASE")) or health.ollama_answers(ollama_address(settings))
+    served = ollama or any(p.key and settings.get(p.key) for p in catalog.providers.values())
+    choice = choose(settings, project, served)
+    plan = plan_stack(settings, catalog, Facts(choice.name, ollama, embedded.available(), *machine()))
+    return Planned(plan, render_config(plan), runtime_for(choice.name, project), choice.why, flags)
+
+
+def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: int | None) -> dict[str, str]:
+    """Flags as settings; what was not given is not there."""
+    flags = {
+        "LITELLM_RUNTIME": runtime,
+        "LITELLM_PORT": port,
+        "LITELLM_WORKERS": workers,
+        "LITELLM_REDIS": "on" if redis else None,
+    }
+    return {name: str(value) for name, value in flags.items() if value is not None}
+
+
+def flags_of_running(project: Project) -> dict[str, str]:
+    """What `lm up` was told when it started what runs here."""
+    state = load_state(project)
+    return {**state.flags, "LITELLM_RUNTIME": state.runtime} if state else {}
+
+
+def seconds(text: str) -> float:
+    """``30s``, ``10m``, ``1h``, ``2d`` or plain seconds as a number."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        return float(number) * unit
+    except ValueError:
+        raise LmError(f"'{text}' is no time span", "write it as 30s, 10m, 1h or 2d") from None
+
+
+def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
+    """Ask the ledger of whatever runtime this folder uses."""
+    return current_runtime(project.settings(), project).query(query, arguments)
+
+
+def gateway_health(project: Project, deep: bool = False) -> dict[str, object]:
+    """`lm health`'s report for what runs here."""
+    settings = project.settings()
+    state = load_state(project)
+    url = state.url if state else f"http://localhost:{settings.port}"
+    return health.gateway(url, settings, ledger_status(current_runtime(settings, project)), deep)
+
+
+def ledger_status(runtime: Runtime) -> dict[str, object]:
+    """Whether the ledger can be read, and how many requests it holds."""
+    try:
+        return {"status": "ok", **runtime.query("status", {})[0]}
+    except LmError as error:
+        return {"status": "missing" if isinstance(error, NoLedgerError) else "unreadable", "error": str(error)}
+
+
+def service_rows(services: list[Service]) -> list[dict[str, object]]:
+    """Services as JSON."""
+    return [
+        {"name": s.name, "state": s.state, "health": s.health, "pid": s.pid, "restarts": s.restarts, "detail": s.detail}
+        for s in services
+    ]
+
+
+def curl_example(settings: Settings, url: str, model: str) -> str:
+    """A request that works when pasted; the key is shown only when it is the public default."""
+    from lmstack.config.settings import GUIDE_KEY
+
+    key = GUIDE_KEY if settings.master_key == GUIDE_KEY else "$LITELLM_MASTER_KEY"
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    return (
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f"    -H \"Authorization: Bearer {key}\" \\\n    -d '{body}'"
+    )

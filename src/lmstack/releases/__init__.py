@@ -1,0 +1,1 @@
+"""Which LiteLLM releases may run. Pure."""

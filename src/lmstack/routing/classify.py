@@ -1,0 +1,184 @@
+"""How hard is a prompt? A linear score over features that can be explained, for ``auto`` and for `lm route`.
+
+The features are ours, the weights are fitted by bench/routing/train.py on one half of its labelled prompts. A
+decision looks at a bounded part of the text, so that its time does not grow with the prompt.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from lmstack.routing import candidates
+from lmstack.routing.weights import CUTS, WEIGHTS
+
+GROUPS = tuple(candidates.GROUPS)
+# The task stands at the beginning or the end of a prompt; what is between is what it is about.
+HEAD, TAIL = 400, 250
+# How many turns of a conversation are scored anew for one request; those seen before cost nothing.
+NEW_TURNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``score`` on an open scale, compared with CUTS; ``signals``: each feature's share of it, largest first."""
+
+    score: float
+    group: str
+    signals: tuple[tuple[str, float], ...]
+
+
+def decide(text: str) -> Decision:
+    """Score one prompt."""
+    shares = [(name, WEIGHTS[name] * value) for name, value in features(text).items() if value and name in WEIGHTS]
+    score = sum(share for _, share in shares)
+    return Decision(score, group_of(score), tuple(sorted(shares, key=lambda s: -abs(s[1]))))
+
+
+def group_of(score: float) -> str:
+    """The group for a score."""
+    return GROUPS[sum(score >= cut for cut in CUTS)]
+
+
+def conversation_group(turns: list[str]) -> str:
+    """The group for a conversation: that of its hardest user turn, so that a session never goes down a tier and
+    "thanks" after a hard question stays with the model that answered it."""
+    if not turns:
+        return GROUPS[0]
+    known = [score for turn in turns[:-NEW_TURNS] if (score := _scores.get(hash(turn))) is not None]
+    return group_of(max([*known, *(_score(turn) for turn in turns[-NEW_TURNS:])]))
+
+
+def features(text: str) -> dict[str, float]:
+    """What is seen in a prompt; every value is between 0 and about 3."""
+    task = text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+    task = task.lower()
+    opening = task.lstrip()[:90]
+    # A Chinese character says about as much as three letters.
+    wide = 0 if task.isascii() else len(_WIDE.findall(task))
+    size = len(task) + 2 * wide
+    found = {name: min(3.0, float(len(pattern.findall(task)))) for name, pattern in _COUNTED.items()}
+    found |= {name: float(bool(pattern.search(opening))) for name, pattern in _OPENING.items()}
+    found["size"] = min(3.0, math.log1p(size / 40))
+    found["tiny"] = float(size < 25)
+    words = _WORD.findall(task)
+    # Academic and technical prose has longer words, in every language with an alphabet.
+    found["long_words"] = min(3.0, 6 * sum(len(word) > 8 for word in words) / max(8, len(words)))
+    found["clauses"] = min(3.0, len(_CLAUSE.findall(task)) / 2)
+    found["numbers"] = min(3.0, len(_NUMBER.findall(task)) / 2)
+    found["code"] = min(3.0, len(_CODE.findall(task)) / 6)
+    found["pasted"] = float(len(text) > HEAD + TAIL)
+    found["quoted"] = float(bool(_QUOTED.search(task)))
+    # A story with several quantities and a question is a word problem, however short.
+    found["story"] = float(
+        found["numbers"] >= 1 and size > 55 and ("?" in task or "？" in task) and not found["choices"]
+    )
+    # A trivial opening says what is to be done with everything after it.
+    found["trivial_only"] = float(bool(found["trivial"] and not (found["prove"] or found["build"] or found["analyse"])))
+    return found
+
+
+def _any(*words: str) -> "re.Pattern[str]":
+    """Words of several languages; Chinese has no spaces, so no word boundary is asked for there."""
+    spaced = [word for word in words if word.isascii() or not _WIDE.search(word)]
+    other = [word for word in words if word not in spaced]
+    parts = [rf"\b(?:{'|'.join(spaced)})"] if spaced else []
+    return re.compile("|".join([*parts, *other]))
+
+
+_WIDE = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
+_CLAUSE = re.compile(r"[,;:，；：、]|\b(?:and|und|et|y)\b")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_NUMBER = re.compile(r"\d+")
+_CODE = re.compile(r"[{}();=<>\[\]]")
+_QUOTED = re.compile('["“„«‘].{4,}["”“»’]|: \\S|：\\S')
+
+_COUNTED = {
+    "prove": _any(
+        "prov(?:e|ing)\\b", "proof", "show that", "deriv(?:e|ation)\\b", "justify", "argue why", "and why\\b", "characteri[sz]e",
+        "beweis", "zeige", "begründe", "herleit", "und warum",
+        "démontr", "montre que", "prouve", "justifie", "construis",
+        "demuestra", "prueba que", "justifica", "demostr", "caracteriza",
+        "证明", "推导", "论证", "说明理由",
+    ),
+    "build": _any(
+        "implement", "design", "architect", "optimi[sz]e", "migrat", "restructure", "investigate", "reproduce", "bisect", "port this",
+        "upgrade", "rewrite the", "from scratch", "replace it", "work out", "reconstruct", "build a",
+        "entwirf", "entwickle", "implementier", "erstelle", "umstellung",
+        "conçois", "implémente", "élabore", "développe",
+        "diseña", "implementa", "elabora", "desarrolla",
+        "设计", "实现", "制定", "构建",
+    ),
+    "analyse": _any(
+        "analy[sz]e", "evaluate", "assess", "critique", "discuss", "propose", "hypothes", "trade-?offs?", "strateg", "failure modes?",
+        "scenario", "assumption", "milestone", "rollback", "recommend", "quantify", "root cause", "forecast", "estimate how",
+        "analysier", "bewerte", "prüfe", "risiken", "gegenposition",
+        "analyse", "critique", "identifie", "propose un", "scénario",
+        "analiza", "evalúa", "señala", "propón", "riesgos", "supuestos",
+        "分析", "评估", "指出", "提出", "战略", "风险",
+    ),
+    "explain": _any(
+        "explain", "why\\b", "how do(?:es)?\\b", "compare", "difference between", "what happens", "step by step",
+        "erklär", "vergleiche", "warum", "unterschied",
+        "expliqu", "pourquoi", "compare", "différence", "avantages",
+        "explica", "por qué", "compara", "diferencia",
+        "解释", "比较", "为什么", "区别",
+    ),
+    "make": _any(
+        "write an?\\b", "write unit", "draft", "plan\\b", "refactor", "suggest", "solve", "find\\b", "calculate", "make a", "run the", "search",
+        "schreibe", "plane\\b", "löse", "berechne", "écris", "rédige", "propose", "résous", "calcule",
+        "escribe", "redacta", "organiza", "calcula", "resuelve", "写一", "安排", "解方程", "用python",
+    ),
+    "trivial": _any(
+        "translat", "typos?\\b", "spell", "summari[sz]e", "capitali[sz]e", "synonym", "rename", "shorten", "headline", "bullet points",
+        "polite", "passive voice", "extract", "convert", "format this", "classify", "hello world", "one[- ](?:line|sentence)", "pick the",
+        "comment", "docstring", "turn this", "stand for",
+        "übersetze", "rechtschreib", "fasse .* zusammen", "höflicher", "in einem satz", "anderes wort", "nenne",
+        "tradui[st]", "corrige", "résume", "en une phrase", "pluriel", "veut dire",
+        "traduce", "ortografía", "resume", "en una frase", "significa", "más corta",
+        "翻译", "总结", "一句话", "改得", "近义词", "提到",
+    ),
+    "deep": _any(
+        "theorem", "irrational", "primes?\\b", "integral", "bijection", "compact", "homeomorph", "isomorph", "finite", "group of order", "transcend",
+        "distribution of", "continuous", "convergen", "countermodel", "valid\\?", "undecidable", "paradox", "expected", "probability that",
+        "lock-free", "wait-free", "linearizab", "deadlock", "consensus", "raft\\b", "paxos", "garbage collect", "compiler", "parser", "type check",
+        "memory model", "distributed", "data cent(?:re|er)s", "partition", "p99", "concurren", "malloc", "kernel", "idempot", "throughput", "fail-?over", "stale",
+        "causal", "confound", "liability", "incentive", "unit economics", "equilibrium",
+        "konvergi", "divergiert", "primzahl", "verteilt", "nullstellen", "ansprüche", "annahmen",
+        "premiers", "dénombrable", "distribué", "cohérence", "dérivable", "paradoxe", "biais", "sûreté",
+        "primos", "desigualdad", "concurrente", "interbloqueos", "idempotente", "paradoja", "hipótesis",
+        "素数", "整环", "分布式", "并发", "复杂度", "均衡", "博弈", "假设", "责任", "函数",
+    ),
+    "all": _any("every\\b", "each\\b", "all\\b", "infinitely", "for which", "jede", "toute?s?\\b", "cada\\b", "todas?", "任意", "所有", "每"),
+    "maths": re.compile(r"\b[a-z]\s?\(?[xyn]\)?\s?[=^+*/<>-]|\^|\\(?:int|sum|frac)|[∫∑√≤≥∈]|\b\d*x\b"),
+    "choices": re.compile(r"(?:^|\s)\(?[a-d][.)]\s"),
+}  # fmt: skip
+_OPENING = {
+    "fact": _any(
+        "what(?:'s| is| does| year)\\b", "who\\b", "when\\b", "where\\b", "which\\b", "how (?:many|far|much|long)\\b", "name (?:three|two)", "define", "is an?\\b", "tell me",
+        "was (?:ist|bedeutet)", "wer\\b", "wie (?:viel|viele)\\b", "welche", "in welchem",
+        "quel(?:le)?\\b", "qui\\b", "que veut", "combien", "qu'est",
+        "¿?cuál", "¿?quién", "¿?cuánt", "¿?qué",
+        "哪", "谁", "多少", "什么",
+    ),
+    "greeting": re.compile(
+        r"^\W*(?:hi|hello|hey|thanks|thank you|ok|yes|no|good (?:morning|evening)|continue|hallo|danke|guten|bonjour|salut|merci|hola|gracias|muchas gracias|你好|谢谢)\b|^(?:你好|谢谢)"
+    ),
+    "howto": _any("how (?:do|can) i\\b", "which (?:command|port)", "wie schreibe ich", "comment \\w+er\\b", "¿?cómo se", "怎么"),
+}  # fmt: skip
+
+# Scores of turns by their hash: a conversation comes back whole with every request. No text is kept.
+_scores: dict[int, float] = {}
+_KEPT = 20_000
+
+
+def _score(turn: str) -> float:
+    key = hash(turn)
+    score = _scores.get(key)
+    if score is None:
+        if len(_scores) >= _KEPT:
+            _scores.clear()
+        score = _scores[key] = decide(turn).score
+    return score
+
+
+__all__ = ["GROUPS", "Decision", "conversation_group", "decide", "features", "group_of"]

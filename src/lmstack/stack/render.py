@@ -1,0 +1,198 @@
+"""A plan as litellm-config.yaml: deterministic, commented, no secret in it. Pure."""
+
+import difflib
+from typing import Any
+
+import yaml
+
+from lmstack.routing.auto import TIER_OF_GROUP
+from lmstack.routing.budgets import dump_limits
+from lmstack.routing.candidates import distinct, price
+from lmstack.stack.plan import Deployment, Plan
+
+HEADER = """\
+# LiteLLM proxy configuration (stock LiteLLM {version}), rendered by `lm render` and `lm up`.
+# Do not edit: change .env or models.yaml instead. `lm render --diff` shows what would change.
+# Keys stand in the environment, never here.
+"""
+
+
+# LiteLLM's names of the failures after which a model that nothing stands in for is asked again.
+RETRIED = (
+    "TimeoutErrorRetries",
+    "RateLimitErrorRetries",
+    "InternalServerErrorRetries",
+    "ServiceUnavailableErrorRetries",
+)
+
+
+def render_config(plan: Plan) -> str:
+    """The whole file."""
+    parts = [HEADER.format(version=plan.settings.version), "model_list:\n"]
+    parts += [_deployment(d, plan.fallbacks.get(d.name, ())) for d in plan.deployments]
+    if plan.groups:
+        parts.append(_auto())
+    parts += [
+        "\n# Failover is the retry: each dead model is asked once, then the next one (docs/routing.md).\n",
+        _block({"router_settings": _router(plan)}),
+        "\n",
+        _block({"litellm_settings": _litellm()}),
+        "\n# Only free models are probed in the background; the others are judged by their traffic.\n",
+        _block({"general_settings": _general(plan)}),
+    ]
+    own = {"unserved": plan.unserved, "routing": plan.rules.routing, "budgets": dump_limits(plan.rules.budgets)}
+    if any(own.values()):
+        parts += [
+            "\n# For our callback: names that nothing serves yet with the variable each one needs; models.yaml's rules.\n",
+            _block({"callback_settings": {"lmstack": {name: value for name, value in own.items() if value}}}),
+        ]
+    return "".join(parts)
+
+
+def diff_config(old: str, new: str, name: str = "litellm-config.yaml") -> str:
+    """A unified diff, "" when equal."""
+    lines = difflib.unified_diff(old.splitlines(True), new.splitlines(True), f"{name} (on disk)", f"{name} (rendered)")
+    return "".join(lines)
+
+
+def _deployment(d: Deployment, fallbacks: tuple[str, ...]) -> str:
+    params: dict[str, Any] = {"model": d.litellm_model, "api_key": d.api_key}
+    if d.api_base:
+        params["api_base"] = d.api_base
+    if d.model.own_price or d.model.free:
+        if d.model.input is not None:
+            params["input_cost_per_token"] = d.model.input / 1_000_000
+        if d.model.output is not None:
+            params["output_cost_per_token"] = d.model.output / 1_000_000
+    if not fallbacks:
+        # Nobody stands in for it: cooling it down would only turn one failure into many. _router has it asked again.
+        params["cooldown_time"] = 0
+    info: dict[str, Any] = {"id": d.name, "mode": d.model.mode, "lm_provider": d.provider.name}
+    if d.model.mode == "chat" and d.model.tier:
+        info["lm_tier"] = d.model.tier
+    if d.model.priced:
+        info["lm_rates"] = [float(d.model.input or 0), float(d.model.output or 0)]
+    if d.model.own_price:
+        info["lm_own_price"] = True
+    if d.model.mode == "chat":
+        info |= {"lm_context": d.model.context} if d.model.context else {}
+        info |= {"lm_can": list(d.model.can)} if d.model.can is not None else {}
+        info |= {"lm_heir": True} if d.model.successor else {}
+    if d.model.free:
+        info["health_check_timeout"] = 30
+        info["health_check_max_tokens"] = 1
+    else:
+        info["disable_background_health_check"] = True
+    entry = {"model_name": d.name, "litellm_params": params, "model_info": info}
+    return f"  # {_remark(d)}\n" + _indent(_block([entry]))
+
+
+def _remark(d: Deployment) -> str:
+    model = d.model
+    cost = (
+        "free"
+        if model.free
+        else f"{model.input:g} / {model.output:g} USD per million tokens"
+        if model.priced
+        else "price unknown"
+    )
+    if model.successor:
+        return f"{model.name}: retired by {d.provider.title} ({model.retired}), served by {model.successor}; {cost}"
+    return f"{model.name}: {d.provider.title}, {cost}"
+
+
+def _auto() -> str:
+    tiers = {tier: group for group, tier in TIER_OF_GROUP.items()} | {"REASONING": "premium"}
+    config = {
+        "classifier_type": "custom", "classifier_plugin": "lmstack.routing.auto.classifier",
+        # Stock's own heuristic holds the event loop for a quarter of a second on a long prompt: never fall back to it.
+        "classifier_fallback": "default_model",
+        "tiers": tiers, "default_model": "cheap", "context_compaction": False,
+    }  # fmt: skip
+    params = {"model": "auto_router/complexity_router", "complexity_router_config": config}
+    entry = {"model_name": "auto", "litellm_params": {**params, "complexity_router_default_model": "cheap"}}
+    return "  # auto: LiteLLM's complexity router picks the group, by our classifier (docs/routing.md)\n" + _indent(
+        _block([entry])
+    )
+
+
+def _router(plan: Plan) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "num_retries": 0,
+        "allowed_fails": 0,
+        "cooldown_time": 20,
+        "max_fallbacks": max(10, len(plan.deployments)),
+        "timeout": int(plan.settings.get("LITELLM_TIMEOUT")),
+    }
+    alone = [d.name for d in plan.deployments if not plan.fallbacks.get(d.name)]
+    if alone:
+        settings["model_group_retry_policy"] = {name: dict.fromkeys(RETRIED, 2) for name in alone}
+    if plan.groups:
+        settings["routing_groups"] = [
+            {
+                "group_name": name,
+                "routing_strategy": "priority",
+                "models": list(walk),
+                "model_priorities": {member: 10 + place for place, member in enumerate(walk)},
+            }
+            for name, walk in plan.groups.items()
+        ]
+        settings["fallbacks"] = [{name: list(heirs)} for name, heirs in plan.fallbacks.items() if heirs]
+        # What LiteLLM takes for a blocked answer too: one without any choice.
+        blocked = {**plan.fallbacks, **plan.groups}
+        settings["content_policy_fallbacks"] = [{name: list(heirs)} for name, heirs in blocked.items() if heirs]
+        settings["context_window_fallbacks"] = _larger(plan)
+    return {name: value for name, value in settings.items() if value != []}
+
+
+def _larger(plan: Plan) -> list[dict[str, list[str]]]:
+    """When a provider says that a request is too long: the cheapest models with more room than the one that was asked.
+    Mostly our callback has seen that before; its count of tokens is an estimate."""
+    served = plan.models.by_name
+    rooms = {name: served[name].context or 0 for name in plan.fallbacks}
+    rooms |= {group: min(served[name].context or 0 for name in walk) for group, walk in plan.groups.items()}
+    by_price = sorted(distinct(served.values()), key=lambda c: (*price(c), c.name))
+    found = {name: [c.name for c in by_price if (c.context or 0) > room] for name, room in rooms.items()}
+    return [{name: larger} for name, larger in found.items() if larger]
+
+
+def _litellm() -> dict[str, Any]:
+    return {
+        "callbacks": ["callbacks.taskmaster.handler"],
+        "json_logs": True,
+        # A parameter that the next provider does not know must not turn a fallback into an error.
+        "drop_params": True,
+    }
+
+
+def _general(plan: Plan) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "master_key": "os.environ/LITELLM_MASTER_KEY",
+        "disable_model_info_refresh": True,
+        "background_health_checks": True,
+        "health_check_interval": 300,
+        "health_check_details": False,
+    }
+    if plan.redis:
+        own = {"host": "redis", "port": 6379, "password": "os.environ/REDIS_PASSWORD"}
+        settings["coordination_redis"] = {"url": "os.environ/REDIS_URL"} if plan.settings.get("REDIS_URL") else own
+    return settings
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style; a list of plain values stands on one line."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        plain = not any(isinstance(item, dict | list) for item in sequence)
+        return super().represent_sequence(tag, sequence, plain or flow_style)
+
+
+def _block(value: Any) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+def _indent(text: str) -> str:
+    return "".join(line if text.startswith("  ") else "  " + line for line in text.splitlines(True))
