@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from lmstack.cli.app import FAMILIES
-from lmstack.cli.config import ASSETS
 from lmstack.config.settings import SETTINGS
+from lmstack.stack.assets import ASSETS
 from support import LM, ROOT, Stack, clean_environ
 
 JSON_OUTPUT: dict[str, dict[str, str]] = yaml.safe_load((ROOT / "tools" / "json_output.yaml").read_text())

@@ -66,6 +66,7 @@ def restore(
 ) -> Result:  # fmt: skip
     """Put a backup back: checked first, the present state saved, the gateway stopped and started again around it.
     Events that were delivered since then are sent once more, with their old ids."""
+    context.project.require_stack()
     with files.locked(context.project.state / "lock"), tempfile.TemporaryDirectory(dir=_scratch(context)) as name:
         folder = Path(name)
         manifest = archive.unpack(file, folder)

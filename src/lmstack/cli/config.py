@@ -5,7 +5,6 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +22,7 @@ from lmstack.errors import ConfigError, Exit, LmError, Problem, UsageError, inva
 from lmstack.operate.planning import planned, runtime_flags
 from lmstack.releases import pins
 from lmstack.result import Result, table
-from lmstack.stack import proxy_side
+from lmstack.stack.assets import lay_down
 from lmstack.stack.project import Project, shipped_catalog, shipped_config
 from lmstack.stack.render import diff_config
 
@@ -33,14 +32,6 @@ app.add_typer(config_app)
 app.add_typer(key_app)
 
 _NAME = Annotated[str, typer.Argument(help="The variable, e.g. LITELLM_PORT.")]
-ASSETS = (
-    "Dockerfile",
-    "docker-compose.yml",
-    ".dockerignore",
-    ".env.example",
-    "callbacks/taskmaster.py",
-    "litellm-config.yaml",
-)
 
 
 @command("init", "lm init --dir my-gateway")
@@ -50,14 +41,9 @@ def init(
 ) -> Result:
     """Lay a stack down in this folder: compose file, Dockerfile, callbacks, .env. Existing files are kept. On a terminal
     it asks for keys, port and TaskMaster's address; nothing is written before the last answer."""
-    root, made = context.project.root, []
+    root = context.project.root
     env = _answered(context) if context.may_ask and not yes else files.read(context.project.env_file)
-    for name, text in asset_texts().items():
-        if not (root / name).exists() and files.write(root / name, text):
-            made.append(name)
-    fresh = not context.project.env_file.exists()
-    if files.write(context.project.env_file, env_example() if env is None else env, 0o600) and fresh:
-        made.append(".env")
+    made = lay_down(context.project, env)
     keys = False
     with contextlib.suppress(ConfigError):  # what is wrong in it is for the next command to say
         keys = any(context.project.settings().get(p.key) for p in context.project.catalog().providers.values() if p.key)
@@ -272,20 +258,6 @@ def _edit_env(context: Context, command_name: str, name: str, edit: Callable[[st
     if changed:
         lines.append("Next: lm up (applies it)")
     return Result(command_name, {"file": str(project.env_file), "name": name, "changed": bool(changed)}, tuple(lines))
-
-
-def asset_texts() -> dict[str, str]:
-    """What `lm init` writes: from the wheel's assets, or, in a checkout, the repository's own top level."""
-    packed = resources.files("lmstack") / "assets"
-    checkout = Path(__file__).resolve().parents[3]
-    texts = {}
-    for name in ASSETS:
-        source = packed / name if packed.is_dir() else checkout / name
-        texts[name] = source.read_text(encoding="utf-8")
-    # The image is built from the proxy side's source, so a stack's folder carries it.
-    for source in proxy_side.sources():
-        texts[f"src/lmstack/{source.relative_to(proxy_side.PACKAGE).as_posix()}"] = source.read_text(encoding="utf-8")
-    return texts
 
 
 def _checked(project: Project) -> tuple[Path, ...]:

@@ -241,7 +241,7 @@ def _release(project: Project, plan: Plan, runtime: str) -> Finding:
 
 def _port(plan: Plan) -> Finding:
     try:
-        check_port_free(plan.settings.host, plan.settings.port, [])
+        check_port_free(plan.settings.host, plan.settings.port)
     except LmError as error:
         return Finding("port", FAIL, str(error), "the gateway cannot listen there", error.hint)
     return Finding("port", OK, f"{plan.settings.port} is free")

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -23,7 +24,8 @@ from lmstack.operate.planning import (
 )
 from lmstack.result import Result, table
 from lmstack.runtime import base
-from lmstack.runtime.choose import current_runtime, running_runtime
+from lmstack.runtime.choose import current_runtime, own_port, running_runtime
+from lmstack.stack.assets import lay_down
 
 _RUNTIME = Annotated[str | None, typer.Option("--runtime", help="auto, docker or local.")]
 
@@ -45,8 +47,13 @@ def up(
 ) -> Result:
     """Start the gateway, or apply a change; running it again is harmless.
 
-    All checks come first; nothing is touched before the line that says what will start.
+    All checks come first; nothing is touched before the line that says what will start. In an empty folder the stack
+    is laid down first.
     """
+    if context.project.is_blank and not context.project.is_stack:
+        context.say(f"{context.project.root} is empty: laying down a stack (lm init)")
+        lay_down(context.project, files.read(context.project.env_file))
+    context.project.require_stack()
     with files.locked(context.project.state / "lock"):
         wanted = planned(context.project, runtime_flags(runtime, redis, port, workers))
         options = base.UpOptions(timeout, foreground, force)
@@ -68,6 +75,7 @@ def down(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> Result:
     """Finish open requests and stop everything; data stays unless --volumes is given."""
+    context.project.require_stack()
     if (
         volumes
         and not yes
@@ -86,11 +94,14 @@ def restart(
     context: Context, timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = base.READY_SECONDS
 ) -> Result:
     """Stop, and start with the settings on disk and the flags of the last `lm up`; waits until the proxy answers again."""
+    context.project.require_stack()
     runtime = running_runtime(context.project)
     with files.locked(context.project.state / "lock"):
         wanted = planned(context.project, flags_of_running(context.project))
+        options = base.UpOptions(timeout, own_port=own_port(context.project))
+        wanted.runtime.check(wanted.plan, options)
         runtime.down(False, context.say)
-        return start(context, wanted, base.UpOptions(timeout), "restart")
+        return start(context, wanted, options, "restart")
 
 
 @command("status", "lm status --json")
@@ -179,8 +190,8 @@ def _unchanged(context: Context, wanted: Planned) -> Result | None:
 def start(context: Context, wanted: Planned, options: base.UpOptions, name: str = "up") -> Result:
     """Check, start, and wait until every planned name is served; UnhealthyError when that does not happen."""
     plan, runtime = wanted.plan, wanted.runtime
+    remarks = runtime.check(plan, replace(options, own_port=own_port(context.project)))
     _stop_other_runtime(context, runtime.name)
-    remarks = runtime.check(plan, options)
     kind = {"docker": "a Docker stack", "local": "a local process"}[runtime.name]
     context.say(f"Starting lmstack as {kind} ({wanted.why}): {_count(len(plan.deployments), 'model')} on {plan.url}")
     runtime.up(plan, wanted.config, options, context.say)

@@ -85,6 +85,7 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
     data: dict[str, Any] = {"from": now, "to": to, "changed": False, "checked": True, "running": False}
     if to == now:
         return Result(name, data, (f"LiteLLM {now} is what is used here already.",))
+    context.project.require_stack()
     with files.locked(context.project.state / "lock"):
         running = base.load_state(context.project) is not None
         data["running"] = running

@@ -61,6 +61,7 @@ class UpOptions:
     timeout: float = READY_SECONDS
     foreground: bool = False
     force: bool = False
+    own_port: int | None = None  # what the gateway that runs here already listens on
 
 
 Say = Callable[[str], None]

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from lmstack.config.settings import Settings
 from lmstack.errors import LmError
@@ -29,8 +30,9 @@ def choose(settings: Settings, project: Project, served: bool) -> Choice:
         return Choice(state.runtime, "it is what runs here already")
     if not served and embedded.available():
         return Choice("local", "there is no provider key, and the built-in model runs as a local process")
-    if not project.compose_file.exists():
-        return Choice("local", f"there is no docker-compose.yml in {project.root}")
+    foreign = project.foreign_compose()
+    if foreign is not None:
+        return Choice("local", foreign)
     from lmstack.runtime.compose import engine_problem
 
     problem = engine_problem()
@@ -77,3 +79,11 @@ def ollama_address(settings: Settings) -> str:
     """Where Ollama is looked for, as seen from this machine."""
     base = settings.get("OLLAMA_API_BASE")
     return reachable_from(base, "local") if base else DEFAULT_OLLAMA
+
+
+def own_port(project: Project) -> int | None:
+    """The port on which the gateway that was started here listens now, None when it does not run."""
+    state = load_state(project)
+    if state is None or not any(s.state == "running" for s in runtime_for(state.runtime, project).services()):
+        return None
+    return urlsplit(state.url).port

@@ -7,6 +7,7 @@ configuration, addresses as a container sees them, and the ledger's answers from
 import ipaddress
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -26,9 +27,10 @@ from lmstack.runtime import base, releases
 from lmstack.runtime.local import check_port_free, no_models, wanted_lines
 from lmstack.stack import proxy_side
 from lmstack.stack.plan import HOST_GATEWAY, STOCK_ENVIRON, Plan
-from lmstack.stack.project import Project
+from lmstack.stack.project import PROXY_SERVICE, Project
 
-PROXY = "litellm-proxy"
+PROXY = PROXY_SERVICE
+_LABEL = "com.docker.compose"
 LEDGER = "/app/logs/litellm.db"
 BUILD_SECONDS, UP_SECONDS, DOWN_SECONDS, QUERY_SECONDS = 1800.0, 300.0, 120.0, 60.0
 # What the stock image needs when nothing is built on it: our files mounted, our variables set.
@@ -61,6 +63,7 @@ class ComposeRuntime:
         """Client, engine, compose, image, port; in the order in which they would fail."""
         require_engine()
         self._compose()
+        self._refuse_foreign_project()
         if not plan.deployments:
             raise no_models(plan)
         missing = [
@@ -72,8 +75,8 @@ class ComposeRuntime:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "lay the stack down with: lm init")
         image = plan.settings.image
         remarks = allowed.require_safe(f"the image {image}", allowed.image_objection(image), options.force)
-        if not self._proxy_container():
-            check_port_free(plan.settings.host, plan.settings.port, [])
+        if plan.settings.port != options.own_port:
+            check_port_free(plan.settings.host, plan.settings.port)
         return remarks + self._digest_remark(image) + _ollama_remark(plan)
 
     def code(self) -> str:
@@ -109,12 +112,13 @@ class ComposeRuntime:
             say("Building the gateway's image (only what has changed) …")
             self._run(["build", "--quiet", PROXY], BUILD_SECONDS, env)
         profile = ["--profile", "redis"] if _own_redis(plan) else []
-        self._run([*profile, "up", "-d", "--no-build", "--remove-orphans"], UP_SECONDS, env, show=show)
+        self._run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=show)
         files.write(self._record, json.dumps({"image": image, "digest": self._image_id(image)}) + "\n")
 
     def down(self, volumes: bool, say: base.Say) -> bool:
         """Stop with the grace that the file gives; volumes only when asked."""
         require_engine()
+        self._refuse_foreign_project()
         ran = bool(self._containers())
         self._run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
         base.clear_state(self.project)
@@ -122,7 +126,7 @@ class ComposeRuntime:
 
     def services(self) -> list[base.Service]:
         """What the engine says of this folder's containers; empty when no engine answers."""
-        if engine_problem() is not None:
+        if self.project.foreign_compose() is not None or engine_problem() is not None:
             return []
         found = []
         for container in self._containers():
@@ -252,6 +256,10 @@ class ComposeRuntime:
         proc.run(argv, timeout=timeout, cwd=self.project.root, env=env or self._base_environment(), show=show)
 
     def _files(self) -> list[str]:
+        """The arguments that name our compose file; ConfigError when it is somebody else's. Every call passes here."""
+        foreign = self.project.foreign_compose()
+        if foreign is not None:
+            raise ConfigError(foreign, "lay the stack down with: lm init; or name its folder with -C FOLDER")
         extra = ["-f", str(self._override)] if self._override.exists() else []
         return ["--project-directory", str(self.project.root), "-f", str(self.project.compose_file), *extra]
 
@@ -277,7 +285,7 @@ class ComposeRuntime:
     def _environment(self, plan: Plan, config: str) -> dict[str, str]:
         """What compose puts into the containers: the settings as they look from there."""
         known = {s.name for s in SETTINGS} | {name for name in plan.environ if not name.startswith("LITELLM_WORKER")}
-        env = {name: plan.environ.get(name, "") for name in known}
+        env = {**self._base_environment(), **{name: plan.environ.get(name, "") for name in known}}
         env["LMSTACK_CONFIG_DIGEST"] = plan.digest(config)
         env["LITELLM_IMAGE"] = plan.settings.image
         env |= {"LITELLM_WORKERS": str(plan.workers), "LITELLM_MEMORY": f"{max(2, plan.workers)}g"}
@@ -286,8 +294,13 @@ class ComposeRuntime:
         return env
 
     def _base_environment(self) -> dict[str, str]:
-        """For commands that start nothing: compose only has to be able to read its file."""
-        return {"LITELLM_IMAGE": os.environ.get("LITELLM_IMAGE", "")}
+        """For commands that start nothing: compose only has to be able to read its file. Other containers of the same
+        project name are somebody else's, whatever the user's shell tells compose about orphans."""
+        return {
+            "LITELLM_IMAGE": os.environ.get("LITELLM_IMAGE", ""),
+            "COMPOSE_REMOVE_ORPHANS": "0",
+            "COMPOSE_IGNORE_ORPHANS": "1",
+        }
 
     def _made_password(self) -> str:
         path = self.project.state / "redis-password"
@@ -301,13 +314,28 @@ class ComposeRuntime:
     def _compose(self) -> list[str]:
         return compose_command()
 
+    def _refuse_foreign_project(self) -> None:
+        """Compose knows a stack by its name alone: another folder's stack of the same name would be changed instead."""
+        self._files()
+        name = self._project_name()
+        for container in docker_client().containers.list(all=True, filters={"label": [f"{_LABEL}.project={name}"]}):
+            place = container.labels.get(f"{_LABEL}.project.working_dir", "")
+            if place and Path(place).resolve() != self.project.root:
+                raise ConfigError(
+                    f"the Docker project name '{name}' belongs to the stack in {place}",
+                    f"give this one a name of its own: COMPOSE_PROJECT_NAME=... in {self.project.env_file}",
+                )
+
+    def _project_name(self) -> str:
+        """As compose finds it: the environment, .env, else the folder's name."""
+        entry = self.project.env_entries().get("COMPOSE_PROJECT_NAME")
+        name = os.environ.get("COMPOSE_PROJECT_NAME") or (entry.value if entry else "") or self.project.root.name
+        return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
+
     def _containers(self) -> list[Any]:
-        labels = [f"com.docker.compose.project.working_dir={self.project.root}", "com.docker.compose.oneoff=False"]
+        labels = [f"{_LABEL}.project={self._project_name()}", f"{_LABEL}.oneoff=False"]
         found: list[Any] = docker_client().containers.list(all=True, filters={"label": labels})
         return found
-
-    def _proxy_container(self) -> bool:
-        return any(s.name == PROXY and s.state == "running" for s in self.services())
 
     def _image_id(self, image: str) -> str | None:
         import docker

@@ -59,8 +59,8 @@ class LocalRuntime:
             raise no_models(plan)
         files.ensure_writable_folder(self.project.logs)
         files.ensure_writable_folder(self.project.state)
-        if not self._supervised():
-            check_port_free(plan.settings.host, plan.settings.port, processes(self.project.root))
+        if plan.settings.port != options.own_port:
+            check_port_free(plan.settings.host, plan.settings.port)
         if plan.redis and not plan.settings.get("REDIS_URL"):
             raise ConfigError(
                 "LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker"
@@ -225,20 +225,39 @@ def no_models(plan: Plan) -> ConfigError:
     )
 
 
-def check_port_free(host: str, port: int, ours: list[int]) -> None:
-    """LiteLLM would silently choose another port; say who to ask instead."""
-    if ours:
-        return
+def check_port_free(host: str, port: int) -> None:
+    """Raise LmError, with who holds the port, unless it can be bound. LiteLLM would silently choose another one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host.strip("[]"), port))
         except OSError as error:
+            holder = _holder(port)
             raise LmError(
-                f"port {port} on {host} cannot be used: {error.strerror}",
-                f"see who has it: ss -ltnp 'sport = :{port}'; or choose another: lm up --port {port + 1}",
+                f"port {port} on {host} cannot be used: {error.strerror}" + (f"; {holder} has it" if holder else ""),
+                f"stop what has it, or choose another: lm up --port {_next_free(port)}",
             ) from None
+
+
+def _holder(port: int) -> str:
+    """Name and pid of the process that listens on a port; "" where this user may not know it."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return ""
+
+
+def _next_free(port: int) -> int:
+    """The next port above that can be bound on the loopback."""
+    for candidate in range(port + 1, min(port + 100, 65536)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", candidate))
+            return candidate
+    return free_port()
 
 
 def free_port() -> int:

@@ -9,8 +9,11 @@ from lmstack import files
 from lmstack.catalog.models import Catalog, parse_catalog
 from lmstack.config.envfile import Entry, parse_env
 from lmstack.config.settings import Settings, parse_settings
+from lmstack.errors import ConfigError
 from lmstack.stack.plan import Facts, Plan, plan_stack
 from lmstack.stack.render import render_config
+
+PROXY_SERVICE = "litellm-proxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,45 @@ class Project:
     def ledger(self) -> Path:
         """The local runtime's ledger; in the container it is /app/logs/litellm.db."""
         return self.logs / "litellm.db"
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether this folder carries our mark. A compose file alone is none: it may be somebody else's."""
+        return (self.root / "callbacks" / "taskmaster.py").is_file() or (self.state / "state.json").is_file()
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing is in this folder but what a stack may begin with: settings, models, our own state."""
+        own = {self.env_file.name, self.models_file.name, self.state.name, self.logs.name}
+        return self.root.is_dir() and all(path.name in own for path in self.root.iterdir())
+
+    def require_stack(self) -> None:
+        """ConfigError unless this folder holds a stack of ours; asked before anything is changed."""
+        if not self.root.is_dir():
+            what = "is a file" if self.root.exists() else "does not exist"
+            raise ConfigError(f"the folder {self.root} {what}", "name a stack's folder: lm ... -C FOLDER")
+        if not self.is_stack:
+            raise ConfigError(
+                f"{self.root} holds no lmstack stack", "go to a stack's folder, name it with -C FOLDER, or make one here: lm init"
+            )  # fmt: skip
+
+    def foreign_compose(self) -> str | None:
+        """Why the compose file of this folder is not ours, None when it is. No compose call may be made before."""
+        if not self.is_stack:
+            return f"{self.root} holds no lmstack stack"
+        text = files.read(self.compose_file)
+        if text is None:
+            return f"there is no {self.compose_file}"
+        import yaml
+
+        try:
+            found = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            return f"{self.compose_file} is not readable as YAML: {error}"
+        services = found.get("services") if isinstance(found, dict) else None
+        if not isinstance(services, dict) or PROXY_SERVICE not in services:
+            return f"{self.compose_file} has no service '{PROXY_SERVICE}', so it is not a stack of lmstack"
+        return None
 
     def env_entries(self) -> dict[str, Entry]:
         """What .env says; nothing when there is none."""

@@ -17,6 +17,8 @@ from lmstack.ledger.redact import redacted, secret_values
 MAX_MESSAGE = 500
 MAX_FIELD = 200
 MAX_TAGS = 20
+# No model takes or gives as many tokens in one call; a provider that says so is not believed.
+MAX_TOKENS = 1_000_000_000
 
 _OWN_SECRETS = secret_values(os.environ)
 
@@ -97,10 +99,18 @@ def fault_of(error: BaseException, request: Mapping[str, Any] | None = None) -> 
     )
 
 
+def usage_in(response: object) -> object:
+    """The usage of a whole answer, as its provider names it; None when it has none."""
+    names = ("usage", "usageMetadata", "usage_metadata")
+    return next((found for name in names if (found := _field(response, name)) is not None), None)
+
+
 def usage_of(usage: object) -> Usage:
-    """Tokens from a chat, embeddings, Responses or Messages usage object or dict (OpenAI and Anthropic names)."""
+    """Tokens from the usage of a chat, embeddings, Responses, Messages or native Gemini answer, object or dict."""
     if usage is None:
         return Usage()
+    if _field(usage, "promptTokenCount") is not None or _field(usage, "candidatesTokenCount") is not None:
+        return _gemini_usage(usage)
 
     def get(name: str) -> object:
         return _field(usage, name)
@@ -119,6 +129,15 @@ def usage_of(usage: object) -> Usage:
     cached = _int(_field(inside, "cached_tokens"))
     return Usage(
         prompt, completion, cached if cached is not None else cached_read, _int(_field(outside, "reasoning_tokens"))
+    )
+
+
+def _gemini_usage(usage: object) -> Usage:
+    """Google counts thoughts beside the answer, and cached tokens within the prompt."""
+    answer, thoughts = _int(_field(usage, "candidatesTokenCount")), _int(_field(usage, "thoughtsTokenCount"))
+    completion = None if answer is None and thoughts is None else (answer or 0) + (thoughts or 0)
+    return Usage(
+        _int(_field(usage, "promptTokenCount")), completion, _int(_field(usage, "cachedContentTokenCount")), thoughts
     )
 
 
@@ -154,7 +173,7 @@ def _storable(text: str) -> str:
 
 
 def _int(value: object) -> int | None:
-    """A count; None for what none can be (NaN, more than SQLite's 64 bits hold)."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) >= 2**63:
-        return None
-    return int(value)
+    """A count of tokens; None for what none can be: a fraction of infinity, less than nothing, more than MAX_TOKENS."""
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value)
+    return value if isinstance(value, int) and 0 <= value <= MAX_TOKENS else None

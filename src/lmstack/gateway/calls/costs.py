@@ -1,6 +1,7 @@
 """What an answer cost, in US dollars: the user's own price, the provider's report, or LiteLLM's price map."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,10 +25,10 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
         return None  # a priced model that counts no tokens: images, speech, or a provider that does not say
     if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
         return cost_at(last.rates, tokens.prompt or 0, tokens.completion or 0)
-    if reported:
+    if reported and math.isfinite(reported) and reported > 0:
         return float(reported)
     try:
-        return _computed(last.litellm_model or "", usage, tokens)
+        return max(0.0, _computed(last.litellm_model or "", usage, tokens))
     except Exception:
         log.debug("lmstack: no price for %s", last.model, exc_info=True)
         return None
@@ -56,6 +57,8 @@ def _as_usage(usage: Any, tokens: Usage) -> Any:
     if isinstance(usage, Mapping):
         names = ("cache_read_input_tokens", "cache_creation_input_tokens")
         extra = {name: usage[name] for name in names if usage.get(name)}
+    if not extra and tokens.cached:
+        extra = {"prompt_tokens_details": {"cached_tokens": tokens.cached}}
     return litellm.Usage(
         prompt_tokens=tokens.prompt or 0,
         completion_tokens=tokens.completion or 0,

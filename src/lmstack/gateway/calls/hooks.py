@@ -159,7 +159,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         call = _call_of(data)
         if call is None or call.ended:
             return
-        usage = response.get("usage") if isinstance(response, dict) else getattr(response, "usage", None)
+        usage = attempts.usage_in(response)
         hidden = getattr(response, "_hidden_params", None) or {}
         await _succeed(call, usage, hidden.get("response_cost"), bool(hidden.get("cache_hit")))
 
@@ -180,6 +180,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
                     call.ttft_ms = call.elapsed_ms()
                 seen.look(chunk)
                 yield chunk
+            seen.finish()
             if seen.complete(response):
                 await _finish_stream(call, seen)
             else:

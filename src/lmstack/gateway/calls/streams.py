@@ -1,18 +1,50 @@
-"""What a stream tells while it passes: usage, cost, and whether it was complete. Knows chunk shapes, not LiteLLM."""
+"""Reads a stream while it passes: usage, cost, and whether it was complete. Knows chunk shapes, not LiteLLM.
+
+Chat and Responses streams are objects, one for each event. Messages and native Gemini streams are bytes, cut anywhere.
+"""
 
 import json
-import re
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 # How Messages and Responses streams say that they are over; anything else is a cut.
 CLOSING_EVENTS = ("message_stop", "response.completed", "response.incomplete")
+# A longer line of a stream is passed on, but not read.
+MAX_LINE = 4_000_000
+# The names of a Messages delta that hold text.
+_TEXTS = ("text", "thinking", "partial_json")
 
-# What the delta of a Messages event may hold.
-_TEXTS = re.compile(r'"(?:text|thinking|partial_json)": ?"((?:[^"\\]|\\.)*)"')
+
+class Lines:
+    """Puts the lines of a byte stream together, however it is cut."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> Iterator[bytes]:
+        """Return the lines that ``chunk`` completes, without their ends. A line above MAX_LINE is left out."""
+        *complete, rest = chunk.split(b"\n")
+        for end in complete:
+            line = self.rest(end)
+            if line:
+                yield line
+        self._size += len(rest)
+        if rest and self._size <= MAX_LINE:
+            self._parts.append(rest)
+
+    def rest(self, end: bytes = b"") -> bytes:
+        """Return what came since the last line end, and forget it."""
+        whole = b"".join((*self._parts, end)) if self._size + len(end) <= MAX_LINE else b""
+        self._parts, self._size = [], 0
+        return whole.removesuffix(b"\r")
 
 
 class StreamUsage:
-    """Collects usage from chunks: chat (attribute), Responses (final event), Messages (server-sent event bytes)."""
+    """Collects usage from the chunks of one stream."""
 
     def __init__(self) -> None:
         self.usage: Any = None
@@ -21,17 +53,52 @@ class StreamUsage:
         self.raw = False  # the stream has a closing event of its own to look for
         self.closed = False
         self._characters = 0
+        self._lines = Lines()
 
     def look(self, chunk: Any) -> None:
-        """Read one chunk; a malformed one says nothing."""
-        if isinstance(chunk, bytes | str):
-            text = chunk.decode("utf-8", "replace") if isinstance(chunk, bytes) else chunk
-            self.raw = True
-            self.closed = self.closed or any(mark in text for mark in CLOSING_EVENTS)
-            self._characters += sum(map(len, _TEXTS.findall(text)))
-            if '"usage"' in text:
-                self._look_at_events(text)
-            return
+        """Read one chunk. Never raises: whatever a provider sends, the client gets it."""
+        try:
+            if isinstance(chunk, bytes | str):
+                self.raw = True
+                for line in self._lines.add(chunk if isinstance(chunk, bytes) else chunk.encode("utf-8", "replace")):
+                    self._look_at_line(line)
+            else:
+                self._look_at_object(chunk)
+        except Exception:  # an odd event says nothing
+            log.debug("lmstack: a chunk of a stream could not be read", exc_info=True)
+
+    def finish(self) -> None:
+        """Read what came after the last line end: a provider may leave the last one out."""
+        try:
+            self._look_at_line(self._lines.rest())
+        except Exception:
+            log.debug("lmstack: the end of a stream could not be read", exc_info=True)
+
+    def complete(self, response: object) -> bool:
+        """Return whether the provider itself ended the stream.
+
+        LiteLLM closes a chat stream that was cut off with an invented "stop", but keeps what the provider really
+        sent in the stream's ``chunks`` (tests/contract), and there the finish reason is missing.
+        """
+        if self.raw:
+            return self.closed
+        chunks = getattr(response, "chunks", None)
+        if not isinstance(chunks, list) or not chunks:
+            return True  # nothing to tell by
+        return any(getattr(choice, "finish_reason", None) for c in chunks[-8:] for choice in _choices(c))
+
+    def said_something(self, response: object) -> bool:
+        """Return whether any content came before the end."""
+        return self.raw or not isinstance(getattr(response, "chunks", None), list) or self.characters(response) > 0
+
+    def characters(self, response: object) -> int:
+        """How much text, reasoning and tool arguments came; for a stream that broke before its usage was told."""
+        chunks = getattr(response, "chunks", None)
+        if self.raw or not isinstance(chunks, list):
+            return self._characters
+        return sum(_length(choice) for chunk in chunks for choice in _choices(chunk))
+
+    def _look_at_object(self, chunk: Any) -> None:
         usage = getattr(chunk, "usage", None)
         if usage is None:
             usage = getattr(getattr(chunk, "response", None), "usage", None)
@@ -45,42 +112,55 @@ class StreamUsage:
             self.usage, self.final = usage, True
             self.cost = (getattr(chunk, "_hidden_params", None) or {}).get("response_cost") or self.cost
 
-    def complete(self, response: object) -> bool:
-        """Whether the provider itself ended the stream.
+    def _look_at_line(self, line: bytes) -> None:
+        if not line.startswith(b"data:"):
+            return
+        event = json.loads(line[5:])
+        if not isinstance(event, dict):
+            return
+        if "candidates" in event or "usageMetadata" in event:
+            self._look_at_gemini(event)
+        else:
+            self._look_at_message(event)
 
-        LiteLLM closes a chat stream that was cut off with an invented "stop", but keeps what the provider really
-        sent in the stream's ``chunks`` (tests/contract), and there the finish reason is missing.
-        """
-        if self.raw:
-            return self.closed
-        chunks = getattr(response, "chunks", None)
-        if not isinstance(chunks, list) or not chunks:
-            return True  # nothing to tell by
-        return any(getattr(choice, "finish_reason", None) for c in chunks[-8:] for choice in getattr(c, "choices", ()))
+    def _look_at_message(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("type")
+        self.closed = self.closed or kind in CLOSING_EVENTS
+        delta = _mapping(event.get("delta"))
+        self._characters += sum(len(text) for name in _TEXTS if isinstance(text := delta.get(name), str))
+        found = event.get("usage") or _mapping(event.get("message")).get("usage")
+        if isinstance(found, dict):
+            self.final = self.final or kind == "message_delta"
+            self._merge(found)
 
-    def said_something(self, response: object) -> bool:
-        """Whether any content came before the end."""
-        return self.raw or not isinstance(getattr(response, "chunks", None), list) or self.characters(response) > 0
+    def _look_at_gemini(self, event: Mapping[str, Any]) -> None:
+        for candidate in _listed(event.get("candidates")):
+            self.closed = self.closed or bool(candidate.get("finishReason"))
+            for part in _listed(_mapping(candidate.get("content")).get("parts")):
+                self._characters += len(part["text"]) if isinstance(part.get("text"), str) else 0
+        # A prompt that is blocked gets no candidate, and that is the whole answer.
+        self.closed = self.closed or bool(_mapping(event.get("promptFeedback")).get("blockReason"))
+        found = event.get("usageMetadata")
+        if isinstance(found, dict):
+            self._merge(found)
+            self.final = self.final or self.closed
 
-    def characters(self, response: object) -> int:
-        """How much text, reasoning and tool arguments came; for a stream that broke before its usage was told."""
-        chunks = getattr(response, "chunks", None)
-        if self.raw or not isinstance(chunks, list):
-            return self._characters
-        return sum(_length(choice) for chunk in chunks for choice in getattr(chunk, "choices", ()))
+    def _merge(self, found: Mapping[str, Any]) -> None:
+        known = self.usage if isinstance(self.usage, dict) else {}
+        self.usage = {**known, **{k: v for k, v in found.items() if v is not None}}
 
-    def _look_at_events(self, text: str) -> None:
-        for line in text.splitlines():
-            if not line.startswith("data:") or '"usage"' not in line:
-                continue
-            try:
-                event = json.loads(line[5:])
-            except ValueError:
-                continue
-            found = event.get("usage") or (event.get("message") or {}).get("usage")
-            if isinstance(found, dict):
-                self.final = self.final or event.get("type") == "message_delta"
-                self.usage = {**(self.usage or {}), **{k: v for k, v in found.items() if v is not None}}
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _listed(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _choices(chunk: object) -> list[Any]:
+    choices = getattr(chunk, "choices", None)
+    return choices if isinstance(choices, list) else []
 
 
 def _length(choice: object) -> int:

@@ -1,0 +1,44 @@
+"""The files that make a folder a stack: the repository's own top level, and the proxy's side of the source."""
+
+from importlib import resources
+from pathlib import Path
+
+from lmstack import files
+from lmstack.config.settings import env_example
+from lmstack.stack import proxy_side
+from lmstack.stack.project import Project
+
+ASSETS = (
+    "Dockerfile",
+    "docker-compose.yml",
+    ".dockerignore",
+    ".env.example",
+    "callbacks/taskmaster.py",
+    "litellm-config.yaml",
+)
+
+
+def asset_texts() -> dict[str, str]:
+    """Return each file's text by its path: from the wheel's assets, or in a checkout from the repository's top level."""
+    packed = resources.files("lmstack") / "assets"
+    checkout = Path(__file__).resolve().parents[3]
+    texts = {}
+    for name in ASSETS:
+        source = packed / name if packed.is_dir() else checkout / name
+        texts[name] = source.read_text(encoding="utf-8")
+    # The image is built from the proxy side's source, so a stack's folder carries it.
+    for source in proxy_side.sources():
+        texts[f"src/lmstack/{source.relative_to(proxy_side.PACKAGE).as_posix()}"] = source.read_text(encoding="utf-8")
+    return texts
+
+
+def lay_down(project: Project, env: str | None = None) -> list[str]:
+    """Write what is missing in the folder, and ``env`` (or the example) as .env; return the names of what was made."""
+    made = []
+    for name, text in asset_texts().items():
+        if not (project.root / name).exists() and files.write(project.root / name, text):
+            made.append(name)
+    fresh = not project.env_file.exists()
+    if files.write(project.env_file, env_example() if env is None else env, 0o600) and fresh:
+        made.append(".env")
+    return made
