@@ -13,7 +13,8 @@ from pathlib import Path
 from bench.faults.campaigns import World
 from bench.faults.post import Post
 from bench.overhead import upstream
-from lmstack.delivery.sender import Sender, Target
+from lmstack.delivery.contract import Target
+from lmstack.delivery.sender import Sender
 from lmstack.ledger import queries, schema
 from lmstack.ledger import writer as ledger_writer
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Started, Usage

@@ -1,10 +1,13 @@
 """A ledger, a sender and a receiver without a proxy: for what depends on time, not on LiteLLM."""
 
+import contextlib
+import sqlite3
 import time
 from pathlib import Path
 
 from bench.faults.receiver import FaultyReceiver
-from lmstack.delivery.sender import Sender, Target
+from lmstack.delivery.contract import Target
+from lmstack.delivery.sender import Sender
 from lmstack.ledger import queries, writer
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Usage
 
@@ -53,6 +56,12 @@ class Post:
     def tick(self, seconds: float) -> None:
         """Let the injected clock go on: a probe's pause may have begun after the hour was added."""
         self.now[0] += seconds
+
+    def waits(self) -> float:
+        """Seconds until the first lane is due, by the injected clock; 0 when none waits."""
+        with contextlib.closing(sqlite3.connect(self.path)) as conn:
+            (due,) = conn.execute("SELECT MIN(due_at) FROM lanes WHERE lease_owner IS NULL").fetchone()
+        return 0.0 if due is None else max(0.0, float(due) - self.now[0])
 
     def all_delivered(self) -> bool:
         return set(self.states()) == {"delivered"}

@@ -1,6 +1,8 @@
 """A TaskMaster that misbehaves on demand and counts what it gets. Listens on 127.0.0.1 only."""
 
 import calendar
+import contextlib
+import gzip
 import json
 import socket
 import struct
@@ -12,7 +14,7 @@ from typing import Any
 
 
 class FaultyReceiver:
-    """``mode``: ok, 500, 429, 410, 400, garbage, reset, hang, slow. ``taken`` counts each event id that got a 200."""
+    """``mode``: ok, 500, 429, 410, 400, garbage, reset, hang, slow, bomb. ``taken`` counts each event id that got a 200."""
 
     def __init__(self) -> None:
         self.mode = "ok"
@@ -23,6 +25,8 @@ class FaultyReceiver:
         self.bodies: list[tuple[dict[str, str], bytes]] = []
         self.lags: list[float] = []
         self.tries = 0
+        self.retry_after = "1"  # what comes with a mode that is a number
+        self.refuses = b""  # a body with these bytes in it gets a 400
         self.keep_bodies = False
         self._lock = threading.Lock()
         self._released = threading.Event()
@@ -64,13 +68,33 @@ class FaultyReceiver:
         elif mode == "garbage":
             http.wfile.write(b"\x00\x01 this is no HTTP\r\n\r\n")
             http.close_connection = True
+        elif mode == "bomb":
+            self.take(headers, body)
+            self.bomb(http)
+        elif self.refuses and self.refuses in body:
+            self.reply(http, 400)
         elif mode.isdigit():
-            self.reply(http, int(mode), {"retry-after": "1"} if mode == "429" else {})
+            self.reply(
+                http,
+                int(mode),
+                {"retry-after": self.retry_after} if mode in ("429", "503") and self.retry_after else {},
+            )
         else:
             if headers.get("ce-subject") in self.slow_tasks:
                 self._released.wait(self.slow_seconds)
             self.take(headers, body)
             self.reply(http, 204)
+
+    def bomb(self, http: BaseHTTPRequestHandler) -> None:
+        """An answer of 200 MB, packed into 200 kB."""
+        packed = gzip.compress(bytes(200_000_000), 1)
+        with contextlib.suppress(OSError):
+            http.send_response(200)
+            http.send_header("content-encoding", "gzip")
+            http.send_header("content-length", str(len(packed)))
+            http.end_headers()
+            http.wfile.write(packed)
+        http.close_connection = True
 
     def take(self, headers: dict[str, str], body: bytes) -> None:
         batch = headers["content-type"].startswith("application/cloudevents-batch")

@@ -1,16 +1,17 @@
 """Delivery over real HTTP, with a real ledger file, against a receiver that misbehaves."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from bench.faults.post import Post
 
-from lmstack.delivery import sender
-from lmstack.delivery.sender import Sender, Target
-from lmstack.ledger import outbox, queries, schema
+from lmstack.delivery import contract, poster, sender
+from lmstack.delivery.contract import Target
+from lmstack.delivery.sender import Sender
+from lmstack.ledger import outbox, queries, schema, writer
 from support import check_schema, wait_for
 
 
@@ -41,7 +42,7 @@ def test_everything_arrives_once_in_order_per_task_and_keeps_the_published_contr
         check_schema("EventType", headers["ce-type"])
         check_schema("CostEvent" if headers["ce-type"] == outbox.COST else "RequestEvent", json.loads(body))
         assert headers["authorization"] == "Bearer key"
-        assert headers["webhook-signature"] == sender.sign(
+        assert headers["webhook-signature"] == contract.sign(
             "whsec_c2VjcmV0", headers["ce-id"], int(headers["webhook-timestamp"]), body.decode()
         )
 
@@ -72,15 +73,73 @@ def test_a_receiver_that_fails_and_recovers_loses_nothing(
     assert len(post.receiver.taken) == 36
 
 
-def test_retry_after_is_honoured(post: Post) -> None:
-    post.receiver.mode = "429"
+def test_a_later_time_that_the_receiver_names_is_kept_to(post: Post) -> None:
+    post.receiver.mode, post.receiver.retry_after = "429", "600"
+    post.add(1, "t")
+    post.start(injected_clock=True)
+    wait_for(lambda: post.receiver.tries == 1, 10)
+    wait_for(lambda: post.waits() > 0, 10, "the lane to be put off")
+    assert 590 < post.waits() <= 600
+    post.receiver.mode = "ok"
+    post.tick(601)
+    wait_for(post.all_delivered, 10)
+
+
+@pytest.mark.parametrize("retry_after", ["0", "1", "60", "99999999999999", "nonsense"])
+def test_no_retry_after_makes_an_event_dead_before_its_72_hours(post: Post, retry_after: str) -> None:
+    post.receiver.mode, post.receiver.retry_after = "503", retry_after
+    post.add(1, "t")
+    post.start(injected_clock=True)
+    began = post.now[0]
+    while "dead" not in post.states() and post.now[0] - began < 100 * 3600:
+        tries = post.receiver.tries
+        wait_for(lambda tries=tries: post.receiver.tries > tries or post.tick(1200), 20, "the next try")  # type: ignore[misc]
+        wait_for(lambda: post.waits() > 0 or "dead" in post.states(), 10, "its outcome")
+    assert post.now[0] - began > 72 * 3600
+
+
+def test_a_clock_that_is_set_back_holds_up_nothing(post: Post) -> None:
+    post.receiver.mode = "503"
+    post.add(1)
+    post.start(injected_clock=True)
+    wait_for(lambda: post.waits() > 0, 10, "a failed try")
+    post.receiver.mode = "ok"
+    post.tick(-3600)
+    wait_for(post.all_delivered, 10)
+
+
+def test_a_ledger_that_was_set_aside_is_let_go_of(post: Post) -> None:
     post.add(1)
     post.start()
-    wait_for(lambda: post.receiver.tries >= 2, 10)
-    post.receiver.mode = "ok"
-    began = time.monotonic()
     wait_for(post.all_delivered, 10)
-    assert 0.5 < time.monotonic() - began < 4  # one second, not the five of our schedule; the cost event follows
+    post.writer.close()
+    for name in ("", "-wal", "-shm"):
+        old = post.path.with_name(post.path.name + name)
+        if old.exists():
+            old.rename(old.with_name(f"aside{name}"))
+    post.writer = writer.Writer(writer.StoreOptions(post.path, events=True))
+    post.add(1)
+    wait_for(post.all_delivered, 10)
+
+
+def test_in_a_batch_only_the_event_to_blame_is_dead(post: Post) -> None:
+    for task in "abcdefgh":
+        post.add(2, f"task-{task}")
+    post.receiver.refuses = b'"task_id":"task-d"'
+    post.start(batch=True)
+    wait_for(lambda: set(post.states()) == {"dead", "delivered"}, 20)
+    with schema.connect(post.path) as conn:
+        (lane,) = conn.execute("SELECT DISTINCT order_key FROM outbox WHERE state = 'dead'").fetchall()
+    assert lane == ("task:task-d",)
+
+
+def test_a_huge_answer_is_not_read(post: Post) -> None:
+    post.receiver.mode = "bomb"
+    post.add(1)
+    before = psutil.Process().memory_info().rss
+    post.start()
+    wait_for(post.all_delivered, 20)
+    assert psutil.Process().memory_info().rss - before < 60_000_000
 
 
 def test_a_client_error_is_a_dead_letter_at_once_and_the_task_goes_on(post: Post) -> None:
@@ -108,7 +167,7 @@ def test_410_pauses_and_drops_nothing(post: Post) -> None:
     assert post.receiver.tries <= tries + sender.PARALLEL
     # A post that was under way may have begun its pause later than this line was reached: let the clock run on.
     wait_for(lambda: post.all_delivered() or post.tick(60), 20)
-    assert post.now[0] - began >= sender.PAUSE_AFTER_GONE_SECONDS
+    assert post.now[0] - began >= poster.PAUSE_AFTER_GONE_SECONDS
 
 
 def test_a_slow_receiver_holds_up_only_the_tasks_that_it_is_slow_on(post: Post) -> None:

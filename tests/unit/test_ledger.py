@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lmstack.delivery.sender import headers_for, sign, target_from
+from lmstack.delivery.contract import headers_for, sign, target_from
 from lmstack.gateway.app import logfilter
 from lmstack.gateway.calls import attempts, error_text, faults
 from lmstack.ledger import apply, housekeeping, outbox, queries, records, schema

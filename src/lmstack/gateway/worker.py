@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmstack.delivery.sender import Sender, Target, target_from
+from lmstack.delivery.contract import Target, target_from
+from lmstack.delivery.sender import Sender
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Ended, Fault, Record
 from lmstack.ledger.writer import StoreOptions, Writer

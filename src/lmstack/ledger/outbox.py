@@ -19,6 +19,8 @@ COST = "litellm.cost.recorded"
 # Seconds after the 1st, 2nd, ... failed try (Standard Webhooks' spirit, stretched past 72 hours); then dead.
 SCHEDULE = (5, 30, 120, 600, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 LEASE_SECONDS = 60.0
+# A receiver that asks for more is asked again then.
+MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,11 @@ class Settled:
     failure: Failure | None = None
 
 
-def lease(conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int) -> list[list[Outgoing]]:
-    """Take up to ``lanes`` due lanes for LEASE_SECONDS, each with its first ``run`` events in their order.
+def lease(
+    conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int, most: int | None = None
+) -> list[list[Outgoing]]:
+    """Take up to ``lanes`` due lanes for LEASE_SECONDS, each with its first ``run`` events in their order; together not
+    more than ``most`` events, where that is given.
 
     A lease that reaches further than LEASE_SECONDS ahead was made before the clock was set back: it counts for nothing.
     """
@@ -121,11 +126,17 @@ def lease(conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int
             "ORDER BY due_at LIMIT ?3",
             (now, now + 2 * LEASE_SECONDS, lanes),
         ).fetchall()
+        runs, room = [], lanes * run if most is None else most
+        for (key,) in keys:
+            if room <= 0:
+                break
+            runs.append(_run(conn, key, min(run, room)))
+            room -= len(runs[-1])
+        keys = keys[: len(runs)]
         conn.executemany(
             "UPDATE lanes SET lease_owner = ?, lease_until = ? WHERE order_key = ?",
             [(owner, now + LEASE_SECONDS, key) for (key,) in keys],
         )
-        runs = [_run(conn, key, run) for (key,) in keys]
         leased = [(owner, now + LEASE_SECONDS, event.seq) for one in runs for event in one]
         conn.executemany("UPDATE outbox SET state = 'leased', lease_owner = ?, lease_until = ? WHERE seq = ?", leased)
         empty = [(key,) for (key,), one in zip(keys, runs, strict=True) if not one]
@@ -171,20 +182,28 @@ def settle(conn: sqlite3.Connection, owner: str, result: Settled, now: float) ->
 
 def _fail(conn: sqlite3.Connection, event: Outgoing, failure: Failure, now: float) -> tuple[float, bool]:
     """One more failed try: dead, or when its lane is due again."""
-    dead = failure.final or event.attempts >= len(SCHEDULE)
-    pause = 0.0 if dead else SCHEDULE[event.attempts] * random.uniform(0.9, 1.1)  # noqa: S311 - jitter, not secrecy
-    if not dead and failure.retry_after is not None:
-        pause = max(failure.retry_after, 0.0)
+    own = SCHEDULE[min(event.attempts, len(SCHEDULE) - 1)] * random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not secrecy
+    named = min(failure.retry_after or 0.0, MAX_RETRY_AFTER_SECONDS)
+    # A receiver that names a later time than ours is there, and says when: such a try uses up none of the schedule.
+    asked = named > own
+    dead = failure.final or (event.attempts >= len(SCHEDULE) and not asked)
+    pause = 0.0 if dead else max(own, named)
     conn.execute(
-        "UPDATE outbox SET state = ?, attempts = attempts + 1, next_attempt_at = ?, last_error = ? WHERE seq = ?",
-        ("dead" if dead else "pending", now + pause, failure.error[:500], event.seq),
+        "UPDATE outbox SET state = ?, attempts = attempts + ?, next_attempt_at = ?, last_error = ? WHERE seq = ?",
+        ("dead" if dead else "pending", not asked, now + pause, failure.error[:500], event.seq),
     )
-    return now + pause, failure.retry_after is not None
+    return now + pause, asked and not dead
 
 
 def hurry(conn: sqlite3.Connection, now: float) -> int:
     """After an outage: what waits by our schedule is due now; what the receiver put off itself is not."""
     return conn.execute("UPDATE lanes SET due_at = ? WHERE due_at > ? AND asked = 0", (now, now)).rowcount
+
+
+def clock_set_back(conn: sqlite3.Connection, now: float) -> int:
+    """After the clock was set back: nothing waits longer than a receiver may ask for."""
+    sql = "UPDATE lanes SET due_at = ?1 WHERE due_at > ?1 AND (asked = 0 OR due_at > ?1 + ?2)"
+    return conn.execute(sql, (now, MAX_RETRY_AFTER_SECONDS)).rowcount
 
 
 def release(conn: sqlite3.Connection, owner: str) -> None:

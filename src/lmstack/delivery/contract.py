@@ -1,0 +1,99 @@
+"""What is posted to TaskMaster: address, headers, signature, and CloudEvents' batched form. No thread, no network."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lmstack.ledger import outbox
+from lmstack.ledger.outbox import Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where events go. ``api_key`` and ``secret`` are never logged."""
+
+    url: str
+    api_key: str = ""
+    secret: str = ""
+    source: str = "lmstack"
+    batch: bool = False
+
+
+def target_from(environ: Mapping[str, str]) -> Target | None:
+    """The receiver that the settings name, None when there is none."""
+    base = environ.get("TASKMASTER_API_URL", "").strip().rstrip("/")
+    if not base:
+        return None
+    path = environ.get("TASKMASTER_EVENTS_PATH", "").strip() or "/api/litellm/log"
+    return Target(
+        base + "/" + path.lstrip("/"),
+        environ.get("TASKMASTER_API_KEY", ""),
+        environ.get("TASKMASTER_WEBHOOK_SECRET", ""),
+        batch=environ.get("TASKMASTER_BATCH", "off").lower() in ("on", "true", "yes", "1"),
+    )
+
+
+def headers_for(target: Target, event: outbox.Outgoing, now: float) -> dict[str, str]:
+    """CloudEvents 1.0 binary mode, and Standard Webhooks when a secret is set."""
+    headers = {
+        "content-type": "application/json",
+        "ce-specversion": "1.0",
+        "ce-id": event.event_id,
+        "ce-source": target.source,
+        "ce-type": event.type,
+        "ce-time": outbox.iso(event.created_at),
+        "webhook-id": event.event_id,
+        "webhook-timestamp": str(int(now)),
+    }
+    if event.order_key.startswith("task:"):
+        # Header values are ASCII; CloudEvents' HTTP binding percent-encodes the rest.
+        headers["ce-subject"] = "".join(
+            chr(b) if 0x21 <= b <= 0x7E and b not in b'"%' else f"%{b:02X}" for b in event.order_key[5:].encode()
+        )
+    return headers | _proofs(target, event.event_id, event.payload, now)
+
+
+def batch_post(target: Target, events: list[Outgoing], now: float) -> tuple[str, dict[str, str]]:
+    """CloudEvents' batched mode: body and headers. The batch's id follows from its events, so a retry has the same."""
+    entries = [
+        {
+            "specversion": "1.0",
+            "id": event.event_id,
+            "source": target.source,
+            "type": event.type,
+            "time": outbox.iso(event.created_at),
+            "datacontenttype": "application/json",
+            "data": json.loads(event.payload),
+        }
+        for event in events
+    ]
+    body = json.dumps(entries, separators=(",", ":"))
+    batch_id = "bat_" + hashlib.sha256(" ".join(event.event_id for event in events).encode()).hexdigest()[:32]
+    headers = {
+        "content-type": "application/cloudevents-batch+json",
+        "webhook-id": batch_id,
+        "webhook-timestamp": str(int(now)),
+    }
+    return body, headers | _proofs(target, batch_id, body, now)
+
+
+def _proofs(target: Target, id_: str, body: str, now: float) -> dict[str, str]:
+    """Who we are, and that nobody changed the body: only where a key or a secret is set."""
+    proofs = {"authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    if target.secret:
+        proofs["webhook-signature"] = sign(target.secret, id_, int(now), body)
+    return proofs
+
+
+def sign(secret: str, event_id: str, timestamp: int, body: str) -> str:
+    """Standard Webhooks' ``v1`` signature; a ``whsec_`` secret is base64, any other is taken as it is."""
+    try:
+        key = base64.b64decode(secret[6:], validate=True) if secret.startswith("whsec_") else secret.encode()
+    except binascii.Error:
+        key = secret.encode()
+    digest = hmac.new(key, f"{event_id}.{timestamp}.{body}".encode(), hashlib.sha256).digest()
+    return "v1," + base64.b64encode(digest).decode()

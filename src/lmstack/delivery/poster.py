@@ -1,0 +1,105 @@
+"""Posts leased events to TaskMaster and says what became of each. No ledger, no thread of its own."""
+
+import time
+from collections.abc import Callable
+from datetime import timezone
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from lmstack.delivery.contract import Target, batch_post, headers_for
+from lmstack.ledger.outbox import Failure, Outgoing, Settled
+
+TIMEOUT_SECONDS = 15.0
+# A run must be over well before its lease is.
+RUN_SECONDS = 20.0
+PAUSE_AFTER_GONE_SECONDS = 600.0
+MAX_ANSWER_BYTES = 64_000
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Poster:
+    """``stopping`` tells whether the sender has been asked to end."""
+
+    def __init__(self, target: Target, stopping: Callable[[], bool]) -> None:
+        self.target, self.stopping = target, stopping
+
+    def run(self, client: httpx.Client, job: list[list[Outgoing]]) -> list[Settled]:
+        """One lane's events, one after the other, up to the first failure."""
+        (run,) = job
+        until = time.monotonic() + RUN_SECONDS
+        for place, event in enumerate(run):
+            if time.monotonic() > until or (self.stopping() and place):
+                return [Settled(run, place)]
+            failure = self._post(client, event.payload, headers_for(self.target, event, time.time()))
+            if failure is not None:
+                return [Settled(run, place, failure)]
+        return [Settled(run, len(run))]
+
+    def batch(self, client: httpx.Client, job: list[list[Outgoing]]) -> list[Settled]:
+        """Several lanes in one post."""
+        return self._lanes(client, job, time.monotonic() + RUN_SECONDS)
+
+    def _lanes(self, client: httpx.Client, runs: list[list[Outgoing]], until: float) -> list[Settled]:
+        """Post whole lanes together. What is refused for good is halved, down to the one event that is to blame."""
+        if time.monotonic() > until:
+            return [Settled(run, 0) for run in runs]
+        events = [event for run in runs for event in run]
+        body, headers = batch_post(self.target, events, time.time())
+        failure = self._post(client, body, headers)
+        if failure is None:
+            return [Settled(run, len(run)) for run in runs]
+        if not failure.final or len(events) == 1:
+            return [Settled(run, 0, failure) for run in runs]
+        if len(runs) > 1:
+            half = len(runs) // 2
+            return self._lanes(client, runs[:half], until) + self._lanes(client, runs[half:], until)
+        return [self._halves(client, runs[0], until)]
+
+    def _halves(self, client: httpx.Client, run: list[Outgoing], until: float) -> Settled:
+        """The second half of a lane may only follow the whole first one."""
+        half = len(run) // 2
+        (first,) = self._lanes(client, [run[:half]], until)
+        if first.failure is not None or first.delivered < half:
+            return Settled(run, first.delivered, first.failure)
+        (second,) = self._lanes(client, [run[half:]], until)
+        return Settled(run, half + second.delivered, second.failure)
+
+    def _post(self, client: httpx.Client, body: str, headers: dict[str, str]) -> Failure | None:
+        sent = {**headers, "accept-encoding": "identity"}
+        try:
+            with client.stream("POST", self.target.url, content=body.encode(), headers=sent) as answer:
+                _discard(answer)
+        except Exception as error:  # httpx's own, and whatever a broken answer makes of its parsers
+            return unposted(error)
+        status = answer.status_code
+        if 200 <= status < 300:
+            return None
+        final = 400 <= status < 500 and status not in RETRIED and status != 410
+        retry_after = PAUSE_AFTER_GONE_SECONDS if status == 410 else _retry_after(answer, time.time())
+        return Failure(status, f"HTTP {status}", retry_after, final)
+
+
+def unposted(error: Exception) -> Failure:
+    """The outcome of a post that raised: tried again later."""
+    return Failure(None, f"{type(error).__name__}: {error}")
+
+
+def _discard(answer: httpx.Response) -> None:
+    """Read the answer's body, so that the connection can be used again; but not more of it than is decent."""
+    until, size = time.monotonic() + TIMEOUT_SECONDS, 0
+    for chunk in answer.iter_raw():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES or time.monotonic() > until:
+            return
+
+
+def _retry_after(answer: httpx.Response, now: float) -> float | None:
+    value = answer.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:12])
+    try:
+        when = parsedate_to_datetime(value)
+        return max(0.0, when.replace(tzinfo=when.tzinfo or timezone.utc).timestamp() - now)
+    except (TypeError, ValueError, OverflowError):
+        return None
