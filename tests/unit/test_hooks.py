@@ -92,7 +92,7 @@ def test_a_client_that_leaves_while_the_usage_of_its_stream_is_awaited(ledger: P
 @pytest.mark.parametrize(
     ("chunks", "characters"),
     [
-        ([b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a \\"b\\" c"}}\n\n'], 9),
+        ([b'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a \\"b\\" c"}}\n\n'], 7),
         ([b'data: {"delta": {"partial_json": "{"}}\n\ndata: {"delta": {"thinking": "so"}}\n\n'], 3),
         (
             [SimpleNamespace(type="response.output_text.delta", delta="abc"), SimpleNamespace(type="response.created")],

@@ -14,7 +14,7 @@ from pathlib import Path
 from lmstack.delivery.contract import Target, target_from
 from lmstack.delivery.sender import Sender
 from lmstack.ledger.housekeeping import Bounds
-from lmstack.ledger.records import Ended, Fault, Record
+from lmstack.ledger.records import Ended, Fault, Record, Verdict
 from lmstack.ledger.writer import StoreOptions, Writer
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,11 @@ class Worker:
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
         self.sightings: dict[str, Sighting] = {}
 
-    async def write(self, record: Record) -> bool:
-        """Make a record durable, then let the sender look; False when it is not durable yet."""
-        durable = await self._writer.write(record)
+    async def write(self, record: Record) -> Verdict:
+        """Make a record durable, then let the sender look."""
+        verdict = await self._writer.write(record)
         self._woken_by(record)
-        return durable
+        return verdict
 
     def counts(self) -> dict[str, int]:
         """What the ledger did not take at once: kept in the spool, and lost."""

@@ -7,13 +7,16 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lmstack.ledger import outbox, spending
-from lmstack.ledger.records import Attribution, Call, Ended, Fault, Record, Started
+from lmstack.ledger.records import Attribution, Call, Ended, Fault, Record, Verdict
 from lmstack.ledger.schema import writing
 
 log = logging.getLogger(__name__)
+
+# The error of a request whose worker was taken for dead.
+MADE_UP = "Interrupted"
 
 Sums = dict[tuple[str, str, int], list[float]]
 
@@ -25,53 +28,55 @@ _REFUSALS = (
 )  # fmt: skip
 
 
-def transaction(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> int:
-    """Apply records in one transaction; raises sqlite3.Error with nothing applied. Returns how many of them SQLite
-    refuses (0): the others must not wait behind them for ever."""
+def transaction(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> list[Verdict]:
+    """Apply records in one transaction and return a verdict for each; raises sqlite3.Error with nothing applied. What
+    SQLite refuses is not durable: the others must not wait behind it for ever."""
     try:
         with writing(conn):
-            apply(conn, records, worker, events)
-        return 0
+            return apply(conn, records, worker, events)
     except _REFUSALS:
         with writing(conn):
-            return sum(not _apply_alone(conn, record, worker, events) for record in records)
+            return [_apply_alone(conn, record, worker, events) for record in records]
 
 
-def adopt(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> int:
-    """Apply what a dead worker had in its spool; what it never ended is interrupted. Returns how many are refused."""
+def adopt(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> list[Verdict]:
+    """Apply what a dead worker had in its spool; what it never ended is interrupted."""
     with writing(conn):
-        refused = sum(not _apply_alone(conn, record, worker, events) for record in records)
+        verdicts = [_apply_alone(conn, record, worker, events) for record in records]
         interrupt_orphans(conn, [worker], time.time(), events)
-    return refused
+    return verdicts
 
 
-def _apply_alone(conn: sqlite3.Connection, record: Record, worker: str, events: bool) -> bool:
+def _apply_alone(conn: sqlite3.Connection, record: Record, worker: str, events: bool) -> Verdict:
     conn.execute("SAVEPOINT alone")
     try:
-        apply(conn, [record], worker, events)
-        return True
+        return apply(conn, [record], worker, events)[0]
     except _REFUSALS:
         log.exception("ledger: SQLite refuses a record")
         conn.execute("ROLLBACK TO alone")
-        return False
+        return Verdict(False, checked=False)
     finally:
         conn.execute("RELEASE alone")
 
 
-def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, events: bool) -> None:
-    """Apply records inside the caller's transaction. Applying one twice changes nothing."""
+def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, events: bool) -> list[Verdict]:
+    """Apply records inside the caller's transaction and return a verdict for each. Applying one twice changes nothing."""
     sums: Sums = {}
+    verdicts = []
     for record in records:
-        if isinstance(record, Started):
+        over = None
+        if isinstance(record, Ended):
+            _end(conn, record, worker, events, sums)
+        else:
             if record.limits:
                 _add_rollups(conn, sums)  # what ended earlier in this batch counts too
                 sums.clear()
-                record.call.over = spending.over(conn, record.limits, time.time())
-            if record.call.over is None:
+                over = spending.over(conn, record.limits, time.time())
+            if over is None:
                 _insert(conn, record.call, worker)
-        else:
-            _end(conn, record, worker, events, sums)
+        verdicts.append(Verdict(over is None, over))
     _add_rollups(conn, sums)
+    return verdicts
 
 
 def beat(conn: sqlite3.Connection, worker: str, now: float) -> None:
@@ -103,7 +108,7 @@ def interrupt_orphans(conn: sqlite3.Connection, dead: Iterable[str], now: float,
         for row in rows:
             who = Attribution(task_id=row[7], agent_id=row[8], user=row[9], key_alias=row[10])
             call = Call(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6], who, estimate_usd=row[11])
-            fault = Fault("Interrupted", None, "the proxy stopped before this request had its answer")
+            fault = Fault(MADE_UP, None, "the proxy stopped before this request had its answer")
             end = Ended(
                 call,
                 "interrupted",
@@ -157,11 +162,37 @@ def _end(conn: sqlite3.Connection, end: Ended, worker: str, events: bool, sums: 
     if not changed:  # its start never came this way
         _insert(conn, call, worker)
         changed = conn.execute(_END, values).rowcount
+    if not changed and _take_back(conn, call.id, sums):
+        changed = conn.execute(_END, values).rowcount
     if not changed:
         return  # hooks fire twice, a request ends once
     _insert_attempts(conn, end)
     _announce(conn, end, events)
     _sum_up(end, sums)
+
+
+def _take_back(conn: sqlite3.Connection, request_id: str, sums: Sums) -> bool:
+    """Undo an end that another worker made up when it took this one for dead; whether there was one."""
+    row = conn.execute(
+        "SELECT cost_usd, task_id, agent_id, user, requested_model, started_at FROM requests WHERE id = ? AND "
+        "status = 'interrupted' AND error_type = ?",
+        (request_id, MADE_UP),
+    ).fetchone()
+    if row is None:
+        return False
+    cost, task, agent, user, model, started_at = row
+    for kind, name in (("task", task), ("agent", agent)):
+        sql = "UPDATE totals SET cost_usd = MAX(0, cost_usd - ?), requests = requests - 1 WHERE kind = ? AND id = ?"
+        conn.execute(sql, (cost or 0.0, kind, name))
+    line = (-1, -1, 0, 0, -(cost or 0.0), -(cost is None))
+    _sum(
+        sums,
+        {"task": task, "agent": agent, "model": model, "provider": None, "tier": None, "user": user},
+        started_at,
+        line,
+    )
+    conn.execute("UPDATE requests SET status = 'started' WHERE id = ?", (request_id,))
+    return True
 
 
 def _insert_attempts(conn: sqlite3.Connection, end: Ended) -> None:
@@ -205,7 +236,6 @@ def _add_total(conn: sqlite3.Connection, kind: str, id_: str | None, cost: float
 def _sum_up(end: Ended, sums: Sums) -> None:
     """Add one request to the batch's sums: a batch writes each rollup row once."""
     call, last, who = end.call, end.call.attempts[-1] if end.call.attempts else None, end.call.attribution
-    hour = int(call.started_at) // 3600
     good = end.status == "succeeded"
     line = (
         1,
@@ -223,6 +253,12 @@ def _sum_up(end: Ended, sums: Sums) -> None:
         "tier": str(last.tier) if last and last.tier is not None else None,
         "user": who.user,
     }
+    _sum(sums, names, call.started_at, line)
+
+
+def _sum(sums: Sums, names: Mapping[str, str | None], started_at: float, line: Sequence[float]) -> None:
+    """Add one line to the sums of its hour, under each dimension's name."""
+    hour = int(started_at) // 3600
     for dimension, name in names.items():
         total = sums.setdefault((dimension, name if name is not None else "(none)", hour), [0.0] * 6)
         for place, value in enumerate(line):

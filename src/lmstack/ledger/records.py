@@ -103,7 +103,6 @@ class Call:
     ended: bool = False
     estimate_usd: float | None = None  # made at the start, for the case that the end is never known
     reserved_usd: float | None = None  # what its budgets keep aside until its cost is known
-    over: "Over | None" = None  # set by the writer when a budget did not admit it
     late_fault: Fault | None = None  # of a stream's attempt, heard of before anybody knew that it had failed
     drill: bool = False  # its first attempt is to fail
     late: bool = False  # LITELLM_DEADLINE has passed
@@ -143,9 +142,20 @@ class Over:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a record. ``durable``: the ledger or the spool has it. ``over``: the budget that does not admit it.
+    ``checked``: its limits were compared with what was spent. ``late``: nobody knows yet; it may still be written."""
+
+    durable: bool
+    over: Over | None = None
+    checked: bool = True
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
-    """Record: a request is about to reach a provider. With ``limits`` it is only recorded if they admit it;
-    if not, ``call.over`` says why."""
+    """Record: a request is about to reach a provider. With ``limits`` it is only recorded if they admit it; the
+    verdict says so."""
 
     call: Call
     limits: tuple[Limit, ...] = ()
@@ -171,7 +181,7 @@ Record = Started | Ended
 
 def dump(record: Record) -> str:
     """A record as one line of JSON, for the spool."""
-    call = replace(record.call, clock=0.0, reported=None, over=None, late_fault=None)
+    call = replace(record.call, clock=0.0, reported=None, late_fault=None)
     fields = asdict(replace(record, call=call))
     fields.pop("limits", None)  # what reaches the spool has been let in
     return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"), default=str)

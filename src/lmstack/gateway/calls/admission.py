@@ -32,6 +32,8 @@ COOLDOWN_SECONDS = 20.0
 LEAST_SECONDS = 0.2
 # How long a request waits for those before it, when only they could use up its budget.
 BUDGET_WAIT_SECONDS = 15.0
+# When to try again after that.
+WAITING_RETRY_SECONDS = 5
 _TAINTED = (401, 402)  # the key or the account is at fault, so every model of the provider is
 _FORBIDDEN = 403
 
@@ -134,11 +136,22 @@ def over_budget(over: Over) -> HTTPException:
     limit, details = over.limit, over.limit.refusal(over.spent, now)
     whose = "everybody" if limit.scope == "all" else f"{limit.scope} '{limit.name}'"
     per = "a day" if limit.period == "day" else "in total"
-    text = f"The budget of {whose} is used up: {over.spent:.6f} of {limit.usd:.6f} USD {per}. Free models stay usable."
+    how = "kept for requests that are under way" if over.waiting else "used up"
+    text = f"The budget of {whose} is {how}: {over.spent:.6f} of {limit.usd:.6f} USD {per} is spent. Free models stay usable."
     error = refused(RefusalError(429, "budget_exceeded", text, budget=details))
-    reset = limit.reset_at(now)
+    reset = now + WAITING_RETRY_SECONDS if over.waiting else limit.reset_at(now)
     if reset is not None:
         error.headers = {"retry-after": str(max(1, int(reset - now)))}
+    return error
+
+
+def unknown_spending() -> HTTPException:
+    """503: a budget applies, and the ledger cannot say what was spent."""
+    text = (
+        "A budget applies to this request, and the ledger cannot be read right now. Try again; free models stay usable."
+    )
+    error = refused(RefusalError(503, "budget_unknown", text))
+    error.headers = {"retry-after": "2"}
     return error
 
 

@@ -27,7 +27,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.calls import admission, attempts, faults
 from lmstack.gateway.calls.costs import cost_of, owed
 from lmstack.gateway.calls.streams import StreamUsage
-from lmstack.ledger.records import Call, Ended, Fault, Started, Usage
+from lmstack.ledger.records import Call, Ended, Fault, Started, Usage, Verdict
 from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import GROUP_OF_TIER
 from lmstack.routing.needs import needs_of
@@ -89,8 +89,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         _tie(data, call)
         _ask_for_usage(data, call_type)
         limits = admission.route(data, call, call_type)
-        durable = await _admit(data, call, call_type, limits)
-        if not durable and worker.get().strict:
+        verdict = await _admit(data, call, call_type, limits)
+        if not verdict.durable and worker.get().strict:
             raise HTTPException(503, {"error": "The ledger cannot record this request and LEDGER_MODE is strict."})
 
     @guarded
@@ -320,20 +320,20 @@ def _end(
     return Ended(call, status, time.time(), call.elapsed_ms(), usage or Usage(), cost, cache_hit, fault, estimated)
 
 
-async def _admit(data: dict[str, Any], call: Call, call_type: str, limits: tuple[Limit, ...]) -> bool:
-    """Record the start, if its budgets allow it. Raises the 429; gives whether the row is durable."""
+async def _admit(data: dict[str, Any], call: Call, call_type: str, limits: tuple[Limit, ...]) -> Verdict:
+    """Record the start, if its budgets allow it. Raises the 429 when they do not, the 503 when nobody can know."""
     give_up = time.monotonic() + admission.BUDGET_WAIT_SECONDS
     while True:
-        durable = await worker.get().write(Started(call, limits))
-        over, call.over = call.over, None
-        if over is None:
-            return durable
-        if not over.waiting or time.monotonic() > give_up:
+        verdict = await worker.get().write(Started(call, limits))
+        over = verdict.over
+        if over is None and (verdict.checked or not limits):
+            return verdict
+        if verdict.late or time.monotonic() > give_up or (over is not None and not over.waiting):
             break
-        # What is under way may use the budget up, or not: that is known when it has ended.
+        # What is under way may use the budget up, or not: that is known when it has ended. A stuck ledger may recover.
         await asyncio.sleep(0.1)
     if not admission.to_free_models(data, call, call_type):
-        raise admission.over_budget(over)
+        raise admission.over_budget(over) if over is not None else admission.unknown_spending()
     return await worker.get().write(Started(call))
 
 
