@@ -18,7 +18,7 @@ class Exit(IntEnum):
 EXIT_MEANINGS = {
     Exit.OK: "it worked",
     Exit.FAILED: "it failed, or was interrupted; the message says why and what to do",
-    Exit.USAGE: "the command line is wrong: an unknown command, option or name",
+    Exit.USAGE: "the command line is wrong: an unknown command, option, name or value",
     Exit.CONFIG: "what stands in .env, models.yaml or a config cannot be used; every problem is listed with its line",
     Exit.MISSING_TOOL: "a program or package is missing or does not answer, such as the Docker engine",
     Exit.UNHEALTHY: "the gateway, a model or a check is not well",
@@ -79,6 +79,14 @@ class UnhealthyError(LmError):
     """The gateway runs, or should, but does not answer as it must."""
 
     exit_code = Exit.UNHEALTHY
+
+
+class ReaderLeftError(BrokenPipeError):
+    """Whoever reads our output has left (head, grep -q); ``code`` is the exit code that the command has all the same."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
 
 
 def invalid(problems: list[Problem] | tuple[Problem, ...]) -> ConfigError:

@@ -10,7 +10,15 @@ from typing import Any, TextIO
 
 from lmstack.errors import ConfigError, Exit, LmError
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters; what turns the direction of a line, has no width or splits it; halves of surrogate pairs. A client's
+# text with these could look like another text.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+# A command of ours in a hint: after a word that leads to it, not in the middle of a sentence.
+_OURS = re.compile(r"(?P<lead>^|: |mend |· |, |\(|\$\(|; )lm (?P<rest>(?!-C )[a-z]+)(?![\w.])")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LONG = re.compile(r"\S{300,}")
 _SPACE = re.compile(r"\s+")
 
 
@@ -29,9 +37,15 @@ def failure(command: str, error: LmError) -> Result:
     """An expected error as a result: every problem, then the hint."""
     problems = error.problems if isinstance(error, ConfigError) else ()
     listed = [{"where": p.where, "what": p.what, "fix": p.fix} for p in problems]
-    data: dict[str, Any] = {"error": str(error), "hint": error.hint, "problems": listed}
+    data: dict[str, Any] = {"error": _bounded(str(error)), "hint": _bounded(error.hint), "problems": listed}
     lines = [f"error: {error}"] + [f"  {p}" for p in problems] + ([f"  → {error.hint}"] if error.hint else [])
+    lines = [_bounded(line) for line in lines]
     return Result(command, data, tuple(lines), exit=error.exit_code)
+
+
+def _bounded(text: str) -> str:
+    """A message without a word that fills the screen: errors repeat what was typed, which may be a whole file."""
+    return _LONG.sub(lambda word: f"{word[0][:200]}…", text)
 
 
 def show(result: Result, as_json: bool, quiet: bool) -> None:
@@ -43,7 +57,7 @@ def show(result: Result, as_json: bool, quiet: bool) -> None:
             "data": result.data,
             "messages": list(result.messages),
         }
-        print(json.dumps(envelope, indent=2, default=str))
+        print(_dumped(envelope))
         return
     failed = "error" in result.data
     if quiet and not failed:
@@ -54,31 +68,80 @@ def show(result: Result, as_json: bool, quiet: bool) -> None:
         say(line, sys.stderr if failed else sys.stdout)
 
 
+def _dumped(envelope: dict[str, Any]) -> str:
+    """The envelope as JSON that every parser takes: half of a surrogate pair, from a file's name, is replaced."""
+    text = json.dumps(envelope, indent=2, default=str)
+    if "\\ud" not in text:
+        return text
+    sound = json.dumps(envelope, ensure_ascii=False, default=str).encode(errors="replace")
+    return json.dumps(json.loads(sound), indent=2)
+
+
 def say(line: str, stream: TextIO | None = None) -> None:
     """Print text that may hold what a client sent: a task id must not move the cursor or set a colour."""
-    print(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", line), file=stream, flush=True)
+    try:
+        print(clean(line), file=stream, flush=True)
+    except BrokenPipeError:
+        if stream is not sys.stderr:  # a remark that nobody reads ends nothing
+            raise
+
+
+def clean(text: str) -> str:
+    """A text without characters that a terminal obeys or does not show."""
+    return text if text.isascii() and text.isprintable() else _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def uncoloured(line: str) -> str:
+    """A log line without colours: LiteLLM writes some, and what a provider answered may hold others."""
+    return _COLOUR.sub("", line)
+
+
+def naming_folder(text: str, flag: str) -> str:
+    """A hint whose commands of ours carry ``flag`` (`` -C FOLDER``): pasted anywhere, they mean the same stack."""
+    return _OURS.sub(lambda found: f"{found['lead']}lm{flag} {found['rest']}", text)
 
 
 def table(
     header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: frozenset[int] = frozenset()
 ) -> tuple[str, ...]:
-    """Aligned columns as lines; ``right`` holds the columns with numbers. The last column is cut to the terminal."""
-    rows = [tuple(_SPACE.sub(" ", cell) for cell in row) for row in rows]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    """Aligned columns as lines; ``right`` holds the columns with numbers. The last column is cut to the terminal.
+    Widths are a terminal's: a Chinese character and an emoji take two cells."""
+    rows = [tuple(clean(_SPACE.sub(" ", cell)) for cell in row) for row in rows]
+    widths = [max(cells(row[i]) for row in [header, *rows]) for i in range(len(header))]
     room = terminal_width()
     out = []
     for row in [header, *rows]:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        line = "  ".join(cells).rstrip()
-        out.append(line if room is None or len(line) <= room else line[: room - 1] + "…")
+        columns = []
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            gap = " " * (width - cells(cell))
+            columns.append(gap + cell if i in right else cell + gap)
+        out.append(_cut("  ".join(columns).rstrip(), room))
     return tuple(out)
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _cut(line: str, room: int | None) -> str:
+    if room is None or cells(line) <= room:
+        return line
+    if line.isascii():
+        return line[: room - 1] + "…"
+    from rich.cells import set_cell_size
+
+    return set_cell_size(line, room - 1).rstrip() + "…"
 
 
 def terminal_width() -> int | None:
     """Columns of the terminal, None when the output is no terminal: a pipe gets everything."""
-    return os.get_terminal_size().columns if sys.stdout.isatty() else None
+    # A terminal without a size (a serial line, some CI) says 0.
+    return (os.get_terminal_size(sys.stdout.fileno()).columns or None) if sys.stdout.isatty() else None
 
 
 def usd(amount: float | None) -> str:

@@ -1,8 +1,11 @@
 """How results are said to people."""
 
+import json
+
 import pytest
 
-from lmstack.result import usd
+from lmstack.errors import LmError
+from lmstack.result import Result, cells, clean, failure, show, table, uncoloured, usd
 
 
 @pytest.mark.parametrize(
@@ -11,3 +14,41 @@ from lmstack.result import usd
 )
 def test_a_cost_for_people(amount: float | None, text: str) -> None:
     assert usd(amount) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["a\u202eb", "a\u200bb", "a\x1b[2Jb", "a\ufeffb", "a\ud800b", "a\u2066b", "a\U000e0041b"]
+)
+def test_what_turns_or_hides_text_is_shown_as_a_mark(text: str) -> None:
+    assert "\N{REPLACEMENT CHARACTER}" in clean(text)
+    assert clean(text).encode().decode().isprintable()
+
+
+@pytest.mark.parametrize("text", ["plain", "Grüße", "日本語", "🎉", "a\tb"])
+def test_what_people_write_stays(text: str) -> None:
+    assert clean(text) == text
+
+
+def test_a_table_counts_the_cells_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("日本語", "1"), ("🎉", "22"), ("abc", "333"), ("a\u200bb", "4")]
+    lines = table(("NAME", "N"), rows, frozenset({1}))
+    assert {cells(line) for line in lines} == {11}
+    monkeypatch.setattr("lmstack.result.terminal_width", lambda: 6)
+    assert [cells(line) <= 6 for line in table(("NAME",), [("日本語日本語",), ("abcdefgh",)])] == [True] * 3
+
+
+def test_a_message_does_not_repeat_a_whole_file() -> None:
+    told = failure("x", LmError(f"no '{'y' * 10_000}'", "look"))
+    assert len(told.lines[0]) < 300
+    assert len(told.data["error"]) < 300
+
+
+def test_json_is_sound_also_with_a_file_name_that_is_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Result("x", {"file": "a\udcff", "smile": "🎉"}), as_json=True, quiet=False)
+    text = capsys.readouterr().out
+    assert json.loads(text)["data"] == {"file": "a?", "smile": "🎉"}
+    assert "\\udcff" not in text
+
+
+def test_a_log_line_has_neither_colours_nor_commands_for_the_terminal() -> None:
+    assert clean(uncoloured("\x1b[31mred\x1b[0m \x1b[2J")) == "red \N{REPLACEMENT CHARACTER}[2J"

@@ -1,23 +1,38 @@
 """The Typer application and what every command shares: --json, --quiet, --dir, results, errors, exit codes."""
 
+import contextlib
 import functools
 import importlib
 import inspect
+import io
 import os
+import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
 
 from lmstack import __version__
-from lmstack.errors import Exit, LmError
+from lmstack.cli.failures import WrongUsage, check_text, execute, failed, shows_help, wrong_usage
+from lmstack.cli.options import checked, plain, typed
+from lmstack.cli.shared import places, project_of, shared
+from lmstack.cli.words import command_word, own_words, wants_json
+from lmstack.errors import Exit, LmError, ReaderLeftError
 from lmstack.releases.pins import LITELLM_VERSION
-from lmstack.result import Result, failure, show
+from lmstack.result import Result, naming_folder, show
 from lmstack.runtime.base import Progress
 from lmstack.stack.project import Project, find_project
+
+_JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+# Text, because Path("") is the current folder: `lm -C "$UNSET" down` must not stop what runs there.
+_DIR = Annotated[
+    str | None,
+    typer.Option("--dir", "-C", metavar="PATH", help="The stack's folder. Default: the nearest one upwards."),
+]
+_SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
 
 app = typer.Typer(
     name="lm", help="Run stock LiteLLM as an LLM gateway a team can trust.", no_args_is_help=True, add_completion=False,
@@ -39,7 +54,14 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
     ] = False,
+    as_json: _JSON = False,
+    quiet: _QUIET = False,
+    folder: _DIR = None,
 ) -> None: ...
+
+
+def _group(as_json: _JSON = False, quiet: _QUIET = False, folder: _DIR = None) -> None:
+    """Take the shared options between a group's name and its command's; the command reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +78,27 @@ class Context:
         """Whether somebody is there to answer a question."""
         return sys.stdin.isatty() and not self.quiet and not self.as_json
 
+    @property
+    def dir_flag(self) -> str:
+        """`` -C FOLDER``, quoted for a shell, unless lm finds this folder from the current one by itself."""
+        try:
+            found = find_project(None).root == self.project.root
+        except OSError:  # the current folder is gone
+            found = False
+        return "" if found else f" -C {shlex.quote(str(self.project.root))}"
 
-_JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-_DIR = Annotated[Path | None, typer.Option("--dir", "-C", help="The stack's folder. Default: the nearest one upwards.")]
-_SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result and how to show it; no result where Typer has printed the page that was asked for."""
+
+    result: Result | None
+    quiet: bool = False
+    code: int = 0
 
 
 def command(
-    name: str, example: str, group: typer.Typer = app
+    name: str, example: str, group: typer.Typer = app, **settings: Any
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
     """Register ``f(context, ...) -> Result`` as a command; ``example`` stands at the end of its help."""
 
@@ -72,32 +106,62 @@ def command(
         full = name if group is app else f"{group.info.name} {name}"
 
         @functools.wraps(f)
-        def run(*args: Any, as_json: bool, quiet: bool, folder: Path | None, **options: Any) -> None:
-            context = Context(find_project(folder), Progress(quiet or as_json), as_json, quiet)
-            result = execute(full, lambda: f(context, *args, **options))
-            show(result, as_json, quiet)
-            raise typer.Exit(int(result.exit))
+        def run(ctx: typer.Context, **options: Any) -> Answer:
+            quiet = any(place.get("quiet") for place in places(ctx))
+            return Answer(execute(full, lambda: _call(f, ctx, options)), quiet)
 
-        own = list(inspect.signature(f, eval_str=True).parameters.values())[1:]
+        own = [
+            p.replace(annotation=typed(p)) for p in list(inspect.signature(f, eval_str=True).parameters.values())[1:]
+        ]
         kind = inspect.Parameter.KEYWORD_ONLY
         shared = [inspect.Parameter(n, kind, default=d, annotation=a) for n, a, d in _SHARED]
-        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in (*own, *shared)}
+        first = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        run.__signature__ = inspect.Signature([first, *own, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in (first, *own, *shared)}
         text = inspect.cleandoc(f.__doc__ or "") + f"\n\nExample: {example}"
-        group.command(name, help=text)(run)
+        group.command(name, help=text, **settings)(run)
+        if group.registered_callback is None:
+            group.callback()(_group)
         return f
 
     return register
 
 
-def execute(name: str, call: Callable[[], Result]) -> Result:
-    """Run a command's body; an expected error becomes a result, a bug stays a traceback."""
+def _call(f: Callable[..., Result], ctx: typer.Context, options: dict[str, Any]) -> Result:
+    """Call a command's body with its own options, and with the folder that was asked for."""
+    given = shared(ctx)
+    own = {name: plain(value) for name, value in options.items() if name not in ("as_json", "quiet", "folder")}
+    checked(own, {p.name or "": p.opts[0] for p in ctx.command.params})
+    context = Context(project_of(given.folder), Progress(given.quiet or given.as_json), given.as_json, given.quiet)
+    if not context.dir_flag:
+        return f(context, **own)
     try:
-        return call()
+        result = f(context, **own)
     except LmError as error:
-        return failure(name, error)
-    except KeyboardInterrupt:
-        return Result(name, {"error": "interrupted"}, ("interrupted",), exit=Exit.FAILED)
+        error.hint = naming_folder(error.hint, context.dir_flag)
+        raise
+    messages = tuple(naming_folder(line, context.dir_flag) for line in result.messages)
+    if result.command in _VERBATIM:
+        return replace(result, messages=messages)
+    return replace(
+        result, messages=messages, lines=tuple(naming_folder(line, context.dir_flag) for line in result.lines)
+    )
+
+
+# What these print is a file's, a shell's or a client's text, in which nothing is reworded.
+_VERBATIM = {
+    "env",
+    "completion",
+    "render",
+    "usage",
+    "request",
+    "requests",
+    "errors",
+    "logs",
+    "route",
+    "config get",
+    "config show",
+}
 
 
 # The first word of a command -> the module that has it: a command imports its own family, which is half of its time.
@@ -106,7 +170,7 @@ FAMILIES = {
     "config": ("init", "render", "validate", "models", "config", "key", "version"),
     "ledger": ("usage", "errors", "requests", "request", "events"),
     "routing": ("route", "budget"),
-    "clients": ("env", "run", "completion"),
+    "clients": ("env", "run", "open", "completion"),
     "doctor": ("doctor", "test"),
     "backup": ("backup", "restore"),
     "upgrade": ("upgrade", "rollback"),
@@ -123,16 +187,60 @@ def registered(word: str | None = None) -> typer.Typer:
 
 
 def main() -> None:
-    """The entry point of ``lm``."""
-    completing = "_LM_COMPLETE" in os.environ
-    registered(None if completing else next(iter(sys.argv[1:]), None))
-    if completing:
+    """The entry point of ``lm``, after the pages of help."""
+    if "_LM_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 
         completion_init()  # Typer knows the shells only once it is asked to
+        registered()()
+    else:
+        sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and show its result; returns the exit code. ReaderLeftError when nobody reads it."""
+    as_json = wants_json(argv)
+    page = io.StringIO()
+    # Typer itself prints help and version.
+    typers_own = as_json and not {"-h", "--help", "--version"}.isdisjoint(own_words(argv))
+    with contextlib.redirect_stdout(page) if typers_own else contextlib.nullcontext():
+        answer = _answer(argv)
+    result = answer.result
+    if result is None and as_json:
+        result = Result("lm", {"text": page.getvalue()}, exit=Exit(answer.code))
+    if result is None:
+        return answer.code
     try:
-        app()
+        show(result, as_json, answer.quiet)
     except BrokenPipeError:
-        # The reader (head, grep -q) has left: that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        raise ReaderLeftError(int(result.exit)) from None
+    return int(result.exit)
+
+
+def _answer(argv: Sequence[str]) -> Answer:
+    """Parse and call. Typer's own errors become results, like ours."""
+    quiet = not {"-q", "--quiet"}.isdisjoint(own_words(argv))
+    try:
+        word = command_word(argv)
+        check_text(own_words(argv) if word == "run" else argv)
+        # Not app(): that prints usage errors by itself.
+        lm = typer.main.get_command(registered(word))
+        with lm.make_context("lm", list(argv)) as context:
+            answer = lm.invoke(context)
+        return answer if isinstance(answer, Answer) else Answer(None)
+    except typer.Exit as end:
+        return Answer(None, quiet, end.exit_code)
+    except BrokenPipeError:
+        raise
+    except WrongUsage as error:
+        if shows_help(error) and not wants_json(argv):
+            error.show()  # type: ignore[attr-defined]
+            return Answer(None, code=int(Exit.USAGE))
+        return Answer(wrong_usage(error))
+    except (Exception, KeyboardInterrupt) as error:
+        return Answer(failed("lm", error), quiet)
+
+
+__all__ = [
+    "FAMILIES", "VERSION_LINE", "Answer", "Context", "app", "command", "execute", "failed", "main", "registered", "run",
+]  # fmt: skip

@@ -14,6 +14,7 @@ from lmstack import __version__, files
 from lmstack.catalog.models import PRICE_SOURCE, Catalog, Model, parse_catalog
 from lmstack.catalog.prices import differences, load_price_map
 from lmstack.cli.app import VERSION_LINE, Context, app, command
+from lmstack.cli.options import RUNTIMES, OneOf
 from lmstack.config.envfile import parse_env, set_line, unset_line
 from lmstack.config.settings import BY_NAME, KINDS, SETTINGS, Settings, env_example, parse_settings
 from lmstack.config.validate import check_file
@@ -68,7 +69,7 @@ def render(
     shipped: Annotated[
         bool, typer.Option("--shipped", help="The text that the repository carries: every provider.")
     ] = False,
-    runtime: Annotated[str | None, typer.Option("--runtime", help="auto, docker or local.")] = None,
+    runtime: Annotated[str | None, typer.Option("--runtime", help="Where the proxy runs."), OneOf(RUNTIMES)] = None,
 ) -> Result:
     """Write litellm-config.yaml from .env, models.yaml and the catalog. It never holds a key."""
     plan = None if shipped else planned(context.project, runtime_flags(runtime, False, None, None))

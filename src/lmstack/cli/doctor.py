@@ -8,6 +8,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,16 +18,18 @@ import typer
 from lmstack import files
 from lmstack.cli.app import Context, command
 from lmstack.cli.config import config_show, problems_of_project
+from lmstack.cli.options import model_names
 from lmstack.config.yamlfile import did_you_mean
 from lmstack.errors import Exit, LmError, UnhealthyError, UsageError
 from lmstack.ledger.backup import add
 from lmstack.ledger.redact import redacted, secret_values
+from lmstack.operate import archive
 from lmstack.operate import diagnose as checks
 from lmstack.operate.diagnose import FAIL, OK, WARN, Finding
 from lmstack.operate.planning import ask, gateway_health, ledger_status, planned, service_rows
 from lmstack.releases.allowed import version_objection
 from lmstack.releases.pins import LITELLM_VERSION
-from lmstack.result import Result, table, usd
+from lmstack.result import Result, naming_folder, table, usd
 from lmstack.runtime import releases
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime, machine
@@ -43,9 +46,11 @@ def doctor(
     context: Context,
     deep: Annotated[bool, typer.Option("--deep", help="Also try each provider's key; lists models, costs nothing.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write a bundle for a bug report, keys taken out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Let --report replace a file.")] = False,
 ) -> Result:  # fmt: skip
     """Look for what could keep the gateway from working; each finding says what mends it. Exit code 5 when any fails."""
-    found = _findings(context, deep)
+    target = archive.new_file(report, force) if report else None
+    found = [replace(f, fix=naming_folder(f.fix, context.dir_flag)) for f in _findings(context, deep)]
     shown = [(f.status, f.name, f.what) for f in found]
     lines = list(table(("", "CHECK", "FOUND"), shown))
     for f in (f for f in found if f.status != OK):
@@ -54,8 +59,8 @@ def doctor(
         "findings": [{"name": f.name, "status": f.status, "what": f.what, "why": f.why, "fix": f.fix} for f in found],
         "report": str(report) if report else None,
     }
-    if report:
-        _write_report(context, report, data)
+    if target:
+        _write_report(context, target, data)
         lines += ["", f"{report}: written; look through it before you send it"]
     return Result(
         "doctor", data, tuple(lines), exit=Exit.UNHEALTHY if any(f.status == FAIL for f in found) else Exit.OK
@@ -65,9 +70,15 @@ def doctor(
 @command("test", "lm test gpt-4o-mini claude-haiku-5-5")
 def try_models(
     context: Context,
-    models: Annotated[list[str] | None, typer.Argument(help="Which names; left out: every one that is served.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Which names; left out: every one that is served.", autocompletion=model_names),
+    ] = None,
     fallback: Annotated[
-        str | None, typer.Option("--fallback", help="A drill: this model's first attempt is made to fail.")
+        str | None,
+        typer.Option(
+            "--fallback", help="A drill: this model's first attempt is made to fail.", autocompletion=model_names
+        ),
     ] = None,
 ) -> Result:
     """Ask each model for a few tokens, all at once; real calls, which cost a little. Exit code 5 when one fails."""
@@ -260,6 +271,7 @@ def _write_report(context: Context, target: Path, data: dict[str, Any]) -> None:
         "log.txt": runtime.log_tail(500),
         "version.txt": f"LiteLLM {LITELLM_VERSION}\n",
     }
-    with tarfile.open(target, "w:gz") as bundle:
+    with archive.written(target) as stream, tarfile.open(fileobj=stream, mode="w:gz") as bundle:
         for name, text in parts.items():
-            add(bundle, f"lmstack-report/{name}", redacted(text, secret_values(values)).encode(), 0o644)
+            content = redacted(text, secret_values(values)).encode(errors="replace")
+            add(bundle, f"lmstack-report/{name}", content, 0o644)

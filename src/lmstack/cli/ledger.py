@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from lmstack.cli.app import Context, app, command
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.cli.failures import reader_left
+from lmstack.cli.options import OneOf, dead_events, request_ids, task_names
 from lmstack.errors import LmError
 from lmstack.ledger.queries import GROUPINGS
 from lmstack.operate.planning import ask, seconds
@@ -24,19 +25,21 @@ app.add_typer(events_app)
 _TAIL = 500  # events that are watched for a change
 _SHORT = 20  # characters of an id that tell requests apart: its milliseconds and 16 random bits
 _SINCE = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
+_STATES = ("pending", "leased", "delivered", "dead")
+_MOST = 1_000_000  # rows of one answer
+_LIMIT = Annotated[int, typer.Option("--limit", "-n", min=0, max=_MOST, help="How many at most.")]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
 
 
 @command("usage", "lm usage --by task --since 24h")
 def usage(
     context: Context,
-    by: Annotated[str, typer.Option("--by", help=f"One of {', '.join(GROUPINGS)}.")] = "model",
+    by: Annotated[str, typer.Option("--by", help="What one row stands for."), OneOf(GROUPINGS)] = "model",
     since: _SINCE = "24h",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> Result:
     """Requests, failures, tokens and cost per group, and what the same tokens would have cost on the dearest tier.
     Unknown prices are counted, never summed as 0."""
-    if by not in GROUPINGS:
-        raise LmError(f"cannot group by '{by}'", did_you_mean(by, GROUPINGS) or f"choose one of {', '.join(GROUPINGS)}")
     rows = ask(context.project, "usage", by=by, since=time.time() - seconds(since))
     total = sum(row["cost_usd"] for row in rows)
     unpriced = sum(row["unpriced"] for row in rows)
@@ -70,9 +73,9 @@ def errors(context: Context, since: _SINCE = "24h") -> Result:
 def requests(
     context: Context,
     failed: Annotated[bool, typer.Option("--failed", help="Only what did not succeed.")] = False,
-    task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Only this task.", autocompletion=task_names)] = None,
     since: _SINCE = "24h",
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20,
+    limit: _LIMIT = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
 ) -> Result:
     """The newest requests, with model, cost and outcome. With --json: once, also with --follow."""
@@ -92,7 +95,9 @@ def requests(
 @command("request", "lm request req_0190c2")
 def request(
     context: Context,
-    id: Annotated[str, typer.Argument(help="Our id, its beginning, or the x-litellm-call-id.")],  # noqa: A002
+    id: Annotated[  # noqa: A002
+        str, typer.Argument(help="Our id, its beginning, or the x-litellm-call-id.", autocompletion=request_ids)
+    ],
 ) -> Result:
     """One request with each provider attempt."""
     rows = ask(context.project, "request", id=id)
@@ -140,8 +145,8 @@ def events_status(context: Context) -> Result:
 @command("list", "lm events list --state dead", events_app)
 def events_list(
     context: Context,
-    state: Annotated[str | None, typer.Option("--state", help="pending, leased, delivered or dead.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20,
+    state: Annotated[str | None, typer.Option("--state", help="Only events in this state."), OneOf(_STATES)] = None,
+    limit: _LIMIT = 20,
 ) -> Result:
     """The newest events with their state and last error."""
     rows = ask(context.project, "events", state=state, limit=limit)
@@ -153,7 +158,9 @@ def events_list(
 @command("tail", "lm events tail", events_app)
 def events_tail(
     context: Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", help="How many of the past to begin with.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, max=_TAIL, help="How many of the past to begin with.")
+    ] = 10,
 ) -> Result:
     """Show events as they are made, retried and delivered, until Ctrl-C. With --json: the newest, once."""
     rows = ask(context.project, "events", limit=_TAIL)
@@ -166,9 +173,7 @@ def events_tail(
 
 
 @command("dead", "lm events dead", events_app)
-def events_dead(
-    context: Context, limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 20
-) -> Result:
+def events_dead(context: Context, limit: _LIMIT = 20) -> Result:
     """Events that TaskMaster refused for good, or that were tried for over 72 hours."""
     rows = ask(context.project, "events", state="dead", limit=limit)
     shown = [(r["event_id"], r["type"], str(r["attempts"]), r["last_error"] or "") for r in rows]
@@ -179,7 +184,9 @@ def events_dead(
 @command("replay", "lm events replay", events_app)
 def events_replay(
     context: Context,
-    id: Annotated[str | None, typer.Argument(help="One event id; default: every dead event.")] = None,  # noqa: A002
+    id: Annotated[  # noqa: A002
+        str | None, typer.Argument(help="One event id; default: every dead event.", autocompletion=dead_events)
+    ] = None,
 ) -> Result:
     """Send dead events again, with their old ids."""
     (row,) = ask(context.project, "replay", event_id=id)
@@ -212,8 +219,13 @@ def _csv(rows: list[dict[str, Any]]) -> list[str]:
     names = ["name", "requests", "failures", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced"]
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().splitlines()
+    writer.writerows({**row, "name": _cell(row["name"])} for row in rows)
+    return out.getvalue().removesuffix("\n").split("\n")
+
+
+def _cell(name: Any) -> Any:
+    """A name that a client chose, as a cell that no spreadsheet runs: an apostrophe says that it is text."""
+    return f"'{name}" if isinstance(name, str) and name.startswith(_FORMULA) else name
 
 
 def _on_the_dearest(context: Context, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -230,7 +242,7 @@ def _on_the_dearest(context: Context, rows: list[dict[str, Any]]) -> dict[str, A
 def _follow_events(context: Context, seen: dict[int, tuple[str, int]]) -> None:
     """Print each event whose state or number of tries is another than last time."""
     with contextlib.suppress(KeyboardInterrupt):
-        while True:
+        while not reader_left():
             time.sleep(1)  # the pace of a poll
             rows = ask(context.project, "events", limit=_TAIL)
             for row in reversed(rows):
@@ -281,7 +293,7 @@ def _follow(context: Context, seen: list[dict[str, Any]], failed: bool, task: st
     """Print requests as they end, until Ctrl-C."""
     known, since = {r["id"] for r in seen if r["status"] != "started"}, time.time() - 60
     with contextlib.suppress(KeyboardInterrupt):
-        while True:
+        while not reader_left():
             time.sleep(1)  # the pace of a poll
             rows = ask(context.project, "requests", since=since, failed=failed, task=task, limit=1000)
             new = [r for r in reversed(rows) if r["id"] not in known and r["status"] != "started"]

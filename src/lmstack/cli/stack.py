@@ -10,6 +10,7 @@ import typer
 
 from lmstack import files
 from lmstack.cli.app import Context, command
+from lmstack.cli.options import RUNTIMES, OneOf
 from lmstack.config.settings import LOG_LEVELS
 from lmstack.errors import Exit, LmError, UnhealthyError
 from lmstack.operate.planning import (
@@ -22,12 +23,12 @@ from lmstack.operate.planning import (
     seconds,
     service_rows,
 )
-from lmstack.result import Result, table
+from lmstack.result import Result, say, table, uncoloured
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_port, running_runtime
 from lmstack.stack.assets import lay_down
 
-_RUNTIME = Annotated[str | None, typer.Option("--runtime", help="auto, docker or local.")]
+_RUNTIME = Annotated[str | None, typer.Option("--runtime", help="Where the proxy runs."), OneOf(RUNTIMES)]
 
 
 @command("up", "lm up --port 4100")
@@ -144,13 +145,13 @@ def logs(
     service: Annotated[str | None, typer.Argument(help="Only this service.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     since: Annotated[str | None, typer.Option("--since", help="Only the last 30s, 10m, 1h or 2d.")] = None,
-    level: Annotated[str | None, typer.Option("--level", help=f"At least this level: {', '.join(LOG_LEVELS)}.")] = None,
+    level: Annotated[
+        str | None, typer.Option("--level", case_sensitive=False, help="At least this level."), OneOf(LOG_LEVELS)
+    ] = None,
     call_id: Annotated[str | None, typer.Option("--call-id", help="Only lines with this call id.")] = None,
     tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only the last lines.")] = None,
 ) -> Result:
     """Show the log of the proxy, the same in both runtimes. With --json: the lines there are, once."""
-    if level is not None and level.upper() not in LOG_LEVELS:
-        raise LmError(f"unknown level '{level}'", f"choose one of {', '.join(LOG_LEVELS)}")
     follow = follow and not context.as_json
     query = base.LogQuery(follow, seconds(since) if since else None, level, call_id, service, tail)
     lines = current_runtime(context.project.settings(), context.project).logs(query)
@@ -173,7 +174,7 @@ def _print(lines: Iterable[str]) -> None:
     """Each line as it comes, until the last one or Ctrl-C."""
     with contextlib.suppress(KeyboardInterrupt):
         for line in lines:
-            print(line, flush=True)
+            say(uncoloured(line))
 
 
 def _unchanged(context: Context, wanted: Planned) -> Result | None:

@@ -1,15 +1,18 @@
 """A backup as one file: a tar.gz whose first member says what is in it, with the hash of every part."""
 
+import contextlib
 import gzip
 import hashlib
 import json
+import os
+import shlex
 import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lmstack.errors import LmError
 from lmstack.ledger.backup import add
@@ -24,22 +27,64 @@ def pack(target: Path, parts: Mapping[str, Path], about: Mapping[str, Any]) -> i
     manifest = {"kind": KIND, "version": 1, **about, "parts": {name: _digest(path) for name, path in parts.items()}}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as stream:
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    with written(target) as stream, tarfile.open(fileobj=stream, mode="w:gz", compresslevel=_LEVEL) as out:
+        add(out, MANIFEST, json.dumps(manifest, indent=2).encode())
+        for name, path in parts.items():
+            out.add(path, name)
+    return target.stat().st_size
+
+
+def new_file(path: Path, force: bool) -> Path:
+    """The file that a user wants written, its links followed; LmError when it is there (unless ``force``), when it is
+    anything but a file, or when its folder is missing. Asked before the work whose result is written."""
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise LmError(f"{path} is not a file; nothing was written", "give the name of a new file")
+        if target.exists() and not force:
+            raise LmError(
+                f"{path} exists already; nothing was written", "choose another name, or replace it with --force"
+            )
+        if not target.parent.is_dir():
+            raise LmError(
+                f"there is no folder {path.parent}; nothing was written",
+                f"make it: mkdir -p {shlex.quote(str(path.parent))}",
+            )
+    except (OSError, RuntimeError) as error:  # a name that is too long, a loop of links
+        raise _unwritable(path, error) from None
+    return target
+
+
+@contextlib.contextmanager
+def written(target: Path) -> Iterator[IO[bytes]]:
+    """A stream that becomes ``target``, readable by the user alone, once it is complete: never half-written."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".lmstack.", delete=False) as stream:
             made = Path(stream.name)  # mode 600
             try:
-                with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=_LEVEL) as out:
-                    add(out, MANIFEST, json.dumps(manifest, indent=2).encode())
-                    for name, path in parts.items():
-                        out.add(path, name)
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
                 made.replace(target)
             except BaseException:
                 made.unlink(missing_ok=True)
                 raise
-        return target.stat().st_size
     except OSError as error:
-        raise LmError(
-            f"cannot write {target}: {error.strerror or error}", f"check it with: df -h {target.parent}"
-        ) from None
+        raise _unwritable(target, error) from None
+
+
+def _unwritable(target: Path, error: BaseException) -> LmError:
+    folder = shlex.quote(str(target.parent))
+    reason = getattr(error, "strerror", None) or error
+    return LmError(
+        f"cannot write {_short(target)}: {reason}", f"check it with: ls -ld {_short(folder)}; df -h {_short(folder)}"
+    )
+
+
+def _short(text: object) -> str:
+    return shown if len(shown := str(text)) <= 300 else f"{shown[:300]}…"
 
 
 def unpack(source: Path, folder: Path) -> dict[str, Any]:

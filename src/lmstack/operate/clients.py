@@ -3,11 +3,22 @@
 Each was tried against a running gateway; tests run those whose client installs here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# In a shell the key is asked for where it is needed, so that it stands in no scroll-back and no shell history.
-KEY_COMMAND = '"$(lm key show)"'
+_MODEL = re.compile(r"[\w.:/@+*-]+")
+
+
+def key_command(dir_flag: str = "") -> str:
+    """What a shell puts in the key's place: asked for where it is needed, so that it stands in no scroll-back and no
+    shell history. ``dir_flag`` names the stack's folder, else the key would be that of another stack, or the default."""
+    return f'"$(lm key show{dir_flag})"'
+
+
+def usable_model(name: str) -> bool:
+    """Whether a model's name can stand in every snippet: in a shell, in Python, JSON, YAML and TOML."""
+    return _MODEL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What could keep a gateway from working, each with the command that mends it. Looks, and changes nothing."""
 
 import os
+import shlex
 import shutil
 import socket
 import stat
@@ -62,7 +63,7 @@ def folder(project: Project) -> Finding:
     """Whether ledger and logs can be written."""
     place = project.logs if project.logs.exists() else project.root
     if not os.access(place, os.W_OK):
-        return Finding("folder", FAIL, f"{place} is not writable", "logs and ledger are written there", f"chown -R $USER {place}")  # fmt: skip
+        return Finding("folder", FAIL, f"{place} is not writable", "logs and ledger are written there", f"sudo chown -R $(id -u) {shlex.quote(str(place))}")  # fmt: skip
     free = shutil.disk_usage(place).free // 1_000_000
     if free < LOW_DISK_MB:
         status = FAIL if free < NO_DISK_MB else WARN
@@ -110,7 +111,7 @@ def clock(leads: Iterable[float | None]) -> Finding:
         return Finding("clock", OK, "nobody to compare it with")
     worst = max(known, key=abs)
     if abs(worst) > CLOCK_SECONDS:
-        return Finding("clock", WARN, f"it differs by {abs(worst):.0f} s from a provider's", "signatures of events expire, days of budgets shift", "timedatectl set-ntp true")  # fmt: skip
+        return Finding("clock", WARN, f"it differs by {abs(worst):.0f} s from a provider's", "signatures of events expire, days of budgets shift", _set_clock())  # fmt: skip
     return Finding("clock", OK, "agrees with the providers'")
 
 
@@ -196,6 +197,11 @@ def drift(stale_for_compose: bool, running_digest: str | None, digest: str) -> F
 def configured(catalog: Catalog, settings: Settings) -> list[Provider]:
     """Providers that have a key."""
     return [p for p in catalog.providers.values() if p.key and settings.get(p.key)]
+
+
+def _set_clock() -> str:
+    """The command that sets this machine's clock; macOS has no systemd."""
+    return "sudo sntp -sS time.apple.com" if sys.platform == "darwin" else "sudo timedatectl set-ntp true"
 
 
 def _lead(answer: httpx.Response) -> float | None:

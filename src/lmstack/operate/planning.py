@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmstack.config.settings import Settings
-from lmstack.errors import LmError, NoLedgerError
+from lmstack.errors import LmError, NoLedgerError, UsageError
 from lmstack.runtime import embedded
 from lmstack.runtime.base import Runtime, Service, load_state
 from lmstack.runtime.choose import choose, current_runtime, machine, ollama_address, runtime_for
@@ -12,6 +12,8 @@ from lmstack.stack import health
 from lmstack.stack.plan import Facts, Plan, plan_stack
 from lmstack.stack.project import Project
 from lmstack.stack.render import render_config
+
+LONGEST_SECONDS = 36500 * 86400.0  # a hundred years; a longer span is a slip, and is before every calendar's beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,17 @@ def flags_of_running(project: Project) -> dict[str, str]:
 
 
 def seconds(text: str) -> float:
-    """``30s``, ``10m``, ``1h``, ``2d`` or plain seconds as a number."""
+    """``30s``, ``10m``, ``1h``, ``2d`` or plain seconds as a number; UsageError for anything else."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
     try:
-        return float(number) * unit
+        span = float(number) * unit
     except ValueError:
-        raise LmError(f"'{text}' is no time span", "write it as 30s, 10m, 1h or 2d") from None
+        span = -1
+    if not 0 <= span <= LONGEST_SECONDS:  # nan is in no range
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise UsageError(f"'{shown}' is no time span", "write it as 30s, 10m, 1h or 2d, at most 36500d")
+    return span
 
 
 def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
@@ -98,10 +104,10 @@ def service_rows(services: list[Service]) -> list[dict[str, object]]:
 
 
 def curl_example(settings: Settings, url: str, model: str) -> str:
-    """A request that works when pasted; the key is shown only when it is the public default."""
+    """A request that works when pasted in any folder's shell; the key is shown only when it is the public default."""
     from lmstack.config.settings import GUIDE_KEY
 
-    key = GUIDE_KEY if settings.master_key == GUIDE_KEY else "$LITELLM_MASTER_KEY"
+    key = GUIDE_KEY if settings.master_key == GUIDE_KEY else "$(lm key show)"
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     return (
         f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"

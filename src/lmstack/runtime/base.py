@@ -1,5 +1,6 @@
 """The interface of a runtime, and what is the same in both: waiting for readiness, and the state file."""
 
+import contextlib
 import json
 import sys
 import time
@@ -120,7 +121,8 @@ class Progress:
         if self.quiet or text == self._last:
             return
         self._last = text
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # `lm up 2>&1 | head -1` must not end the start half-way
+            print(text, file=sys.stderr, flush=True)
 
     def tick(self, text: str) -> None:
         """Show a passing state, terminals only."""

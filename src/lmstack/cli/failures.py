@@ -1,0 +1,100 @@
+"""Every way in which a command can fail, as a result: errors of ours, wrong usage, Ctrl-C, the machine's refusals, bugs."""
+
+import re
+import select
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import typer
+
+from lmstack.config.yamlfile import did_you_mean
+from lmstack.errors import Exit, LmError, UsageError
+from lmstack.result import Result, failure
+
+# Typer brings a click of its own in some versions and imports click in others; this is the error of either.
+WrongUsage: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+def execute(name: str, call: Callable[[], Result]) -> Result:
+    """Run a command's body; every failure becomes a result, and a bug also prints its traceback on stderr."""
+    try:
+        return call()
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            raise
+        return failed(name, error)
+
+
+def reader_left() -> bool:
+    """Whether standard output is the pipe that broke, and not a socket to some process."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return False
+
+
+def failed(name: str, error: BaseException) -> Result:
+    """An exception as a result: expected errors in one line, a bug with its class and a traceback on stderr."""
+    if isinstance(error, LmError):
+        return failure(name, error)
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, typer.Abort) and _interrupted(error)):
+        return Result(name, {"error": "interrupted", "hint": "", "problems": []}, ("interrupted",), exit=Exit.FAILED)
+    if isinstance(error, typer.Abort):
+        print(file=sys.stderr)  # the question's line has no end
+        hint = f"answer it on a terminal, or beforehand by an option such as --yes: lm {name} --help"
+        return failure(name, LmError("a question was not answered; nothing was changed", hint))
+    if isinstance(error, OSError) and error.strerror:
+        about = f"{error.filename}: " if error.filename else ""
+        hint = f"check it with: ls -ld {shlex.quote(str(error.filename))}" if about else ""
+        return failure(name, LmError(f"{about}{error.strerror}", hint))
+    import traceback
+
+    traceback.print_exception(error)
+    kind = type(error).__name__
+    bug = failure(name, LmError(f"a bug in lm: {kind}", "report it, with the lines above and: lm doctor --report FILE"))
+    return replace(bug, data={**bug.data, "class": kind})
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C, not the end of the input, ended a question."""
+    return isinstance(error.__context__, KeyboardInterrupt)
+
+
+def wrong_usage(error: Any) -> Result:
+    """Typer's usage error in our words."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "lm"
+    text = "Missing command." if shows_help(error) else error.format_message()
+    text = " ".join(text.split()).replace(": Value error, ", ": ")  # Pydantic's words
+    choice = re.search(r"'([^']*)' is not one of (.+)", text)
+    meant = did_you_mean(choice[1], re.findall(r"'([^']*)'", choice[2])) if choice else ""
+    wrong = UsageError(short(text), f"{meant}{' ' if meant else ''}see: {path} --help")
+    return failure(path.removeprefix("lm ") or "lm", wrong)
+
+
+def shows_help(error: Exception) -> bool:
+    """Whether it stands for a group without a command, which shows its help to people."""
+    return type(error).__name__ == "NoArgsIsHelpError"
+
+
+def check_text(words: Sequence[str]) -> None:
+    """UsageError for bytes that are no text: they could be stored nowhere and shown nowhere."""
+    for number, word in enumerate(words, 1):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"word {number} of the command line is not UTF-8", "type it again, or rename the file"
+            ) from None
+
+
+def short(text: str) -> str:
+    """What was typed, for an error message."""
+    return text if len(text) <= 300 else f"{text[:300]}…"

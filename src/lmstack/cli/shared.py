@@ -1,0 +1,60 @@
+"""The options that every command takes: merged over the places where they may stand, and the folder that they name."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from lmstack.cli.failures import short
+from lmstack.errors import UsageError
+from lmstack.stack.project import Project, find_project
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The shared options, merged over the places where they may stand."""
+
+    as_json: bool
+    quiet: bool
+    folder: str | None
+
+
+def places(ctx: typer.Context | None) -> Iterator[dict[str, Any]]:
+    """The options of the command, of its group, and of lm itself."""
+    while ctx is not None:
+        yield ctx.params
+        ctx = ctx.parent  # type: ignore[assignment]
+
+
+def shared(ctx: typer.Context) -> Shared:
+    """Merge the shared options; UsageError when two places name different folders."""
+    found = list(places(ctx))
+    folders = [place["folder"] for place in found if place.get("folder") is not None]
+    if len({os.path.abspath(folder) for folder in folders}) > 1:  # noqa: PTH100 - resolves no link and raises nothing
+        raise UsageError(f"--dir names two folders: {' and '.join(reversed(folders))}", "give it once")
+    return Shared(
+        any(place.get("as_json") for place in found),
+        any(place.get("quiet") for place in found),
+        folders[0] if folders else None,
+    )
+
+
+def project_of(folder: str | None) -> Project:
+    """The stack's folder; UsageError when the given one, or the current one, cannot be a folder."""
+    if folder == "":
+        raise UsageError("--dir is empty", "give the stack's folder, or leave --dir out")
+    try:
+        found = find_project(None if folder is None else Path(folder))
+        wrong = folder is not None and found.root.exists() and not found.root.is_dir()
+    except FileNotFoundError:
+        raise UsageError("the current folder does not exist any more", "change to another folder: cd") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        reason = getattr(error, "strerror", None) or "it is a loop of links"
+        which = "the current folder" if folder is None else f"--dir {short(folder)}"
+        raise UsageError(f"{which}: {reason}", "give the stack's folder with --dir") from None
+    if wrong:
+        raise UsageError(f"--dir {folder} is not a folder", "give the folder that the file is in")
+    return found
