@@ -11,11 +11,19 @@ from lmstack.ledger.records import Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
 
+MOST_USD = 1e5  # of one answer
+
 log = logging.getLogger(__name__)
 
 
 def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
-    """None when the model has no known price (LiteLLM would say 0)."""
+    """None when the model has no known price (LiteLLM would say 0), or where no answer can have cost that: a provider
+    that counts less than nothing must not refund a budget."""
+    cost = _cost_of(call, usage, tokens, reported)
+    return cost if cost is not None and 0 <= cost <= MOST_USD else None
+
+
+def _cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
     last = call.attempts[-1] if call.attempts else None
     if last is None or last.rates is None or (tokens.prompt is None and tokens.completion is None):
         return None

@@ -14,17 +14,19 @@ _STEP = 4
 _GAP = 32
 _MOST_ERROR = 2000
 _MOST_REQUEST = 16_000
+_MOST_TEXT = 64_000  # of one log record
+_TURNS = ("messages", "input", "prompt", "contents")
 _SAID = (
     "messages", "input", "prompt", "contents", "system", "instructions", "systemInstruction", "system_instruction", "tools",
     "functions", "tool_choice", "response_format", "text", "suffix", "query", "documents",
 )  # fmt: skip
 _TAIL = re.compile(
-    r"\s*(Traceback \(most recent call last\)|LiteLLM: model group |During handling of the above exception).*",
+    r"(Traceback \(most recent call last\)|LiteLLM: model group |During handling of the above exception).*",
     re.DOTALL,
 )
 # After these, LiteLLM prints a whole request or answer.
 _QUOTE = re.compile(
-    r"\b(received messages=|received_args=|received chunk[:=]|received: |original response(?: received)?:|raw response\b|got=(?=[\[{])).*?(?=\s*\Z)",
+    r"\b(received messages=|received_args=|received chunk[:=]|received: |original response(?: received)?:|raw response\b|got=(?=[\[{])).*",
     re.DOTALL | re.IGNORECASE,
 )
 # As JSON and Python write what they quote.
@@ -36,13 +38,14 @@ _API_WORD = re.compile(r"[a-z_]*")
 
 def message_of(text: str, request: Mapping[str, Any] | None) -> str:
     """The error's own message: no traceback, no list of fallbacks, and nothing of the request that it was about."""
-    return without(_TAIL.sub("", text[:_MOST_ERROR]), request)
+    return without(_TAIL.sub("", text[:_MOST_ERROR]).rstrip(), request)
 
 
 def without(text: str, request: Mapping[str, Any] | None) -> str:
     """``text`` with each run of the request's own words, and each quoted request or answer, as ``***``."""
-    text = _QUOTE.sub(r"\1***", _ESCAPED.sub(_unescaped, text))
-    leaves = list(_leaves([request.get(name) for name in _SAID])) if request else []
+    text = _QUOTE.sub(r"\1***", _ESCAPED.sub(_unescaped, text[:_MOST_TEXT]))
+    leaves = [*_leaves([request.get(name) for name in _SAID])] if request else []
+    leaves += _leaves([request.get(name) for name in _TURNS], last=True) if request else []
     for begin, end in reversed(_merged(_quoted(text, leaves))):
         text = f"{text[:begin]}***{text[end:]}"
     return text
@@ -52,19 +55,20 @@ def _unescaped(found: re.Match[str]) -> str:
     return chr(int(found[1], 16)) if found[1] else _PLAIN.get(found[2], found[2])
 
 
-def _leaves(value: object) -> Iterator[str]:
-    """The strings within a JSON value, in order, up to _MOST_REQUEST characters."""
+def _leaves(value: object, last: bool = False) -> Iterator[str]:
+    """The strings within a JSON value, in order or from the ``last`` on, up to _MOST_REQUEST characters."""
     left = _MOST_REQUEST
     waiting = [value]
     while waiting and left > 0:
         item = waiting.pop()
         if isinstance(item, str):
             left -= len(item)
-            yield item[: max(0, left + len(item))]
+            most = max(0, left + len(item))
+            yield item[-most:] if last else item[:most]
         elif isinstance(item, Mapping):
-            waiting.extend(reversed(list(item.values())))
+            waiting.extend(item.values() if last else reversed(list(item.values())))
         elif isinstance(item, list | tuple):
-            waiting.extend(reversed(item))
+            waiting.extend(item if last else reversed(item))
 
 
 def _quoted(text: str, leaves: list[str]) -> Iterator[tuple[int, int]]:

@@ -31,6 +31,7 @@ from lmstack.ledger.records import Call, Ended, Fault, Started, Usage, Verdict
 from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import GROUP_OF_TIER
 from lmstack.routing.needs import needs_of
+from lmstack.routing.policy import said
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,15 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         body.set(data)
         _tie(data, call)
         _ask_for_usage(data, call_type)
-        limits = admission.route(data, call, call_type)
+        try:
+            limits = admission.route(data, call, call_type)
+        except HTTPException:
+            raise
+        except Exception:
+            log.exception("lmstack: a request could not be routed")
+            if _may_be_limited(data):
+                raise HTTPException(503, {"error": _UNCHECKED}) from None
+            limits = ()
         verdict = await _admit(data, call, call_type, limits)
         if not verdict.durable and worker.get().strict:
             raise HTTPException(503, {"error": "The ledger cannot record this request and LEDGER_MODE is strict."})
@@ -335,6 +344,20 @@ async def _admit(data: dict[str, Any], call: Call, call_type: str, limits: tuple
     if not admission.to_free_models(data, call, call_type):
         raise admission.over_budget(over) if over is not None else admission.unknown_spending()
     return await worker.get().write(Started(call))
+
+
+_UNCHECKED = "The gateway could not check this request against its budget, so it was refused. The log says why."
+
+
+def _may_be_limited(data: Mapping[str, Any]) -> bool:
+    """Whether a budget may count for a request that could not be read: then it is refused. A recorder fails open."""
+    try:
+        headers = (data.get("proxy_server_request") or {}).get("headers") or {}
+        metadata = data.get("metadata")
+        asked = said(headers, metadata if isinstance(metadata, Mapping) else {}, "task-budget")
+        return asked is not None or bool(admission.rules().budgets)
+    except Exception:
+        return True
 
 
 def _told(call: Call) -> dict[str, str]:
