@@ -119,3 +119,30 @@ def test_what_it_said_is_in_no_ledger_log_or_event(gateway: Stack, taskmaster: T
     for place, content in written.items():
         assert b"saffron" not in content, place
     assert any("saffron" in answer.text for answer in calls)  # its own client may read it
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"model": "gpt-4o-mini,gpt-4o,gpt-6-luna"},
+        {"model": "gpt-4o-mini,gpt-4o", "fastest_response": True},
+        {"fallbacks": [{"model": "gpt-4o", "api_base": "http://127.0.0.1:9"}]},
+        {"fallbacks": ["nobody-serves-this"]},
+        {"fallbacks": "gpt-4o"},
+    ],
+)
+def test_one_request_is_one_walk_over_models_of_ours(gateway: Stack, mock: Mock, extra: dict[str, Any]) -> None:
+    mock.reset()
+    answer = gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], **extra})
+    assert answer.status_code == 400, answer.text
+    assert mock.requests() == []
+
+
+def test_headers_that_a_client_brings_along_cool_nobody_down(gateway: Stack, mock: Mock) -> None:
+    mock.reset()
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+    mock.script({"type": "fail", "status": 401, "times": 1})
+    own = {**body, "extra_headers": {"Authorization": "Bearer broken"}}
+    gateway.post(CHAT, own, x_lm_no_fallback="1")
+    after = gateway.post(CHAT, body, x_lm_no_fallback="1")
+    assert after.status_code == 200, after.text

@@ -7,6 +7,7 @@ import pytest
 
 from lmstack.catalog.models import parse_catalog
 from lmstack.config.modelsfile import set_budget
+from lmstack.routing import classify
 from lmstack.routing.budgets import Limit, limits_for
 from lmstack.routing.candidates import GROUPS, Candidate, heirs, walk
 from lmstack.routing.classify import HEAD, TAIL, conversation_group, decide
@@ -173,3 +174,67 @@ def test_the_documented_models_yaml_examples_are_valid() -> None:
         catalog = parse_catalog(shipped_catalog(), block)
     assert {"openrouter", "groq", "deepseek", "mistral", "azure"} <= catalog.providers.keys()
     assert catalog.models["codestral"].priced
+
+
+LONG = "A" * 4_000_000  # 3 MB as base64
+
+
+@pytest.mark.parametrize(
+    ("block", "most", "sees"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64," + LONG}}, 1000, True),
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": LONG}}, 1000, True),
+        (
+            {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": LONG}},
+            100_000,
+            False,
+        ),
+        (
+            {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64," + LONG}},
+            100_000,
+            False,
+        ),
+        ({"type": "file", "file": {"file_id": "file-1"}}, 2000, False),
+        ({"type": "input_file", "file_data": LONG}, 100_000, False),
+        ({"type": "input_audio", "input_audio": {"data": LONG, "format": "mp3"}}, 10_000, False),
+        ({"inlineData": {"mimeType": "application/pdf", "data": LONG}}, 100_000, False),
+        ({"inline_data": {"mime_type": "image/png", "data": LONG}}, 1000, True),
+        ({"inlineData": {"mimeType": "video/mp4", "data": LONG}}, 10_000, False),
+    ],
+)
+def test_a_file_is_not_counted_as_the_text_of_its_base64(block: dict[str, Any], most: int, sees: bool) -> None:
+    needs = needs_of({"messages": [{"role": "user", "content": [{"type": "text", "text": "Read this"}, block]}]})
+    assert 0 < needs.tokens_in <= most + 10
+    assert ("vision" in needs.can) is sees
+
+
+def test_a_plain_document_is_counted_as_its_text() -> None:
+    block = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "word " * 1000}}
+    assert needs_of({"messages": [{"role": "user", "content": [block]}]}).tokens_in > 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "out", "choices"),
+    [
+        ({"max_tokens": 10**400}, 100_000_000, 1),
+        ({"max_tokens": "5"}, 1000, 1),
+        ({"max_tokens": True}, 1000, 1),
+        ({"max_tokens": -5}, 1000, 1),
+        ({"max_completion_tokens": 50, "n": 3}, 50, 3),
+        ({"n": 10**400}, 1000, 128),
+    ],
+)
+def test_numbers_that_a_client_controls_are_bounded(body: dict[str, Any], out: int, choices: int) -> None:
+    needs = needs_of(body)
+    assert (needs.tokens_out, needs.choices) == (out, choices)
+
+
+def test_every_worker_gives_a_conversation_the_same_group() -> None:
+    hard = (
+        "Prove that the algorithm below terminates and derive its worst-case complexity. ```python\n"
+        + "x = f(x)\n" * 40
+    )
+    turns = ["hello", hard, *(f"thanks, and now number {n}" for n in range(30))]
+    seen_before = [conversation_group(turns[: n + 1]) for n in range(len(turns))][-1]
+    classify._scores.clear()  # another worker, or a restart
+    assert conversation_group(turns) == seen_before != "cheap"

@@ -78,9 +78,14 @@ def of_deployment(name: str, door: str, info: Mapping[str, Any]) -> Candidate | 
     if tier not in GROUP_OF_TIER:
         return None
     return Candidate(
-        name, str(info.get("lm_provider")), tier, (float(rates[0]), float(rates[1])) if rates else None,
+        name, str(info.get("lm_provider")), tier, rates_of(rates),
         info.get("lm_context"), None if can is None else frozenset(can), door, bool(info.get("lm_heir")),
     )  # fmt: skip
+
+
+def rates_of(found: object) -> tuple[float, float] | None:
+    """The ``lm_rates`` of a rendered deployment: USD per million tokens in and out."""
+    return (float(found[0]), float(found[1])) if isinstance(found, list) and len(found) == 2 else None
 
 
 def price(candidate: Candidate) -> tuple[bool, float]:

@@ -14,8 +14,9 @@ from lmstack.routing.weights import CUTS, WEIGHTS
 GROUPS = tuple(candidates.GROUPS)
 # The task stands at the beginning or the end of a prompt; what is between is what it is about.
 HEAD, TAIL = 400, 250
-# How many turns of a conversation are scored anew for one request; those seen before cost nothing.
-NEW_TURNS = 8
+# The turns of a conversation that count: the first, which says what it is about, and so many of the last. All are scored
+# for each request, so that every worker decides alike; what this worker has seen before costs nothing.
+LAST_TURNS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ def conversation_group(turns: list[str]) -> str:
     "thanks" after a hard question stays with the model that answered it."""
     if not turns:
         return GROUPS[0]
-    known = [score for turn in turns[:-NEW_TURNS] if (score := _scores.get(hash(turn))) is not None]
-    return group_of(max([*known, *(_score(turn) for turn in turns[-NEW_TURNS:])]))
+    counted = turns if len(turns) <= LAST_TURNS else [turns[0], *turns[-LAST_TURNS:]]
+    return group_of(max(_score(turn) for turn in counted))
 
 
 def features(text: str) -> dict[str, float]:
@@ -167,12 +168,13 @@ _OPENING = {
 }  # fmt: skip
 
 # Scores of turns by their hash: a conversation comes back whole with every request. No text is kept.
-_scores: dict[int, float] = {}
+_scores: dict[tuple[int, str], float] = {}
 _KEPT = 20_000
 
 
 def _score(turn: str) -> float:
-    key = hash(turn)
+    # A hash alone could be met by another turn; its ends tell them apart without keeping whole prompts.
+    key = (hash(turn), turn[:20] + turn[-20:])
     score = _scores.get(key)
     if score is None:
         if len(_scores) >= _KEPT:

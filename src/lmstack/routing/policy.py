@@ -126,7 +126,7 @@ def choose(
             reason = _lacks(models.by_name[name], needs) or "is dearer than x-lm-max-cost"
             raise RefusalError(400, "model_unsuitable", f"{name} {reason}, and x-lm-no-fallback forbids another model.")
         fitting = fitting[:1]
-    estimate = fitting[0].cost(needs.tokens_in, needs.tokens_out)
+    estimate = fitting[0].cost(needs.tokens_in, needs.paid_out)
     if len(fitting) == len(everyone) and not wishes.no_fallback:
         return Way(name, None, fitting[0], estimate)
     return Way(fitting[0].name, tuple(c.name for c in fitting[1:]), fitting[0], estimate)
@@ -157,7 +157,7 @@ def _overflows(candidate: Candidate, needs: Needs) -> bool:
 def _affordable(candidate: Candidate, needs: Needs, max_cost: float | None) -> bool:
     if max_cost is None:
         return True
-    cost = candidate.cost(needs.tokens_in, needs.tokens_out)
+    cost = candidate.cost(needs.tokens_in, needs.paid_out)
     return cost is not None and cost <= max_cost
 
 
@@ -171,7 +171,7 @@ def _incapable(asked: str, needs: Needs, everyone: tuple[Candidate, ...]) -> Ref
 
 
 def _too_dear(asked: str, needs: Needs, max_cost: float, able: list[Candidate]) -> RefusalError:
-    priced = [(cost, c.name) for c in able if (cost := c.cost(needs.tokens_in, needs.tokens_out)) is not None]
+    priced = [(cost, c.name) for c in able if (cost := c.cost(needs.tokens_in, needs.paid_out)) is not None]
     cheapest = min(priced, default=None)
     best = f"the cheapest capable model, {cheapest[1]}, is estimated at {cheapest[0]:.6f} USD" if cheapest else "no capable model has a known price"  # fmt: skip
     return RefusalError(

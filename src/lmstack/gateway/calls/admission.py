@@ -19,14 +19,16 @@ from litellm.proxy import proxy_server
 from lmstack.gateway.calls import faults
 from lmstack.ledger.records import Attempt, Call, Fault, Over
 from lmstack.routing.budgets import Limit, limits_for, parse_limits
-from lmstack.routing.candidates import of_deployment
+from lmstack.routing.candidates import cost_at, of_deployment, rates_of
 from lmstack.routing.classify import conversation_group
-from lmstack.routing.needs import BYTES_PER_TOKEN, needs_of, user_texts
+from lmstack.routing.needs import BYTES_PER_TOKEN, needs_of, output_limit, user_texts
 from lmstack.routing.policy import AUTO, Defaults, Models, RefusalError, Way, Wishes, amount, choose, parse_wishes, said
 
 # The calls whose body and fallbacks we know; anything else goes its stock way.
 ROUTED = frozenset({"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"})  # fmt: skip
 _SHAPED = ROUTED | {"aembedding", "embedding", "embeddings"}
+# What a client may send along that decides with whose key or account a provider is asked.
+_OWN_ACCESS = ("api_key", "extra_headers", "headers", "organization")
 COOLDOWN_SECONDS = 20.0
 # Below this, an attempt is not worth its cost.
 LEAST_SECONDS = 0.2
@@ -59,6 +61,7 @@ class Rules:
 
 _rules: Rules | None = None
 _models: tuple[object, Models] | None = None
+_prices: tuple[object, Mapping[str, tuple[float, float] | None]] | None = None
 
 
 def rules() -> Rules:
@@ -82,13 +85,24 @@ def models() -> Models:
     return _models[1]
 
 
+def prices() -> Mapping[str, tuple[float, float] | None]:
+    """USD per million tokens in and out of every name that the router serves itself, chat or not; None: nobody knows."""
+    global _prices
+    router = proxy_server.llm_router
+    if _prices is None or _prices[0] is not router:
+        listed = (router.model_list if router else None) or []
+        found = {d["model_name"]: rates_of((d.get("model_info") or {}).get("lm_rates")) for d in listed}
+        _prices = (router, found)
+    return _prices[1]
+
+
 def route(data: dict[str, Any], call: Call, call_type: str) -> tuple[Limit, ...]:
     """Send a request its way by changing ``data``, and give the limits that it has to respect. Raises HTTPException."""
     if call_type in _SHAPED:
         _check_shape(data)
     headers = _headers(data)
     call.drill = "x-lm-drill" in headers
-    call.own_key = "api_key" in data
+    call.own_key = any(name in data for name in _OWN_ACCESS)
     metadata = data.get("metadata")
     known = metadata if isinstance(metadata, Mapping) else {}
     try:
@@ -100,9 +114,11 @@ def route(data: dict[str, Any], call: Call, call_type: str) -> tuple[Limit, ...]
     if way is not None:
         _send(data, way, wishes)
         call.reserved_usd = way.estimate
-    call.estimate_usd = _floor(data)
+    elif limits:
+        call.reserved_usd = _estimate(data)
+    call.estimate_usd = _floor(data, way)
     # Free models are exempt; where a paid one may stand in for a free one, the limits count.
-    return () if way is not None and way.first.free and way.fallbacks == () else limits
+    return () if limits and _is_free(data, way) else limits
 
 
 def to_free_models(data: dict[str, Any], call: Call, call_type: str) -> bool:
@@ -194,8 +210,8 @@ async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Atte
     """
     status = getattr(error, "status_code", None)
     lost = attempt.asked and (isinstance(error, litellm.Timeout) or faults.is_providers(error))
-    whole = lost or status in _TAINTED
-    if not (whole or status == _FORBIDDEN):
+    whole = lost or (attempt.asked and status in _TAINTED)
+    if not (whole or (attempt.asked and status == _FORBIDDEN)):
         return
     own = data.get("timeout")
     if isinstance(error, litellm.Timeout) and isinstance(own, int | float) and own < min(rules().timeout, 10):
@@ -231,9 +247,29 @@ def _check_shape(data: Mapping[str, Any]) -> None:
         value = data.get(name)
         if value is not None and not fits(value):
             raise refused(RefusalError(400, "invalid_request_error", f"{name}: {wanted} is wanted.", param=name))
+    _check_names(data)
     for name, value in data.items():
         if isinstance(value, float) and not math.isfinite(value):  # stock reads NaN and 1e999, nobody can send them on
             raise refused(RefusalError(400, "invalid_request_error", f"{name}: a finite number is wanted.", param=name))
+
+
+def _check_names(data: Mapping[str, Any]) -> None:
+    """One request is one walk over models of ours: stock would call each name of a list, and charge for one."""
+    asked = data.get("model")
+    if isinstance(asked, str) and "," in asked:
+        raise refused(
+            RefusalError(400, "invalid_request_error", "model: one name is wanted, not a list.", param="model")
+        )
+    if data.get("fastest_response"):
+        raise refused(RefusalError(400, "invalid_request_error", "fastest_response: not served; it pays several models for one answer.", param="fastest_response"))  # fmt: skip
+    others = data.get("fallbacks")
+    if others is not None and not (isinstance(others, list) and all(_is_served(name) for name in others)):
+        raise refused(RefusalError(400, "invalid_request_error", "fallbacks: a list of names that the gateway serves is wanted.", param="fallbacks"))  # fmt: skip
+
+
+def _is_served(name: object) -> bool:
+    router = proxy_server.llm_router
+    return isinstance(name, str) and router is not None and name in router.get_model_names()
 
 
 def _with_defaults(wishes: Wishes, call: Call, asked: object) -> Wishes:
@@ -259,11 +295,30 @@ def _way(data: Mapping[str, Any], wishes: Wishes, call_type: str, budgeted: bool
     if call_type not in ROUTED or not isinstance(asked, str):
         return None
     known = models()
-    # Most requests ask for nothing that any model lacks; only where one might lack something is the body looked through.
-    anybody = _size(data) <= known.smallest and (known.capable or not _has_blocks(data))
-    if anybody and not wishes and not budgeted:
+    if not wishes and not budgeted and _suits_everybody(data, known):
         return None
     return choose(known, asked, wishes, needs_of(data), lambda: _group(data))
+
+
+def _suits_everybody(data: Mapping[str, Any], known: Models) -> bool:
+    """Most requests ask for nothing that any model lacks; only where one might lack something is the body looked
+    through. n bytes are never more than n tokens."""
+    size = _size(data)
+    fits = size is not None and size + (output_limit(data) or 0) <= known.smallest
+    return fits and (known.capable or not _has_blocks(data))
+
+
+def _is_free(data: Mapping[str, Any], way: Way | None) -> bool:
+    """Whether nothing that may serve the request costs anything."""
+    if way is not None:
+        return way.first.free and way.fallbacks == ()
+    return prices().get(str(data.get("model"))) == (0.0, 0.0) and not data.get("fallbacks")
+
+
+def _estimate(data: Mapping[str, Any]) -> float | None:
+    """What a call that is not routed by us (embeddings, for one) costs for its input; None when nobody knows."""
+    rates = prices().get(str(data.get("model")))
+    return None if rates is None else cost_at(rates, needs_of(data).tokens_in, 0)
 
 
 def _send(data: dict[str, Any], way: Way, wishes: Wishes) -> None:
@@ -286,15 +341,20 @@ def _has_blocks(data: Mapping[str, Any]) -> bool:
     return isinstance(turns, list) and any(isinstance(t, Mapping) and isinstance(t.get("content"), list) for t in turns)
 
 
-def _floor(data: Mapping[str, Any]) -> float | None:
-    """A floor for the cost, from the length of the request (4 bytes a token) and the model's input price; it only
-    counts when the end of the call is never known. None where the name is a group or has no price."""
-    model = models().by_name.get(str(data.get("model")))
-    return None if model is None else model.cost(_size(data) // BYTES_PER_TOKEN, 0)
+def _floor(data: Mapping[str, Any], way: Way | None) -> float | None:
+    """A floor for the cost, from the length of the request (4 bytes a token) and the input price of the model that is
+    asked first; it only counts when the end of the call is never known. None where nobody knows that model or price."""
+    first = way.first.rates if way is not None else prices().get(str(data.get("model")))
+    if first is None:
+        return None
+    size = _size(data)
+    return cost_at(first, needs_of(data).tokens_in if size is None else size // BYTES_PER_TOKEN, 0)
 
 
-def _size(data: Mapping[str, Any]) -> int:
-    return int(_headers(data).get("content-length") or 0)
+def _size(data: Mapping[str, Any]) -> int | None:
+    """The length of the request's body in bytes, None when its client does not say (a chunked body)."""
+    told = str(_headers(data).get("content-length") or "")
+    return int(told[:12]) if told.isascii() and told.isdigit() else None
 
 
 def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:

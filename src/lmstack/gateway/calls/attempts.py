@@ -13,6 +13,7 @@ from typing import Any
 from lmstack.gateway.calls import error_text
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault, Usage, new_id
 from lmstack.ledger.redact import redacted, secret_values
+from lmstack.routing.candidates import rates_of
 
 MAX_MESSAGE = 500
 MAX_FIELD = 200
@@ -76,15 +77,11 @@ def start_attempt(kwargs: Mapping[str, Any], kind: str = "") -> Attempt:
         provider=_text(info.get("lm_provider")) or prefix or _text(kwargs.get("custom_llm_provider")),
         litellm_model=model or None,
         tier=tier if isinstance(tier, int) else None,
-        rates=_rates(info.get("lm_rates")),
+        rates=rates_of(info.get("lm_rates")),
         own_price=info.get("lm_own_price") is True,
         started_at=time.time(),
         kind=kind,
     )
-
-
-def _rates(value: object) -> tuple[float, float] | None:
-    return (float(value[0]), float(value[1])) if isinstance(value, list) and len(value) == 2 else None
 
 
 def fault_of(error: BaseException, request: Mapping[str, Any] | None = None) -> Fault:
