@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -67,17 +68,27 @@ def ensure_writable_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file; a second `lm` that would change the stack at the same time is refused, not interleaved."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
+def locked(path: Path, command: str) -> Iterator[None]:
+    """Hold a lock file while ``command`` changes the stack; a second one is refused, and told who holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise LmError(f"cannot write {path}: {_reason(error)}", f"check it with: ls -ld {path.parent}") from None
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            stream.seek(0)
+            holder = stream.read(200).strip() or "another lm command"
             raise LmError(
-                "another lm command is changing this stack right now", "wait for it to end, then try again"
+                f"this stack is being changed right now by: {holder}", "wait for it to end, then try again"
             ) from None
+        stream.truncate(0)
+        stream.write(f"{command}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
+        stream.flush()
         yield
+        stream.truncate(0)
 
 
 def _reason(error: BaseException) -> str:

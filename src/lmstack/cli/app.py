@@ -166,7 +166,7 @@ _VERBATIM = {
 
 # The first word of a command -> the module that has it: a command imports its own family, which is half of its time.
 FAMILIES = {
-    "stack": ("up", "down", "restart", "status", "health", "logs"),
+    "stack": ("up", "down", "restart", "status", "ls", "health", "logs"),
     "config": ("init", "render", "validate", "models", "config", "key", "version"),
     "ledger": ("usage", "errors", "requests", "request", "events"),
     "routing": ("route", "budget"),

@@ -10,13 +10,13 @@ import typer
 from lmstack import __version__, files
 from lmstack.catalog.models import parse_catalog
 from lmstack.cli.app import Context, command
-from lmstack.cli.stack import start
 from lmstack.config.envfile import parse_env
 from lmstack.config.settings import parse_settings
 from lmstack.errors import LmError, NoLedgerError
 from lmstack.ledger.backup import check_saved
 from lmstack.operate import archive
 from lmstack.operate.planning import flags_of_running, planned
+from lmstack.operate.start import start
 from lmstack.result import Result
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime
@@ -67,7 +67,10 @@ def restore(
     """Put a backup back: checked first, the present state saved, the gateway stopped and started again around it.
     Events that were delivered since then are sent once more, with their old ids."""
     context.project.require_stack()
-    with files.locked(context.project.state / "lock"), tempfile.TemporaryDirectory(dir=_scratch(context)) as name:
+    with (
+        files.locked(context.project.state / "lock", "lm restore"),
+        tempfile.TemporaryDirectory(dir=_scratch(context)) as name,
+    ):
         folder = Path(name)
         manifest = archive.unpack(file, folder)
         parts = [part for part in manifest["parts"] if part != ENV or env]
@@ -90,7 +93,8 @@ def restore(
             _put_back(context, folder, parts)
         finally:
             if running:
-                started = start(context, planned(context.project, flags), base.UpOptions(timeout), "restore")
+                wanted = planned(context.project, flags)
+                start(context.project, wanted, base.UpOptions(timeout), context.say)
     data: dict[str, Any] = {
         "file": str(file), "restored": parts, "ledger": summary, "kept": str(kept), "running": running,
     }  # fmt: skip
@@ -99,7 +103,7 @@ def restore(
         f"Put back: {_listed(parts)}{held}, as of {manifest['at']}.",
         f"Undo: lm restore {kept}{' --env' if ENV in parts else ''}",
     )
-    return Result("restore", data, lines, started.messages if running else ())
+    return Result("restore", data, lines, wanted.plan.messages if running else ())
 
 
 def _save(context: Context, target: Path, env: bool) -> dict[str, Any]:

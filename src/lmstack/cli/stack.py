@@ -1,10 +1,10 @@
 """up, down, restart, status, health, logs: the life of a stack."""
 
 import contextlib
+import signal
 import time
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,8 @@ from lmstack import files
 from lmstack.cli.app import Context, command
 from lmstack.cli.options import RUNTIMES, OneOf
 from lmstack.config.settings import LOG_LEVELS
-from lmstack.errors import Exit, LmError, UnhealthyError
+from lmstack.errors import Exit, LmError
+from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.planning import (
     Planned,
     curl_example,
@@ -23,6 +24,8 @@ from lmstack.operate.planning import (
     seconds,
     service_rows,
 )
+from lmstack.operate.stacks import known
+from lmstack.operate.start import Started, check, is_unchanged, start
 from lmstack.result import Result, say, table, uncoloured
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_port, running_runtime
@@ -45,21 +48,27 @@ def up(
         bool, typer.Option("--foreground", help="Stay and show the log; Ctrl-C stops the stack.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run even a floating or denied image.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check, and say what would happen; touch nothing.")
+    ] = False,
 ) -> Result:
     """Start the gateway, or apply a change; running it again is harmless.
 
     All checks come first; nothing is touched before the line that says what will start. In an empty folder the stack
     is laid down first.
     """
+    flags = runtime_flags(runtime, redis, port, workers)
+    options = base.UpOptions(timeout, foreground, force)
+    if dry_run:
+        return _dry_run(context, planned(context.project, flags), options)
     if context.project.is_blank and not context.project.is_stack:
         context.say(f"{context.project.root} is empty: laying down a stack (lm init)")
         lay_down(context.project, files.read(context.project.env_file))
     context.project.require_stack()
-    with files.locked(context.project.state / "lock"):
-        wanted = planned(context.project, runtime_flags(runtime, redis, port, workers))
-        options = base.UpOptions(timeout, foreground, force)
+    with files.locked(context.project.state / "lock", "lm up"):
+        wanted = planned(context.project, flags)
         try:
-            result = _unchanged(context, wanted) or start(context, wanted, options)
+            result = _up(context, wanted, options)
         except KeyboardInterrupt:
             if foreground:
                 wanted.runtime.down(False, context.say)
@@ -83,7 +92,7 @@ def down(
         and not typer.confirm("Delete the ledger and all other data of this stack?", default=False, err=True)
     ):
         raise LmError("nothing was deleted, nothing was stopped", "lm down (without --volumes) keeps the data")
-    with files.locked(context.project.state / "lock"):
+    with files.locked(context.project.state / "lock", "lm down"):
         runtime = current_runtime(context.project.settings(), context.project)
         stopped = runtime.down(volumes, context.say)
     text = "Stopped." if stopped else "Nothing was running."
@@ -97,35 +106,56 @@ def restart(
     """Stop, and start with the settings on disk and the flags of the last `lm up`; waits until the proxy answers again."""
     context.project.require_stack()
     runtime = running_runtime(context.project)
-    with files.locked(context.project.state / "lock"):
+    with files.locked(context.project.state / "lock", "lm restart"):
         wanted = planned(context.project, flags_of_running(context.project))
-        options = base.UpOptions(timeout, own_port=own_port(context.project))
-        wanted.runtime.check(wanted.plan, options)
+        options = base.UpOptions(timeout)
+        check(context.project, wanted, options)
         runtime.down(False, context.say)
-        return start(context, wanted, options, "restart")
+        started = start(context.project, wanted, options, context.say)
+    return report(wanted, started, "restart")
 
 
-@command("status", "lm status --json")
-def status(context: Context) -> Result:
-    """Show what runs: services, their state and since when."""
+@command("status", "lm status --check")
+def status(
+    context: Context,
+    check_it: Annotated[bool, typer.Option("--check", help="Exit code 5 unless every service runs.")] = False,
+) -> Result:
+    """Show what runs: address, models, services, their state and since when."""
     state = base.load_state(context.project)
     services = current_runtime(context.project.settings(), context.project).services()
+    running = any(s.state == "running" for s in services)
+    since = state.started_at if state and running else None
     data = {
-        "running": any(s.state == "running" for s in services),
+        "running": running,
         "runtime": state.runtime if state else None,
         "url": state.url if state else None,
         "started_at": state.started_at if state else None,
+        "uptime_seconds": round(max(0.0, time.time() - since)) if since else None,
+        "models": state.models if state and running else [],
         "litellm": context.project.settings().version,
         "image": state.image if state else None,
         "image_digest": state.image_digest if state else None,
         "services": service_rows(services),
     }
+    well = running and all(s.state == "running" for s in services)
+    exit_code = Exit.UNHEALTHY if check_it and not well else Exit.OK
+    return Result("status", data, _status_lines(data, services), exit=exit_code)
+
+
+@command("ls", "lm ls")
+def ls(context: Context) -> Result:
+    """List the stacks that were started on this machine by this user."""
+    rows = known()
+    shown = [
+        (str(r["folder"]), "running" if r["running"] else "stopped", str(r["runtime"] or ""), str(r["url"] or ""))
+        for r in rows
+    ]
     lines = (
-        table(("SERVICE", "STATE", "DETAIL"), [(s.name, s.state, s.detail) for s in services])
-        if services
-        else ("Nothing is running. Start it with: lm up",)
+        table(("FOLDER", "STATE", "RUNTIME", "URL"), shown)
+        if rows
+        else ("No stack was started here yet. Start one with: lm up",)
     )
-    return Result("status", data, lines)
+    return Result("ls", {"stacks": rows}, lines)
 
 
 @command("health", "lm health --json")
@@ -161,13 +191,58 @@ def logs(
     return Result("logs")
 
 
+def _up(context: Context, wanted: Planned, options: base.UpOptions) -> Result:
+    if is_unchanged(context.project, wanted):
+        return report(wanted, None, "up")
+    return report(wanted, start(context.project, wanted, options, context.say), "up")
+
+
+def _dry_run(context: Context, wanted: Planned, options: base.UpOptions) -> Result:
+    """What `lm up` would do: the same checks, and no effect."""
+    project = context.project
+    if not project.is_blank:
+        project.require_stack()
+    told = since_the_last_start(base.load_state(project), wanted)
+    same = is_unchanged(project, wanted)
+    remarks = () if same or project.is_blank else check(project, wanted, options)
+    runs = own_port(project) is not None
+    action = "nothing" if same else "restart" if runs else "start"
+    headline = {
+        "nothing": "It runs already, and nothing has changed.",
+        "restart": f"lm up would restart the gateway as {wanted.runtime.name} on {wanted.plan.url}. Open requests are finished first.",
+        "start": f"lm up would start the gateway as {wanted.runtime.name} on {wanted.plan.url} ({wanted.why}).",
+    }[action]
+    data = {"action": action, "url": wanted.plan.url, "runtime": wanted.runtime.name, "why": wanted.why, "models": list(wanted.plan.names), "changes": told}  # fmt: skip
+    return Result("up", data, (headline, *(f"  {change}" for change in told)), (*wanted.plan.messages, *remarks))
+
+
 def _stay(context: Context, wanted: Planned, result: Result) -> Result:
     """Show the log until Ctrl-C, then stop the stack."""
     for line in result.lines:
         context.say(line)
-    _print(wanted.runtime.logs(base.LogQuery(follow=True, tail=5)))
-    wanted.runtime.down(False, context.say)
+    with _ended_by_a_signal():
+        try:
+            for line in wanted.runtime.logs(base.LogQuery(follow=True, tail=5)):
+                if not context.as_json and not context.quiet:
+                    say(uncoloured(line))
+        finally:
+            wanted.runtime.down(False, context.say)
     return Result(result.command, result.data, ("Stopped.",), result.messages)
+
+
+@contextlib.contextmanager
+def _ended_by_a_signal() -> Iterator[None]:
+    """Until Ctrl-C, or the SIGTERM that a service manager sends: both are the way to stop, and no failure."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -177,61 +252,14 @@ def _print(lines: Iterable[str]) -> None:
             say(uncoloured(line))
 
 
-def _unchanged(context: Context, wanted: Planned) -> Result | None:
-    """The result of an `up` that has nothing to do."""
-    from lmstack.stack.health import missing_names
-
-    state = base.load_state(context.project)
-    same = state is not None and state.runtime == wanted.runtime.name and state.digest == wanted.digest
-    if not same or missing_names(wanted.plan):
-        return None
-    return _report(wanted, "Already running; nothing has changed.", 0.0, False, "up")
-
-
-def start(context: Context, wanted: Planned, options: base.UpOptions, name: str = "up") -> Result:
-    """Check, start, and wait until every planned name is served; UnhealthyError when that does not happen."""
-    plan, runtime = wanted.plan, wanted.runtime
-    remarks = runtime.check(plan, replace(options, own_port=own_port(context.project)))
-    _stop_other_runtime(context, runtime.name)
-    kind = {"docker": "a Docker stack", "local": "a local process"}[runtime.name]
-    context.say(f"Starting lmstack as {kind} ({wanted.why}): {_count(len(plan.deployments), 'model')} on {plan.url}")
-    runtime.up(plan, wanted.config, options, context.say)
-    base.save_state(context.project, _state(wanted, time.time()))
-    try:
-        took = base.wait_ready(plan, runtime, options.timeout, context.say)
-    except UnhealthyError:
-        if not any(s.state in ("running", "starting", "restarting") for s in runtime.services()):
-            runtime.down(False, context.say)
-        raise
-    return _report(wanted, f"Ready after {took:.0f} s.", took, True, name, remarks)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _stop_other_runtime(context: Context, name: str) -> None:
-    state = base.load_state(context.project)
-    if state is not None and state.runtime != name:
-        context.say(f"Stopping the {state.runtime} runtime first …")
-        running_runtime(context.project).down(False, context.say)
-
-
-def _state(wanted: Planned, now: float) -> base.State:
-    image, digest = getattr(wanted.runtime, "image_ran", lambda: ("", ""))()
-    return base.State(
-        wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, image, digest, wanted.flags
-    )  # fmt: skip
-
-
-def _report(
-    wanted: Planned, headline: str, took: float, changed: bool, name: str, remarks: tuple[str, ...] = ()
-) -> Result:
+def report(wanted: Planned, started: Started | None, name: str) -> Result:
+    """The result of a start, or (None) of finding that everything runs already."""
     plan = wanted.plan
     example = "auto" if plan.groups else plan.deployments[0].name
+    headline = "Already running; nothing has changed." if started is None else f"Ready after {started.took:.0f} s."
     data = {
-        "url": plan.url, "runtime": wanted.runtime.name, "why": wanted.why, "models": list(plan.names), "changed": changed,
-        "ready_seconds": round(took, 1),
+        "url": plan.url, "runtime": wanted.runtime.name, "why": wanted.why, "models": list(plan.names), "changed": started is not None,
+        "ready_seconds": round(started.took, 1) if started else 0.0,
     }  # fmt: skip
     lines = (
         f"{headline} Gateway: {plan.url}",
@@ -242,7 +270,29 @@ def _report(
         "",
         "Next: lm health · lm logs -f · lm usage · lm down",
     )
-    return Result(name, data, lines, (*plan.messages, *remarks))
+    return Result(name, data, lines, (*plan.messages, *(started.remarks if started else ())))
+
+
+def _status_lines(data: Mapping[str, Any], services: list[base.Service]) -> tuple[str, ...]:
+    if not services:
+        return ("Nothing is running. Start it with: lm up",)
+    rows = table(("SERVICE", "STATE", "DETAIL"), [(s.name, s.state, s.detail) for s in services])
+    if data["url"] is None:
+        return rows
+    since = f", up {_span(data['uptime_seconds'])}" if data["uptime_seconds"] is not None else ""
+    return (
+        f"{data['url']} ({data['runtime']}{since}), LiteLLM {data['litellm']}",
+        f"Models: {', '.join(data['models'])}",
+        *rows,
+    )
+
+
+def _span(seconds: float) -> str:
+    """A time span in its two largest units."""
+    days, hours, minutes = int(seconds // 86400), int(seconds // 3600 % 24), int(seconds // 60 % 60)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds % 60)} s"
 
 
 def _health_lines(data: dict[str, object]) -> list[str]:

@@ -10,12 +10,12 @@ import typer
 
 from lmstack import files
 from lmstack.cli.app import Context, command
-from lmstack.cli.stack import start
 from lmstack.config.envfile import set_line, unset_line
 from lmstack.config.settings import KINDS, Settings
 from lmstack.config.validate import check_litellm_config
 from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
 from lmstack.operate.planning import Planned, flags_of_running, planned
+from lmstack.operate.start import start
 from lmstack.releases.allowed import numbers, version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result
@@ -86,7 +86,7 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
     if to == now:
         return Result(name, data, (f"LiteLLM {now} is what is used here already.",))
     context.project.require_stack()
-    with files.locked(context.project.state / "lock"):
+    with files.locked(context.project.state / "lock", "lm upgrade"):
         running = base.load_state(context.project) is not None
         data["running"] = running
         flags = flags_of_running(context.project)
@@ -101,7 +101,7 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
         _pin(context, before[env], to)
         try:
             moved = planned(context.project, flags)
-            result = start(context, moved, base.UpOptions(timeout), name)
+            started = start(context.project, moved, base.UpOptions(timeout), context.say)
             _prove(moved, to)
         except (LmError, KeyboardInterrupt) as error:
             context.say(f"LiteLLM {to} has not proven itself; returning to {now} …")
@@ -122,7 +122,12 @@ def _move(context: Context, name: str, to: str, timeout: float, only_check: bool
         if to == LITELLM_VERSION
         else (f"this lmstack was tested with LiteLLM {LITELLM_VERSION}; watch `lm errors` for a while",)
     )
-    return Result(name, {**data, "changed": True}, tuple(line for line in lines if line), (*result.messages, *remark))
+    return Result(
+        name,
+        {**data, "changed": True},
+        tuple(line for line in lines if line),
+        (*moved.plan.messages, *started.remarks, *remark),
+    )
 
 
 def _refuse(settings: Settings, to: str) -> None:
@@ -168,7 +173,7 @@ def _restore(before: dict[Path, str | None]) -> None:
 def _start_again(context: Context, flags: dict[str, str], running: bool, timeout: float) -> None:
     wanted = planned(context.project, flags)
     if running:
-        start(context, wanted, base.UpOptions(timeout))
+        start(context.project, wanted, base.UpOptions(timeout), context.say)
     else:
         wanted.runtime.down(False, context.say)
 

@@ -29,6 +29,7 @@ class State:
     image: str = ""
     image_digest: str = ""
     flags: dict[str, str] = field(default_factory=dict)  # what `lm up` was given, as settings
+    settings: dict[str, str] = field(default_factory=dict)  # each setting's value; of a secret only a short digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,41 @@
+"""What is different from the last start: setting by setting, and never a secret's value. Pure."""
+
+import hashlib
+
+from lmstack.config.settings import SETTINGS, Settings
+from lmstack.operate.planning import Planned
+from lmstack.runtime.base import State
+
+_SECRET = frozenset(setting.name for setting in SETTINGS if setting.secret)
+
+
+def marks(settings: Settings) -> dict[str, str]:
+    """Each setting that is not empty: its value, or for a secret a short digest, which only tells that it changed."""
+    found = {**settings.values, **settings.extra}
+    return {name: _mark(name, value.text, name in settings.extra) for name, value in found.items() if value.text}
+
+
+def since_the_last_start(state: State | None, wanted: Planned) -> list[str]:
+    """One sentence for each setting that differs from the running start; nothing when that is not known."""
+    if state is None or not state.settings:
+        return []
+    now = marks(wanted.plan.settings)
+    names = sorted({*now, *state.settings})
+    told = [_sentence(name, state.settings.get(name), now.get(name), state.flags) for name in names]
+    return [text for text in told if text]
+
+
+def _sentence(name: str, before: str | None, after: str | None, flags: dict[str, str]) -> str:
+    if before == after:
+        return ""
+    if (before or "").startswith("#") or (after or "").startswith("#"):
+        verb = "is new" if before is None else "is gone" if after is None else "has another value"
+        return f"{name} {verb}"
+    given = " (given to the last lm up)" if name in flags else ""
+    return f"{name} goes from {before or 'unset'}{given} to {after or 'unset'}"
+
+
+def _mark(name: str, text: str, extra: bool) -> str:
+    if name in _SECRET or extra:
+        return "#" + hashlib.sha256(f"{name}={text}".encode()).hexdigest()[:6]
+    return text

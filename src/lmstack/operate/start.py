@@ -1,0 +1,75 @@
+"""Start a stack, or say that nothing has to be done. Checks first, then effects; prints nothing but progress."""
+
+import time
+from dataclasses import dataclass, replace
+
+from lmstack.errors import UnhealthyError
+from lmstack.operate import changes, stacks
+from lmstack.operate.planning import Planned
+from lmstack.runtime import base
+from lmstack.runtime.choose import own_port, running_runtime
+from lmstack.stack.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """How a start went. ``took``: seconds until every name was served; ``remarks``: of the checks."""
+
+    took: float
+    remarks: tuple[str, ...] = ()
+
+
+def is_unchanged(project: Project, wanted: Planned) -> bool:
+    """Whether exactly this runs, and serves every name."""
+    from lmstack.stack.health import missing_names
+
+    state = base.load_state(project)
+    if state is None or state.runtime != wanted.runtime.name or state.digest != wanted.digest:
+        return False
+    running = [service for service in wanted.runtime.services() if service.state == "running"]
+    return bool(running) and not missing_names(wanted.plan)
+
+
+def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
+    """Everything that can be known to fail, before anything is touched; returns remarks."""
+    return wanted.runtime.check(wanted.plan, replace(options, own_port=own_port(project)))
+
+
+def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:
+    """Check, start, and wait until every planned name is served; UnhealthyError when that does not happen."""
+    plan, runtime = wanted.plan, wanted.runtime
+    remarks = check(project, wanted, options)
+    for change in changes.since_the_last_start(base.load_state(project), wanted):
+        say(f"Changed: {change}")
+    _stop_other_runtime(project, runtime.name, say)
+    kind = {"docker": "a Docker stack", "local": "a local process"}[runtime.name]
+    say(f"Starting lmstack as {kind} ({wanted.why}): {_count(len(plan.deployments), 'model')} on {plan.url}")
+    runtime.up(plan, wanted.config, options, say)
+    base.save_state(project, _state(wanted, time.time()))
+    stacks.remember(project.root)
+    try:
+        took = base.wait_ready(plan, runtime, options.timeout, say)
+    except UnhealthyError:
+        if not any(s.state in ("running", "starting", "restarting") for s in runtime.services()):
+            runtime.down(False, say)
+        raise
+    return Started(took, remarks)
+
+
+def _stop_other_runtime(project: Project, name: str, say: base.Say) -> None:
+    state = base.load_state(project)
+    if state is not None and state.runtime != name:
+        say(f"Stopping the {state.runtime} runtime first …")
+        running_runtime(project).down(False, say)
+
+
+def _state(wanted: Planned, now: float) -> base.State:
+    image, digest = getattr(wanted.runtime, "image_ran", lambda: ("", ""))()
+    return base.State(
+        wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, image, digest, wanted.flags,
+        changes.marks(wanted.plan.settings),
+    )  # fmt: skip
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
