@@ -33,9 +33,8 @@ class Sighting:
 class Worker:
     """Use ``get()``; tests make their own."""
 
-    def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None, strict: bool = False) -> None:
+    def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
-        self.strict = strict
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
         self.sightings: dict[str, Sighting] = {}
 
@@ -77,6 +76,11 @@ def _bounds(environ: Mapping[str, str]) -> Bounds:
     )  # fmt: skip
 
 
+def is_strict() -> bool:
+    """Whether LEDGER_MODE=strict: what cannot be recorded is refused. Answers also when there is no worker yet."""
+    return os.environ.get("LEDGER_MODE", "").lower() == "strict"
+
+
 _lock = threading.Lock()
 _worker: Worker | None = None
 _pid = 0
@@ -89,6 +93,5 @@ def get() -> Worker:
         with _lock:
             if _worker is None or _pid != os.getpid():
                 path = Path(os.environ.get("LEDGER_PATH") or DEFAULT_LEDGER)
-                strict = os.environ.get("LEDGER_MODE", "").lower() == "strict"
-                _worker, _pid = Worker(path, target_from(os.environ), _bounds(os.environ), strict), os.getpid()
+                _worker, _pid = Worker(path, target_from(os.environ), _bounds(os.environ)), os.getpid()
     return _worker

@@ -27,7 +27,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmstack.gateway import worker
 from lmstack.gateway.app import logfilter
-from lmstack.gateway.calls.hooks import Visit, abandon, arrival, body, is_clients_fault
+from lmstack.gateway.calls.current import RequestContext, body, is_clients_fault, request_context
+from lmstack.gateway.calls.outcome import abandon
 from lmstack.ledger.records import Call
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,10 @@ class Door:
             await self.app(scope, receive, send)
             return
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        visit = Visit(
+        seen = RequestContext(
             {k.decode("latin-1"): v.decode("latin-1") for k, v in headers if k.startswith(b"x-")}, scope["path"]
         )
-        arrival.set(visit)
+        request_context.set(seen)
         if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
             scope["headers"] = [
                 (k, b"application/json") if k == b"content-type" and v.startswith(b"application/x-www-form") else (k, v)
@@ -88,7 +89,7 @@ class Door:
         try:
             await self.app(scope, receive, send)
         finally:
-            for call in visit.calls:
+            for call in seen.calls:
                 if not call.ended:
                     _abandon_soon(call)
 

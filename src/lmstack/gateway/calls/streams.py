@@ -120,6 +120,8 @@ class StreamUsage:
             return
         if "candidates" in event or "usageMetadata" in event:
             self._look_at_gemini(event)
+        elif "choices" in event:
+            self._look_at_chat(event)
         else:
             self._look_at_message(event)
 
@@ -128,10 +130,20 @@ class StreamUsage:
         self.closed = self.closed or kind in CLOSING_EVENTS
         delta = _mapping(event.get("delta"))
         self._characters += sum(len(text) for name in _TEXTS if isinstance(text := delta.get(name), str))
-        found = event.get("usage") or _mapping(event.get("message")).get("usage")
+        self._characters += len(event["delta"]) if isinstance(event.get("delta"), str) else 0
+        found = event.get("usage") or _mapping(event.get("message") or event.get("response")).get("usage")
         if isinstance(found, dict):
-            self.final = self.final or kind == "message_delta"
+            self.final = self.final or kind == "message_delta" or kind in CLOSING_EVENTS
             self._merge(found)
+
+    def _look_at_chat(self, event: Mapping[str, Any]) -> None:
+        for choice in _listed(event.get("choices")):
+            self.closed = self.closed or bool(choice.get("finish_reason"))
+            content = _mapping(choice.get("delta")).get("content")
+            self._characters += len(content) if isinstance(content, str) else 0
+        if isinstance(event.get("usage"), dict):
+            self.final = True
+            self._merge(event["usage"])
 
     def _look_at_gemini(self, event: Mapping[str, Any]) -> None:
         for candidate in _listed(event.get("candidates")):

@@ -1,0 +1,139 @@
+"""Recorded streams of each dialect, cut everywhere, through the real hook: the client's bytes and the row are the same."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lmstack.gateway import worker
+from lmstack.gateway.calls import attempts, hooks, outcome
+from lmstack.gateway.calls.streams import StreamUsage
+from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Usage, Verdict
+from support import ROOT
+
+STREAMS = sorted((ROOT / "tests" / "data" / "streams").glob("*.sse"))
+
+
+class Recorder:
+    """In the place of this worker: keeps what would be written."""
+
+    def __init__(self) -> None:
+        self.ended: list[Ended] = []
+
+    async def write(self, record: Ended) -> Verdict:
+        self.post(record)
+        return Verdict(True)
+
+    def post(self, record: Ended) -> None:
+        self.ended.append(record)
+
+    def note_health(self, *_: object) -> None: ...
+
+
+def a_call() -> Call:
+    call = Call("r", "c", None, 0.0, "/", True, "m", Attribution())
+    call.attempts.append(Attempt("m", "m", "p", "p/m", 1, (1.0, 5.0), True, 0.0, asked=True))
+    return call
+
+
+def through_the_hook(recorder: Recorder, chunks: list[bytes]) -> tuple[bytes, tuple[Any, ...]]:
+    """What the client gets, and what the row says."""
+    call = a_call()
+    data: dict[str, Any] = {"litellm_logging_obj": SimpleNamespace(lm_call=call), "messages": []}
+
+    async def provider() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    async def client() -> list[bytes]:
+        return [chunk async for chunk in hooks.handler.async_post_call_streaming_iterator_hook(None, provider(), data)]
+
+    got = asyncio.run(client())
+    end = recorder.ended.pop()
+    assert got == chunks, "each chunk is handed on as it came"
+    return b"".join(got), (end.status, end.usage, end.cost_usd, end.cost_estimated)
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("crlf", [False, True], ids=["lf", "crlf"])
+def test_every_split_of_a_recorded_stream_gives_the_same_row(
+    path: Path, crlf: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(worker, "get", lambda: recorder)
+    raw = path.read_bytes()
+    raw = raw.replace(b"\n", b"\r\n") if crlf else raw
+    whole = through_the_hook(recorder, [raw])
+    status, usage, cost, estimated = whole[1]
+    assert (status, estimated) == ("succeeded", False)
+    assert usage.completion
+    assert cost
+    assert through_the_hook(recorder, [raw[i : i + 1] for i in range(len(raw))]) == whole
+    for cut in range(0, len(raw), 1 if len(raw) < 2000 else 3):
+        assert through_the_hook(recorder, [raw[:cut], raw[cut:]]) == whole, cut
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda p: p.stem)
+def test_a_stream_that_is_cut_off_is_no_success(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(worker, "get", lambda: recorder)
+    raw = path.read_bytes()
+    _, (status, *_) = through_the_hook(recorder, [raw[: len(raw) // 2]])
+    assert status == "interrupted"
+
+
+FAULT = Fault("E", None, "m")
+
+
+@pytest.mark.parametrize(
+    ("usage", "final", "begun", "content", "expected"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 4}, True, True, True, ("interrupted", Usage(10, 4), 30e-6, False)),
+        ({"prompt_tokens": 10, "completion_tokens": 1}, False, True, True, ("interrupted", Usage(10), 60e-6, True)),
+        (None, False, True, True, ("interrupted", Usage(), 150e-6, True)),
+        (None, False, False, True, ("failed", Usage(), 150e-6, True)),
+        (None, False, True, False, ("failed", Usage(), None, False)),
+    ],
+)
+def test_the_ending_of_a_broken_stream(
+    usage: dict[str, int] | None, final: bool, begun: bool, content: bool, expected: tuple[Any, ...]
+) -> None:
+    seen, call = StreamUsage(), a_call()
+    seen.usage, seen.final = usage, final
+    call.ttft_ms = 1.0 if begun else None
+    found = outcome.ending_of(seen, call, tokens_in=100, characters=40, content=content)
+    assert (found.status, found.usage, found.cost and pytest.approx(found.cost), found.estimated) == expected
+
+
+A = Attempt("a", "a", "p", "p/a", 1, None, False, 0.0, kind="acompletion")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "step", "closed"),
+    [
+        (None, A, hooks.Step.NEXT, None),
+        (replace(A, outcome="failed"), A, hooks.Step.NEXT, "failed"),
+        (A, replace(A, kind="aresponses"), hooks.Step.SAME, None),
+        (A, replace(A), hooks.Step.AGAIN, "failed"),
+        (A, replace(A, deployment="b"), hooks.Step.NEXT, "failed"),
+    ],
+)
+def test_what_an_attempt_is_to_the_one_before(
+    before: Attempt | None, now: Attempt, step: hooks.Step, closed: str | None
+) -> None:
+    call = a_call()
+    call.attempts, call.late_fault = [replace(before)] if before else [], FAULT
+    assert hooks.settle_previous(call, now) is step
+    if before is not None:
+        assert call.attempts[0].outcome == closed
+        assert (call.attempts[0].fault == FAULT) is (before.outcome is None and closed == "failed")
+
+
+def test_every_dialect_of_usage_is_read() -> None:
+    assert attempts.usage_of({"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2}) == Usage(
+        5, 5, None, 2
+    )
