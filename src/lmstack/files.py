@@ -10,11 +10,14 @@ from pathlib import Path
 
 from lmstack.errors import LmError
 
+PRIVATE = 0o600
+
 
 def read(path: Path) -> str | None:
     """The text of a file, None when there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        # Bytes, because text mode would turn CRLF into LF, and an edit would write that back.
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -27,18 +30,29 @@ def read_all(paths: Iterable[Path]) -> str:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Replace a file in one step; False when it already had that text. Nothing is ever half-written."""
+    """Replace a file in one step; False when it already had that text. Nothing is ever half-written.
+
+    A link goes on to lead where it led. A file that is there keeps its owner and its mode, but a secret one (``mode`` 600)
+    is never left open to others. Line ends are written as they are in ``text``.
+    """
     try:
-        if path.exists() and path.read_text(encoding="utf-8") == text:
+        if path.exists() and path.read_bytes() == text.encode():
             return False
+        path = path.resolve() if path.is_symlink() else path
         path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.stat() if path.exists() else None
+        if before is not None and mode != PRIVATE:
+            mode = before.st_mode & 0o7777
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
             Path(name).chmod(mode)
+            if before is not None:
+                with contextlib.suppress(PermissionError):  # only root may give a file away
+                    os.chown(name, before.st_uid, before.st_gid)
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

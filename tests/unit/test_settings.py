@@ -90,7 +90,7 @@ def test_editing_a_line_keeps_every_other_byte() -> None:
     text = "# top\nexport A=1 # why\n\nB='x'\nA=2\n"
     assert set_line(text, "A", "3") == "# top\nexport A=1 # why\n\nB='x'\nA=3\n"
     assert set_line("A=1 # why\n", "A", "2") == "A=2 # why\n"
-    assert set_line("B=1", "A", "a b'c") == "B=1\nA='a b\\'c'\n"
+    assert set_line("B=1", "A", "a b'c") == 'B=1\nA="a b\'c"\n'
     assert unset_line(text, "B") == "# top\nexport A=1 # why\n\nA=2\n"
     assert parse_env(set_line("", "A", "a b'c"))["A"].value == "a b'c"
 

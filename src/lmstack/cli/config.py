@@ -164,7 +164,7 @@ def config_set(
     value: Annotated[str | None, typer.Argument(help="Left out: read from standard input, for keys.")] = None,
 ) -> Result:
     """Write one setting into .env (mode 600). Everything else in the file stays as it is; a wrong value is refused."""
-    new = sys.stdin.readline().rstrip("\n") if value is None else value
+    new = _typed(name) if value is None else value
     return _edit_env(context, "config set", name, lambda text: set_line(text, name, new))
 
 
@@ -236,6 +236,18 @@ def _asked(text: str, catalog: Catalog, name: str, question: str, hide: bool = F
             parse_settings(parse_env(changed, ".env"), {}, None, catalog.variables)
             return changed
         print(f"  {name} {wrong if not hide else wrong.split(', not ')[0]}", file=sys.stderr)
+
+
+def _typed(name: str) -> str:
+    """A value from standard input; UsageError when there is none: an empty value has to be asked for."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(f"{name} (not shown)", hide_input=True, err=True)).strip()
+    given = sys.stdin.readline().rstrip("\r\n")
+    if not given:
+        raise UsageError(
+            f"no value for {name} came on standard input", f"give one, or take it out: lm config unset {name}"
+        )
+    return given
 
 
 def _known(name: str, settings: Settings) -> None:

@@ -246,12 +246,12 @@ def _url(text: str) -> str:
 
 
 def _port(text: str) -> str:
-    ok = text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+    ok = text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 65535
     return "" if ok else f"must be a port from 1 to 65535, not '{text}'"
 
 
 def _count(text: str) -> str:
-    ok = text.isascii() and text.isdigit() and 1 <= int(text) <= 3600
+    ok = text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= 3600
     return "" if ok else f"must be a whole number from 1, not '{text}'"
 
 
@@ -264,7 +264,7 @@ def _version(text: str) -> str:
 
 
 def _number(text: str) -> str:
-    ok = text.isascii() and text.isdigit()
+    ok = text.isascii() and text.isdigit() and len(text) < 10
     return "" if ok else f"must be a whole number from 0, not '{text}'"
 
 
