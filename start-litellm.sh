@@ -35,7 +35,7 @@ install_locked() {
   say "[2/3] Installing locked packages from $lock (some minutes, once) …"
   local quiet=()
   [ -t 2 ] || quiet=(--progress-bar off)
-  .venv/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes "${quiet[@]}" -r "$lock" 2>&1 | progress ||
+  .venv/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes ${quiet[@]+"${quiet[@]}"} -r "$lock" 2>&1 | progress ||
     fail "the packages could not be installed" "read the lines above; is the network up? then run this again"
   .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable . ||
     fail "lmstack itself could not be installed" "read the lines above"

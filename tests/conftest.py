@@ -19,7 +19,7 @@ _why_no_docker = functools.cache(docker_missing)
 
 
 # Tests that share one of these run in the same process, one after the other, so that it is started once.
-SHARED = ("docker_gateway", "gateway", "failing", "routed")
+SHARED = ("docker_gateway", "gateway", "failing", "routed", "recorded")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             shared = ["docker"]
         elif item.path.name == "test_upgrade.py":
             shared = ["upgrade"]
+        elif "node_clients" in getattr(item, "fixturenames", ()):
+            shared = ["gateway"]
         if shared:
             item.add_marker(pytest.mark.xdist_group(shared[0]))
     items.sort(key=lambda item: "integration" not in item.path.parts)

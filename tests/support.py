@@ -124,7 +124,7 @@ class Stack:
         return httpx.post(self.url + path, json=body, headers={**auth, **given}, timeout=timeout, trust_env=False)
 
     def pids(self) -> list[int]:
-        from lmstack.runtime.local import processes
+        from lmstack.runtime.processes import processes
 
         return processes(self.root)
 

@@ -69,10 +69,10 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def ensure_writable_folder(path: Path) -> None:
-    """Make a folder and prove that a file can be made in it."""
+def ensure_writable_folder(path: Path, mode: int = 0o755) -> None:
+    """Make a folder, with that mode if it is new, and prove that a file can be made in it."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
@@ -85,7 +85,7 @@ def ensure_writable_folder(path: Path) -> None:
 def locked(path: Path, command: str) -> Iterator[None]:
     """Hold a lock file while ``command`` changes the stack; a second one is refused, and told who holds it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         stream = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise LmError(f"cannot write {path}: {_reason(error)}", f"check it with: ls -ld {path.parent}") from None

@@ -73,7 +73,8 @@ def start_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, lo
     """Start a program that outlives us, in a session of its own; returns its pid."""
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+            list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
+            umask=0o077,  # ledger and logs are nobody else's
         )  # fmt: skip
     return process.pid
 

@@ -95,8 +95,16 @@ def down(
     with files.locked(context.project.state / "lock", "lm down"):
         runtime = current_runtime(context.project.settings(), context.project)
         stopped = runtime.down(volumes, context.say)
-    text = "Stopped." if stopped else "Nothing was running."
-    return Result("down", {"stopped": stopped, "volumes_deleted": volumes}, (text,))
+    text = "Stopped." if stopped.ran else "Nothing was running."
+    deleted = (
+        f"Deleted: {', '.join(stopped.deleted)}"
+        if stopped.deleted
+        else "There was no data to delete."
+        if volumes
+        else ""
+    )
+    data = {"stopped": stopped.ran, "volumes_deleted": bool(stopped.deleted), "deleted": list(stopped.deleted)}
+    return Result("down", data, (text, deleted) if deleted else (text,))
 
 
 @command("restart", "lm restart")

@@ -8,7 +8,7 @@ from lmstack.operate import changes, stacks
 from lmstack.operate.planning import Planned
 from lmstack.runtime import base
 from lmstack.runtime.choose import own_port, running_runtime
-from lmstack.stack.project import Project
+from lmstack.stack.project import PROXY_SERVICE, Project
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.
     try:
         took = base.wait_ready(plan, runtime, options.timeout, say)
     except UnhealthyError:
-        if not any(s.state in ("running", "starting", "restarting") for s in runtime.services()):
+        if not any(s.name == PROXY_SERVICE and s.state == "running" for s in runtime.services()):
             runtime.down(False, say)
         raise
     return Started(took, remarks)

@@ -66,6 +66,14 @@ class UpOptions:
     own_port: int | None = None  # what the gateway that runs here already listens on
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What `lm down` did: whether anything ran, and which files or volumes are deleted."""
+
+    ran: bool
+    deleted: tuple[str, ...] = ()
+
+
 Say = Callable[[str], None]
 
 
@@ -83,8 +91,8 @@ class Runtime(Protocol):
     def up(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
         """Start, or apply a change to, the stack; returns when its processes were started."""
 
-    def down(self, volumes: bool, say: Say) -> bool:
-        """Drain and stop everything; False when nothing ran."""
+    def down(self, volumes: bool, say: Say) -> Stopped:
+        """Drain and stop everything; with ``volumes``, delete the data, also when nothing ran."""
 
     def services(self) -> list[Service]:
         """What runs."""
@@ -138,6 +146,7 @@ class Progress:
 
 def wait_ready(plan: Plan, runtime: Runtime, timeout: float, progress: Progress) -> float:
     """Poll until the proxy serves every planned name; returns the seconds it took, UnhealthyError with the log's end."""
+    from lmstack.runtime.logs import last_error
     from lmstack.stack.health import missing_names
 
     began = time.monotonic()
@@ -148,13 +157,14 @@ def wait_ready(plan: Plan, runtime: Runtime, timeout: float, progress: Progress)
             progress.clear()
             return waited
         broken = [s for s in runtime.services() if s.state == "failed"]
+        tail = runtime.log_tail(40).splitlines()
         if broken or waited > timeout:
             progress.clear()
             why = f"{broken[0].name} does not start" if broken else f"the proxy was not ready within {timeout:g} s"
             if missing != plan.names:
                 why = f"the proxy runs but does not serve: {', '.join(missing)}"
-            raise UnhealthyError(f"{why}. Its last log lines:\n{runtime.log_tail(15)}", "see all of it with: lm logs")
-        progress.tick(f"waiting for the proxy … {waited:.0f} s")
+            raise UnhealthyError(f"{why}. It said: {last_error(tail) or 'nothing'}", "see all of it with: lm logs")
+        progress.tick(f"waiting for the proxy … {waited:.0f} s  {tail[-1][:60] if tail else ''}")
         time.sleep(0.25)  # the pace of a poll, not a wait for something known
 
 

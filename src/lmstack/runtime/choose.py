@@ -84,6 +84,6 @@ def ollama_address(settings: Settings) -> str:
 def own_port(project: Project) -> int | None:
     """The port on which the gateway that was started here listens now, None when it does not run."""
     state = load_state(project)
-    if state is None or not any(s.state == "running" for s in runtime_for(state.runtime, project).services()):
+    if state is None or not any(s.pid for s in runtime_for(state.runtime, project).services()):
         return None
     return urlsplit(state.url).port

@@ -24,7 +24,9 @@ from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
 from lmstack.runtime import base, releases
-from lmstack.runtime.local import check_port_free, no_models, wanted_lines
+from lmstack.runtime.local import no_models
+from lmstack.runtime.logs import wanted_lines
+from lmstack.runtime.processes import check_port_free
 from lmstack.stack import proxy_side
 from lmstack.stack.plan import HOST_GATEWAY, STOCK_ENVIRON, Plan
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -115,14 +117,19 @@ class ComposeRuntime:
         self._run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=show)
         files.write(self._record, json.dumps({"image": image, "digest": self._image_id(image)}) + "\n")
 
-    def down(self, volumes: bool, say: base.Say) -> bool:
+    def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Stop with the grace that the file gives; volumes only when asked."""
         require_engine()
         self._refuse_foreign_project()
         ran = bool(self._containers())
+        before = self._volumes()
         self._run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
         base.clear_state(self.project)
-        return ran
+        return base.Stopped(ran, tuple(sorted(before - self._volumes())))
+
+    def _volumes(self) -> set[str]:
+        label = f"{_LABEL}.project={self._project_name()}"
+        return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
 
     def services(self) -> list[base.Service]:
         """What the engine says of this folder's containers; empty when no engine answers."""
@@ -149,7 +156,7 @@ class ComposeRuntime:
             cwd=self.project.root,
             check=False,
         )
-        return "\n".join("    " + line[:300] for line in (done.stdout or done.stderr).splitlines())
+        return done.stdout or done.stderr
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Ask inside the volume: in the running container, else in a short-lived one."""
@@ -245,7 +252,7 @@ class ComposeRuntime:
         """`docker compose logs`, with the filters that it lacks."""
         argv = [*self._compose(), *self._files(), "logs", "--no-log-prefix", *(["-f"] if query.follow else [])]
         argv += ["--since", f"{int(query.since)}s"] if query.since else []
-        argv += ["--tail", str(query.tail)] if query.tail else []
+        argv += [] if query.tail is None else ["--tail", str(query.tail)]
         argv += [query.service or PROXY]
         plain = base.LogQuery(level=query.level, call_id=query.call_id)
         for line in proc.lines(argv, cwd=self.project.root, env=self._base_environment()):

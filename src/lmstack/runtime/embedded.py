@@ -1,6 +1,6 @@
 """Serves the built-in toy model (SmolLM2-135M-Instruct, Apache-2.0) over llama.cpp's OpenAI-compatible HTTP server.
 
-A process of its own: ``python -m lmstack.runtime.embedded PORT``. It needs no network and no key.
+A process of its own: ``python -m lmstack.runtime.embedded PORT [FOLDER]``; the folder only tells whose process it is. It needs no network and no key.
 """
 
 import importlib.util

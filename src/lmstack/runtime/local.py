@@ -5,15 +5,10 @@ configuration, talks to it over a private socket, and finds what a killed superv
 """
 
 import contextlib
-import hashlib
 import os
-import re
-import socket
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault as RpcFault
@@ -24,14 +19,23 @@ from lmstack.errors import ConfigError, LmError, NoLedgerError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
 from lmstack.runtime import base, releases
+from lmstack.runtime.logs import LOG_BACKUPS, follow, stored_lines, wanted_lines
+from lmstack.runtime.processes import (
+    MARK,
+    check_port_free,
+    end_processes,
+    free_port,
+    is_supervised,
+    processes,
+    socket_path,
+)
 from lmstack.stack import proxy_side
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
 PROXY, MODEL = "litellm-proxy", "embedded-model"
 STOP_SECONDS = 30
-LOG_BYTES, LOG_BACKUPS = "10MB", 5
-MARK = "LMSTACK_HOME"
+LOG_BYTES = "10MB"
 _STATES = {
     "RUNNING": "running",
     "STARTING": "starting",
@@ -57,8 +61,8 @@ class LocalRuntime:
         releases.command(self.project, version)
         if not plan.deployments:
             raise no_models(plan)
-        files.ensure_writable_folder(self.project.logs)
-        files.ensure_writable_folder(self.project.state)
+        files.ensure_writable_folder(self.project.logs, 0o700)
+        files.ensure_writable_folder(self.project.state, 0o700)
         if plan.settings.port != options.own_port:
             check_port_free(plan.settings.host, plan.settings.port)
         if plan.redis and not plan.settings.get("REDIS_URL"):
@@ -77,28 +81,41 @@ class LocalRuntime:
             say("Applying the change: stopping the old processes (open requests are finished) …")
             self.down(False, say)
         port = free_port() if plan.embedded else None
-        env = self._environment(plan, port)
+        env = self._environment(plan, port) | argument_variables(programs(self.project, plan, port))
         files.write(self.project.config_file, config)
-        files.write(self._conf, supervisor_conf(self.project, plan, port, socket_path(self.project.root)), 0o600)
+        files.write(
+            self._conf, supervisor_conf(programs(self.project, plan, port), socket_path(self.project.root)), 0o600
+        )
         argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._conf)]
         log = self.project.logs / "supervisord.log"
         pid = proc.start_detached(argv, env=env, cwd=self.project.root, log=log)
         files.write(self.project.state / "supervisord.pid", f"{pid}\n")
 
-    def down(self, volumes: bool, say: base.Say) -> bool:
+    def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Ask supervisord to stop everything (SIGTERM, drain), then make sure that nothing of ours is left."""
         left = processes(self.project.root)
-        if not left:
-            return False
-        with contextlib.suppress(OSError, RpcFault), self._rpc() as rpc:
-            rpc.supervisor.shutdown()
-        end_processes(left, STOP_SECONDS + 5)
+        reached = self._shut_down()
+        end_processes(left, STOP_SECONDS + 5, asked=reached)
         base.clear_state(self.project)
-        files.remove(self.project.state / "supervisord.pid")
-        if volumes:
-            for path in self.project.logs.glob("litellm.db*"):
-                files.remove(path)
+        for name in ("supervisord.pid", "supervisor.sock"):
+            files.remove(self.project.state / name)
+        return base.Stopped(reached or bool(left), self._delete_ledger() if volumes else ())
+
+    def _shut_down(self) -> bool:
+        """Ask supervisord to end; whether it was there."""
+        try:
+            with self._rpc() as rpc:
+                rpc.supervisor.shutdown()
+        except (OSError, RpcFault):
+            return False
         return True
+
+    def _delete_ledger(self) -> tuple[str, ...]:
+        """The ledger with its companions and spools; returns what was deleted."""
+        found = sorted(self.project.logs.glob("litellm.db*"))
+        for path in found:
+            files.remove(path)
+        return tuple(str(path.relative_to(self.project.root)) for path in found)
 
     def services(self) -> list[base.Service]:
         """What supervisord says of its programs; empty when it does not run."""
@@ -106,11 +123,19 @@ class LocalRuntime:
             with self._rpc() as rpc:
                 infos: list[dict[str, Any]] = rpc.supervisor.getAllProcessInfo()  # type: ignore[assignment]
         except (OSError, RpcFault):
-            return []
+            return self._orphans()
         return [
             base.Service(i["name"], _STATES.get(i["statename"], "stopped"), i["description"], i["pid"] or None)
             for i in infos
         ]
+
+    def _orphans(self) -> list[base.Service]:
+        """What runs on after its supervisor was killed: nobody would start it again."""
+        if is_supervised(self.project.root):
+            return [base.Service(PROXY, "starting", "supervisord starts")]
+        left = processes(self.project.root)
+        detail = "runs without its supervisor; lm up takes over, lm down stops it"
+        return [base.Service(PROXY, "failed", detail, left[0])] if left else []
 
     def logs(self, query: base.LogQuery) -> Iterator[str]:
         """The chosen lines of the log files, oldest first; with follow, until Ctrl-C."""
@@ -119,14 +144,17 @@ class LocalRuntime:
         if query.service and query.service not in (PROXY, MODEL):
             raise LmError(f"there is no service '{query.service}'", f"choose {PROXY} or {MODEL}")
         for path in paths:
-            yield from wanted_lines(_stored_lines(path), query)
+            yield from wanted_lines(stored_lines(path), query)
         if query.follow:
-            yield from _follow(paths[0], query)
+            yield from follow(paths[0], query)
 
     def log_tail(self, lines: int) -> str:
         """The last lines of the proxy's log."""
-        text = files.read(self.project.logs / f"{PROXY}.log") or files.read(self.project.logs / "supervisord.log") or ""
-        return "\n".join("    " + line[:300] for line in text.splitlines()[-lines:])
+        for name in (f"{PROXY}.log", "supervisord.log"):
+            found = list(deque(stored_lines(self.project.logs / name), lines))
+            if found:
+                return "\n".join(found)
+        return ""
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Read the ledger file; read-only, running or not."""
@@ -185,36 +213,51 @@ class LocalRuntime:
         return env
 
 
-def supervisor_conf(project: Project, plan: Plan, model_port: int | None, sock: Path) -> str:
-    """supervisord.conf. No secret is in it: the programs inherit supervisord's environment."""
-    serve = [
-        *releases.command(project, plan.settings.version),
-        "--config",
-        str(project.config_file),
-        "--host",
-        plan.settings.host,
-        "--port",
-        str(plan.settings.port),
-    ]
+def programs(project: Project, plan: Plan, model_port: int | None) -> dict[str, list[str]]:
+    """What supervisord runs: name -> argv."""
+    serve = [*releases.command(project, plan.settings.version), "--config", str(project.config_file)]
+    serve += ["--host", plan.settings.host, "--port", str(plan.settings.port)]
     # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.
     serve += ["--run_granian", "--num_workers", str(plan.workers)]
-    programs = [(PROXY, serve)]
-    if model_port is not None:
-        programs.insert(0, (MODEL, [sys.executable, "-m", "lmstack.runtime.embedded", str(model_port)]))
+    model = [sys.executable, "-m", "lmstack.runtime.embedded", str(model_port), str(project.root)]
+    return {MODEL: model, PROXY: serve} if model_port is not None else {PROXY: serve}
+
+
+def argument_variables(found: Mapping[str, list[str]]) -> dict[str, str]:
+    """Each word of the programs' command lines as an environment variable, quoted for supervisord's own splitting. In the
+    file itself a `#` or `;` of a path would begin a comment."""
+    quoted = {_variable(name, n): _quoted(word) for name, argv in found.items() for n, word in enumerate(argv)}
+    return quoted
+
+
+def supervisor_conf(found: Mapping[str, list[str]], sock: Path) -> str:
+    """supervisord.conf, with paths relative to the stack's folder, in which supervisord runs. No secret is in it: the
+    programs inherit supervisord's environment."""
+    near = sock.parent.name == ".lmstack"
     sections = [
-        f"[unix_http_server]\nfile={_escape(str(sock))}\nchmod=0700\n",
-        f"[supervisord]\nlogfile={_escape(str(project.logs))}/supervisord.log\nlogfile_maxbytes=1MB\nlogfile_backups=1\n"
-        f"pidfile={_escape(str(project.state))}/supervisord.run\nsilent=true\n",
+        f"[unix_http_server]\nfile={'.lmstack/' + sock.name if near else sock}\nchmod=0700\n",
+        "[supervisord]\nlogfile=logs/supervisord.log\nlogfile_maxbytes=1MB\nlogfile_backups=1\n"
+        "pidfile=.lmstack/supervisord.run\nsilent=true\n",
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
     ]
-    for name, argv in programs:
+    for name, argv in found.items():
+        command = " ".join(f"%(ENV_{_variable(name, n)})s" for n in range(len(argv)))
         sections.append(
-            f"[program:{name}]\ncommand={_escape(proc.quoted(argv))}\ndirectory={_escape(str(project.root))}\n"
+            f"[program:{name}]\ncommand={command}\n"
             f"autorestart=true\nstartsecs=3\nstartretries=2\nstopsignal=TERM\nstopwaitsecs={STOP_SECONDS}\nkillasgroup=true\n"
-            f"redirect_stderr=true\nstdout_logfile={_escape(str(project.logs))}/{name}.log\n"
+            f"redirect_stderr=true\nstdout_logfile=logs/{name}.log\n"
             f"stdout_logfile_maxbytes={LOG_BYTES}\nstdout_logfile_backups={LOG_BACKUPS}\n"
         )
     return "\n".join(sections)
+
+
+def _variable(program: str, place: int) -> str:
+    return f"LMSTACK_{program.replace('-', '_').upper()}_{place}"
+
+
+def _quoted(word: str) -> str:
+    """One word for shlex, which supervisord splits a command with."""
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def no_models(plan: Plan) -> ConfigError:
@@ -223,98 +266,6 @@ def no_models(plan: Plan) -> ConfigError:
     return ConfigError(
         "no model can be served: no provider has a key", f"set one of {keys} in .env, then run 'lm up' again"
     )
-
-
-def check_port_free(host: str, port: int) -> None:
-    """Raise LmError, with who holds the port, unless it can be bound. LiteLLM would silently choose another one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), port))
-        except OSError as error:
-            holder = _holder(port)
-            raise LmError(
-                f"port {port} on {host} cannot be used: {error.strerror}" + (f"; {holder} has it" if holder else ""),
-                f"stop what has it, or choose another: lm up --port {_next_free(port)}",
-            ) from None
-
-
-def _holder(port: int) -> str:
-    """Name and pid of the process that listens on a port; "" where this user may not know it."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
-    return ""
-
-
-def _next_free(port: int) -> int:
-    """The next port above that can be bound on the loopback."""
-    for candidate in range(port + 1, min(port + 100, 65536)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", candidate))
-            return candidate
-    return free_port()
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def socket_path(root: Path) -> Path:
-    """supervisord's socket: a short path (they are limited to about 100 bytes) in a folder that is ours alone."""
-    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"lmstack-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
-        raise LmError(f"{folder} is open to other users", f"mend it with: chmod 700 {folder}")
-    return folder / (hashlib.sha256(str(root).encode()).hexdigest()[:16] + ".sock")
-
-
-def processes(root: Path) -> list[int]:
-    """Pids of everything this folder's local runtime started, found by the mark in their environment."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(root):
-                found.append(process.pid)
-    return found
-
-
-def end_processes(pids: list[int], seconds: float) -> None:
-    """Wait for processes to end; supervisord was asked already, so SIGTERM goes only to those without one."""
-    import psutil
-
-    alive = []
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            alive.append(psutil.Process(pid))
-    supervised = any("supervisor.supervisord" in _cmdline(p) for p in alive)
-    if not supervised:
-        for process in alive:
-            with contextlib.suppress(psutil.Error):
-                process.terminate()
-    _, stuck = psutil.wait_procs(alive, timeout=seconds)
-    for process in stuck:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(stuck, timeout=5)
-
-
-def _cmdline(process: Any) -> list[str]:
-    import psutil
-
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
 
 
 def ask_ledger(path: Path, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
@@ -344,68 +295,3 @@ def ledger_errors(path: Path) -> Iterator[None]:
         raise LmError(f"this is no backup of a ledger, or a damaged one: {error}") from None
     except (sqlite3.Error, OSError) as error:
         raise LmError(f"the ledger {path} cannot be read or written: {error}", "lm doctor") from None
-
-
-def wanted_lines(lines: Iterator[str], query: base.LogQuery) -> list[str]:
-    """Filter by time, level and call id. Lines without a time of their own belong to the one before."""
-    cut = None if query.since is None else datetime.fromtimestamp(time.time() - query.since, timezone.utc)
-    keep, kept = cut is None, []
-    for line in lines:
-        when = line_time(line)
-        if when is not None and cut is not None:
-            keep = when >= cut
-        if keep and _matches(line, query):
-            kept.append(line)
-    return kept[-query.tail :] if query.tail else kept
-
-
-_JSON_TIME = re.compile(r'"timestamp": ?"([0-9T:.\-+Z ]+)"')
-_LEVEL = re.compile(r'"level": ?"(\w+)"|\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b')
-_RANK = {"DEBUG": 0, "INFO": 1, "WARNING": 2, "ERROR": 3, "CRITICAL": 4}
-
-
-def line_time(line: str) -> datetime | None:
-    """The time that a JSON log line carries; LiteLLM writes local time without a zone."""
-    found = _JSON_TIME.search(line)
-    if not found:
-        return None
-    with contextlib.suppress(ValueError):
-        return datetime.fromisoformat(found.group(1).replace("Z", "+00:00")).astimezone(timezone.utc)
-    return None
-
-
-def _matches(line: str, query: base.LogQuery) -> bool:
-    if query.call_id and query.call_id not in line:
-        return False
-    if query.level is None:
-        return True
-    found = _LEVEL.search(line)
-    level = (found.group(1) or found.group(2)).upper() if found else "INFO"
-    return _RANK.get(level, 1) >= _RANK[query.level.upper()]
-
-
-def _stored_lines(path: Path) -> Iterator[str]:
-    rotated = [path.with_name(f"{path.name}.{n}") for n in range(LOG_BACKUPS, 0, -1)]
-    for one in [*rotated, path]:
-        yield from (files.read(one) or "").splitlines()
-
-
-def _follow(path: Path, query: base.LogQuery) -> Iterator[str]:
-    while not path.exists():
-        time.sleep(0.2)
-    stream = path.open(errors="replace")
-    stream.seek(0, os.SEEK_END)
-    while True:
-        line = stream.readline()
-        if line:
-            plain = base.LogQuery(level=query.level, call_id=query.call_id)
-            yield from wanted_lines(iter([line.rstrip("\n")]), plain)
-        elif path.exists() and path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
-            stream.close()
-            stream = path.open(errors="replace")
-        else:
-            time.sleep(0.2)  # the pace of a tail
-
-
-def _escape(text: str) -> str:
-    return text.replace("%", "%%")
