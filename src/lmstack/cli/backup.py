@@ -16,7 +16,7 @@ from lmstack.errors import LmError, NoLedgerError
 from lmstack.ledger.backup import check_saved
 from lmstack.operate import archive
 from lmstack.operate.planning import flags_of_running, planned
-from lmstack.operate.start import start
+from lmstack.operate.start import check, start
 from lmstack.result import Result
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime
@@ -34,6 +34,7 @@ def backup(
     env: Annotated[bool | None, typer.Option("--env/--no-env", help="With .env, which holds your keys; asked if left out.")] = None,
 ) -> Result:  # fmt: skip
     """Save the ledger, events that are not delivered yet, and models.yaml, while everything runs."""
+    context.project.require_stack()
     if env is None:
         env = context.may_ask and context.project.env_file.exists() and typer.confirm(
             "Put .env into the backup? It holds your keys", default=False, err=True
@@ -87,6 +88,8 @@ def restore(
         running, flags = base.load_state(context.project) is not None, flags_of_running(context.project)
         runtime = current_runtime(context.project.settings(), context.project)
         if running:
+            before = planned(context.project, flags)
+            check(context.project, before, base.UpOptions(timeout))
             runtime.down(False, context.say)
         try:
             summary = runtime.load_ledger(folder / LEDGER) if LEDGER in parts else None

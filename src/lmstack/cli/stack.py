@@ -4,6 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -60,18 +61,26 @@ def up(
     flags = runtime_flags(runtime, redis, port, workers)
     options = base.UpOptions(timeout, foreground, force)
     if dry_run:
-        return _dry_run(context, planned(context.project, flags), options)
+        return _dry_run(context, planned(context.project, flags), replace(options, dry_run=True))
     if context.project.is_blank and not context.project.is_stack:
+        planned(
+            context.project, flags
+        )  # what is wrong with the options or the environment is said before any file is made
+        if runtime == "docker":
+            from lmstack.runtime.compose import require_engine
+
+            require_engine()
         context.say(f"{context.project.root} is empty: laying down a stack (lm init)")
         lay_down(context.project, files.read(context.project.env_file))
     context.project.require_stack()
     with files.locked(context.project.state / "lock", "lm up"):
         wanted = planned(context.project, flags)
         try:
-            result = _up(context, wanted, options)
+            with _sigterm_is_ctrl_c() if foreground else contextlib.nullcontext():
+                result = _up(context, wanted, options)
         except KeyboardInterrupt:
             if foreground:
-                wanted.runtime.down(False, context.say)
+                _stop_undisturbed(context, wanted)
             else:
                 context.say("The stack goes on starting in the background: lm status shows it, lm down stops it.")
             raise
@@ -118,6 +127,7 @@ def restart(
         wanted = planned(context.project, flags_of_running(context.project))
         options = base.UpOptions(timeout)
         check(context.project, wanted, options)
+        wanted.runtime.prepare(wanted.plan, wanted.config, options, context.say)
         runtime.down(False, context.say)
         started = start(context.project, wanted, options, context.say)
     return report(wanted, started, "restart")
@@ -228,29 +238,38 @@ def _stay(context: Context, wanted: Planned, result: Result) -> Result:
     """Show the log until Ctrl-C, then stop the stack."""
     for line in result.lines:
         context.say(line)
-    with _ended_by_a_signal():
+    with contextlib.suppress(KeyboardInterrupt), _sigterm_is_ctrl_c():
         try:
             for line in wanted.runtime.logs(base.LogQuery(follow=True, tail=5)):
                 if not context.as_json and not context.quiet:
                     say(uncoloured(line))
         finally:
-            wanted.runtime.down(False, context.say)
+            _stop_undisturbed(context, wanted)
     return Result(result.command, result.data, ("Stopped.",), result.messages)
 
 
 @contextlib.contextmanager
-def _ended_by_a_signal() -> Iterator[None]:
-    """Until Ctrl-C, or the SIGTERM that a service manager sends: both are the way to stop, and no failure."""
+def _sigterm_is_ctrl_c() -> Iterator[None]:
+    """What a service manager sends is the way to stop, as Ctrl-C is."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            yield
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _stop_undisturbed(context: Context, wanted: Planned) -> None:
+    """Stop the stack; a second signal must not leave half of it running."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        wanted.runtime.down(False, context.say)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from lmstack.config.settings import KINDS, Settings
 from lmstack.config.validate import check_litellm_config
 from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import start
+from lmstack.operate.start import is_unchanged, start
 from lmstack.releases.allowed import numbers, version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result
@@ -172,7 +172,7 @@ def _restore(before: dict[Path, str | None]) -> None:
 
 def _start_again(context: Context, flags: dict[str, str], running: bool, timeout: float) -> None:
     wanted = planned(context.project, flags)
-    if running:
+    if running and not is_unchanged(context.project, wanted):
         start(context.project, wanted, base.UpOptions(timeout), context.say)
     else:
         wanted.runtime.down(False, context.say)

@@ -1,9 +1,10 @@
 """Start a stack, or say that nothing has to be done. Checks first, then effects; prints nothing but progress."""
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 
-from lmstack.errors import UnhealthyError
+from lmstack.errors import LmError
 from lmstack.operate import changes, stacks
 from lmstack.operate.planning import Planned
 from lmstack.runtime import base
@@ -41,17 +42,20 @@ def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.
     remarks = check(project, wanted, options)
     for change in changes.since_the_last_start(base.load_state(project), wanted):
         say(f"Changed: {change}")
+    runtime.prepare(plan, wanted.config, options, say)
     _stop_other_runtime(project, runtime.name, say)
     kind = {"docker": "a Docker stack", "local": "a local process"}[runtime.name]
     say(f"Starting lmstack as {kind} ({wanted.why}): {_count(len(plan.deployments), 'model')} on {plan.url}")
-    runtime.up(plan, wanted.config, options, say)
-    base.save_state(project, _state(wanted, time.time()))
-    stacks.remember(project.root)
     try:
+        runtime.up(plan, wanted.config, options, say)
+        base.save_state(project, _state(wanted, time.time()))
+        stacks.remember(project.root)
         took = base.wait_ready(plan, runtime, options.timeout, say)
-    except UnhealthyError:
+    except LmError:
+        # What cannot serve must not run on in the background.
         if not any(s.name == PROXY_SERVICE and s.state == "running" for s in runtime.services()):
-            runtime.down(False, say)
+            with contextlib.suppress(LmError):
+                runtime.down(False, say)
         raise
     return Started(took, remarks)
 

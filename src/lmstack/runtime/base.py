@@ -63,6 +63,7 @@ class UpOptions:
     timeout: float = READY_SECONDS
     foreground: bool = False
     force: bool = False
+    dry_run: bool = False  # touch nothing, not even to see whether a folder can be written
     own_port: int | None = None  # what the gateway that runs here already listens on
 
 
@@ -87,6 +88,9 @@ class Runtime(Protocol):
 
     def code(self) -> str:
         """The source that would run in the proxy: a new version must be noticed as a change."""
+
+    def prepare(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
+        """Get what a start needs, while what runs goes on: nothing is stopped before this has worked."""
 
     def up(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
         """Start, or apply a change to, the stack; returns when its processes were started."""

@@ -32,6 +32,7 @@ from lmstack.stack.plan import HOST_GATEWAY, STOCK_ENVIRON, Plan
 from lmstack.stack.project import PROXY_SERVICE, Project
 
 PROXY = PROXY_SERVICE
+SERVICES = (PROXY, "redis")
 _LABEL = "com.docker.compose"
 LEDGER = "/app/logs/litellm.db"
 BUILD_SECONDS, UP_SECONDS, DOWN_SECONDS, QUERY_SECONDS = 1800.0, 300.0, 120.0, 60.0
@@ -93,27 +94,30 @@ class ComposeRuntime:
             ]
         )
 
-    def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
-        """Write the config, build or pull with progress, and let compose recreate just what has changed."""
+    def prepare(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Write the config, and get and build the image with progress: what takes long or can fail, while all still runs."""
         files.write(self.project.config_file, config)
         if not self.project.env_file.exists():
             files.write(self.project.env_file, "# Settings and keys: see .env.example\n", 0o600)
-        env, image = self._environment(plan, config), plan.settings.image
-        mounted = plan.settings.on("LITELLM_MOUNT")
+        image, mounted = plan.settings.image, plan.settings.on("LITELLM_MOUNT")
         if mounted:
             stock = "\n".join(f'      {name}: "{value}"' for name, value in STOCK_ENVIRON.items())
             files.write(self._override, MOUNTED.format(image=image, root=self.project.root, stock=stock))
         else:
             files.remove(self._override)
-        show = not getattr(say, "quiet", False)
         if self._image_id(image) is None:
             say(f"Getting {image} (once) …")
-            proc.run(["docker", "pull", image], timeout=BUILD_SECONDS, show=show)
+            proc.run(["docker", "pull", image], timeout=BUILD_SECONDS, show=not getattr(say, "quiet", False))
         self._refuse_bad_digest(image, options)
         if not mounted:
             say("Building the gateway's image (only what has changed) …")
-            self._run(["build", "--quiet", PROXY], BUILD_SECONDS, env)
+            self._run(["build", "--quiet", PROXY], BUILD_SECONDS, self._environment(plan, config))
+
+    def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Let compose recreate just what has changed."""
+        env, image = self._environment(plan, config), plan.settings.image
         profile = ["--profile", "redis"] if _own_redis(plan) else []
+        show = not getattr(say, "quiet", False)
         self._run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=show)
         files.write(self._record, json.dumps({"image": image, "digest": self._image_id(image)}) + "\n")
 
@@ -122,6 +126,8 @@ class ComposeRuntime:
         require_engine()
         self._refuse_foreign_project()
         ran = bool(self._containers())
+        if not ran and not self._record.exists():
+            return base.Stopped(False)  # never started from here: data of that name is not ours
         before = self._volumes()
         self._run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
         base.clear_state(self.project)
@@ -133,8 +139,12 @@ class ComposeRuntime:
 
     def services(self) -> list[base.Service]:
         """What the engine says of this folder's containers; empty when no engine answers."""
-        if self.project.foreign_compose() is not None or engine_problem() is not None:
+        if self.project.foreign_compose() is not None:
             return []
+        problem = engine_problem()
+        if problem is not None:
+            started = base.load_state(self.project)
+            return [base.Service(PROXY, "failed", f"unknown: {problem}")] if started else []
         found = []
         for container in self._containers():
             state = container.attrs["State"]
@@ -209,6 +219,7 @@ class ComposeRuntime:
     def _inside(self, module: str, arguments: list[str], given: Path | None = None, into: Path | None = None) -> str:
         """Run one of the ledger's modules where the ledger is; returns what it prints."""
         require_engine()
+        self._refuse_foreign_project()
         running = any(s.name == PROXY and s.state == "running" for s in self.services())
         if not running and given is None:
             self._require_volume()
@@ -250,6 +261,7 @@ class ComposeRuntime:
 
     def logs(self, query: base.LogQuery) -> Iterator[str]:
         """`docker compose logs`, with the filters that it lacks."""
+        self._refuse_foreign_project()
         argv = [*self._compose(), *self._files(), "logs", "--no-log-prefix", *(["-f"] if query.follow else [])]
         argv += ["--since", f"{int(query.since)}s"] if query.since else []
         argv += [] if query.tail is None else ["--tail", str(query.tail)]
@@ -342,7 +354,12 @@ class ComposeRuntime:
     def _containers(self) -> list[Any]:
         labels = [f"{_LABEL}.project={self._project_name()}", f"{_LABEL}.oneoff=False"]
         found: list[Any] = docker_client().containers.list(all=True, filters={"label": labels})
-        return found
+        return [container for container in found if self._is_of_this_folder(container)]
+
+    def _is_of_this_folder(self, container: Any) -> bool:
+        place = container.labels.get(f"{_LABEL}.project.working_dir", "")
+        service = container.labels.get(f"{_LABEL}.service", "")
+        return bool(place) and Path(place).resolve() == self.project.root and service in SERVICES
 
     def _image_id(self, image: str) -> str | None:
         import docker

@@ -61,8 +61,9 @@ class LocalRuntime:
         releases.command(self.project, version)
         if not plan.deployments:
             raise no_models(plan)
-        files.ensure_writable_folder(self.project.logs, 0o700)
-        files.ensure_writable_folder(self.project.state, 0o700)
+        if not options.dry_run:
+            files.ensure_writable_folder(self.project.logs, 0o700)
+            files.ensure_writable_folder(self.project.state, 0o700)
         if plan.settings.port != options.own_port:
             check_port_free(plan.settings.host, plan.settings.port)
         if plan.redis and not plan.settings.get("REDIS_URL"):
@@ -74,6 +75,9 @@ class LocalRuntime:
     def code(self) -> str:
         """Return the source of the proxy's side, as it is installed."""
         return files.read_all(proxy_side.sources())
+
+    def prepare(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Nothing: the package is installed, or ``check`` has said so."""
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configurations and start supervisord; a running one is stopped first."""

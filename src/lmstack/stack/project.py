@@ -14,6 +14,7 @@ from lmstack.stack.plan import Facts, Plan, plan_stack
 from lmstack.stack.render import render_config
 
 PROXY_SERVICE = "litellm-proxy"
+_COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ def find_project(folder: Path | None) -> Project:
     for candidate in (here, *here.parents):
         if (candidate / "docker-compose.yml").exists() and (candidate / "callbacks" / "taskmaster.py").exists():
             return Project(candidate)
+        if any((candidate / name).exists() for name in _COMPOSE_FILES):
+            break  # somebody else's project within a stack's tree: the stack around it is not meant
     return Project(here)
 
 
