@@ -216,3 +216,41 @@ def test_delivered_events_go_as_fast_as_they_come(ledger: Path) -> None:
         conn.execute("UPDATE outbox SET state = 'delivered', delivered_at = ?", (time.time() - 2 * 86400,))
     wait_for(lambda: not queries.ask(ledger, "event_counts", {}), 20, "old events to go")
     made.close()
+
+
+@pytest.mark.parametrize("cost", [-5.0, float("-inf"), float("inf"), float("nan"), 1e9])
+def test_a_cost_that_none_can_be_refunds_no_budget(ledger: Path, cost: float) -> None:
+    made = writer.Writer(writer.StoreOptions(ledger, events=True))
+    made.post(ended(call("1"), 2.0))
+    made.post(ended(call("2"), cost))
+    assert made.flush(5)
+    verdict = _write(made, Started(call("3"), (LIMIT,)))
+    assert verdict.over is not None
+    assert verdict.over.spent == pytest.approx(2.0)
+    made.close()
+
+
+def test_a_file_system_without_locks_leaves_no_spool_behind(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("lmstack.ledger.spool.fcntl.flock", no_locks)
+    left = Spool(ledger, "dead-worker")
+    left.append([ended(call("1"))])
+    os.utime(left.files()[0], (time.time() - 60,) * 2)
+    made = writer.Writer(writer.StoreOptions(ledger, events=False))
+    wait_for(lambda: not left.files(), 10)
+    made.close()
+
+
+def test_nobody_else_may_read_a_new_ledger(ledger: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        conn = schema.connect(ledger)
+        schema.migrate(conn)
+        assert {
+            path.name: oct(path.stat().st_mode)[-3:] for path in ledger.parent.glob("litellm.db*")
+        } == dict.fromkeys(("litellm.db", "litellm.db-wal", "litellm.db-shm"), "600")
+        conn.close()
+    finally:
+        os.umask(before)

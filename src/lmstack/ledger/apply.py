@@ -8,6 +8,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from lmstack.ledger import outbox, spending
 from lmstack.ledger.records import Attribution, Call, Ended, Fault, Record, Verdict
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 # The error of a request whose worker was taken for dead.
 MADE_UP = "Interrupted"
+# No request costs more; a cost that says so is an error of whoever told it.
+MAX_COST_USD = 1e6
 
 Sums = dict[tuple[str, str, int], list[float]]
 
@@ -148,6 +151,8 @@ _END = (
 
 
 def _end(conn: sqlite3.Connection, end: Ended, worker: str, events: bool, sums: Sums) -> None:
+    if end.cost_usd is not None and not 0 <= end.cost_usd < MAX_COST_USD:
+        end = replace(end, cost_usd=None)  # a cost below nothing would refund a budget
     call, last = end.call, end.call.attempts[-1] if end.call.attempts else None
     fault = end.fault
     values = (

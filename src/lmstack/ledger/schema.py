@@ -5,6 +5,7 @@ Times are Unix seconds (UTC, REAL); durations milliseconds (REAL); costs US doll
 """
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -197,6 +198,9 @@ BUSY_MS = 250
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the ledger for writing: WAL, so that readers and several workers do not wait for each other."""
+    with contextlib.suppress(OSError):  # it is there already, or SQLite will say what is wrong
+        # Nobody else's to read; SQLite gives its companion files the same mode.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     conn = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     conn.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only counts for a new file: deleted rows give their pages back
     conn.execute("PRAGMA journal_mode = WAL")

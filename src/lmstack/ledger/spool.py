@@ -95,8 +95,10 @@ def is_held(path: Path) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # a file system without locks: the age of the file has to tell
+        return False
     finally:
         os.close(handle)
     return False
