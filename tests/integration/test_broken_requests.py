@@ -129,6 +129,8 @@ def test_what_it_said_is_in_no_ledger_log_or_event(gateway: Stack, taskmaster: T
         {"fallbacks": [{"model": "gpt-4o", "api_base": "http://127.0.0.1:9"}]},
         {"fallbacks": ["nobody-serves-this"]},
         {"fallbacks": "gpt-4o"},
+        {"context_window_fallbacks": [{"gpt-4o-mini": ["gpt-4o"]}]},
+        {"content_policy_fallbacks": [{"gpt-4o-mini": ["gpt-4o"]}]},
     ],
 )
 def test_one_request_is_one_walk_over_models_of_ours(gateway: Stack, mock: Mock, extra: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lmstack.catalog.models import parse_catalog
 from lmstack.config.modelsfile import set_budget
-from lmstack.routing import classify
+from lmstack.routing import classify, needs
 from lmstack.routing.budgets import Limit, limits_for
 from lmstack.routing.candidates import GROUPS, Candidate, heirs, walk
 from lmstack.routing.classify import HEAD, TAIL, conversation_group, decide
@@ -163,7 +163,7 @@ def test_a_budget_is_written_without_losing_comments() -> None:
     assert new.startswith(text)
     assert "TM-1:" in new
     assert set_budget(new, "task", "TM-1", "total", None) == text
-    assert set_budget("", "all", "", "day", 5.0) == "budgets:\n  all:\n    day: 5.0\n"
+    assert set_budget("", "all", "", "day", 5.0) == "budgets:\n  all:\n    day: 5\n"
 
 
 def test_the_documented_models_yaml_examples_are_valid() -> None:
@@ -203,9 +203,9 @@ LONG = "A" * 4_000_000  # 3 MB as base64
     ],
 )
 def test_a_file_is_not_counted_as_the_text_of_its_base64(block: dict[str, Any], most: int, sees: bool) -> None:
-    needs = needs_of({"messages": [{"role": "user", "content": [{"type": "text", "text": "Read this"}, block]}]})
-    assert 0 < needs.tokens_in <= most + 10
-    assert ("vision" in needs.can) is sees
+    found = needs_of({"messages": [{"role": "user", "content": [{"type": "text", "text": "Read this"}, block]}]})
+    assert 0 < found.tokens_in <= most + 10
+    assert ("vision" in found.can) is sees
 
 
 def test_a_plain_document_is_counted_as_its_text() -> None:
@@ -217,7 +217,11 @@ def test_a_plain_document_is_counted_as_its_text() -> None:
     ("body", "out", "choices"),
     [
         ({"max_tokens": 10**400}, 100_000_000, 1),
-        ({"max_tokens": "5"}, 1000, 1),
+        ({"max_tokens": "5"}, 5, 1),
+        ({"max_tokens": 900000.0}, 900_000, 1),
+        ({"max_completion_tokens": "x", "max_tokens": 7}, 7, 1),
+        ({"max_tokens": float("nan")}, 1000, 1),
+        ({"generationConfig": {"maxOutputTokens": 60000}}, 60_000, 1),
         ({"max_tokens": True}, 1000, 1),
         ({"max_tokens": -5}, 1000, 1),
         ({"max_completion_tokens": 50, "n": 3}, 50, 3),
@@ -225,8 +229,8 @@ def test_a_plain_document_is_counted_as_its_text() -> None:
     ],
 )
 def test_numbers_that_a_client_controls_are_bounded(body: dict[str, Any], out: int, choices: int) -> None:
-    needs = needs_of(body)
-    assert (needs.tokens_out, needs.choices) == (out, choices)
+    found = needs_of(body)
+    assert (found.tokens_out, found.choices) == (out, choices)
 
 
 def test_every_worker_gives_a_conversation_the_same_group() -> None:
@@ -238,3 +242,12 @@ def test_every_worker_gives_a_conversation_the_same_group() -> None:
     seen_before = [conversation_group(turns[: n + 1]) for n in range(len(turns))][-1]
     classify._scores.clear()  # another worker, or a restart
     assert conversation_group(turns) == seen_before != "cheap"
+
+
+def test_ids_of_tokens_and_documents_are_counted() -> None:
+    assert needs_of({"input": [[1] * 8000] * 5}).tokens_in == 40_000
+    assert needs_of({"query": "what " * 40, "documents": ["words " * 100]}).tokens_in >= 190
+
+
+def test_only_so_many_pieces_of_a_body_are_looked_at() -> None:
+    assert needs_of({"input": ["x"] * 200_000}).tokens_in <= needs.MAX_ITEMS

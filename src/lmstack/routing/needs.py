@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 # Tokens assumed for an answer when the request sets no limit, for each image (OpenAI: 85 to 1,445; Anthropic: up to 1,600),
 # and for a file that is only named.
@@ -15,9 +15,12 @@ _FILE_BYTES, _AUDIO_BYTES, _VIDEO_BYTES = 40, 500, 1000
 # No model takes or gives more; a larger number in a request is its client's, and no number of tokens.
 MAX_TOKENS = 100_000_000
 MAX_CHOICES = 128
+MAX_ITEMS = 50_000
 _TEXTS = (
     "messages", "input", "prompt", "system", "instructions", "tools", "functions", "contents", "systemInstruction", "system_instruction",
+    "query", "documents",
 )  # fmt: skip
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _IMAGES = ("image_url", "image", "input_image")
 _FILES = ("file", "input_file", "document")
 # A token is about 4 bytes of English or code, and 3 bytes of other scripts (bench/routing measures it).
@@ -59,18 +62,26 @@ def needs_of(body: Mapping[str, Any]) -> Needs:
 
 def output_limit(body: Mapping[str, Any]) -> int | None:
     """The most tokens of an answer that the request itself allows, None when it sets no limit."""
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
-    return min(limit, MAX_TOKENS) if _is_count(limit) else None
+    config = body.get("generationConfig")
+    told = [body.get(name) for name in _LIMITS] + [
+        config.get("maxOutputTokens") if isinstance(config, Mapping) else None
+    ]
+    return max((count for value in told if (count := _count(value)) is not None), default=None)
 
 
 def choices_of(body: Mapping[str, Any]) -> int:
     """How many answers are asked for; each is paid for."""
-    asked = max((n for name in ("n", "best_of") if _is_count(n := body.get(name))), default=1)
+    asked = max((n for name in ("n", "best_of") if (n := _count(body.get(name))) is not None), default=1)
     return min(asked, MAX_CHOICES)
 
 
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _count(value: object) -> int | None:
+    """A number of tokens as clients write it, 5, 5.0 or "5"; never more than MAX_TOKENS. None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        return None
+    return int(min(value, MAX_TOKENS)) or None
 
 
 def tokens_of(text: str) -> int:
@@ -147,13 +158,19 @@ class _Count:
     def __init__(self) -> None:
         self.tokens = 0
         self.images = 0
+        self.items = 0
 
     def add(self, value: object) -> None:
         waiting: list[Iterator[object]] = [iter((value,))]
         while waiting:
             for item in waiting[-1]:
+                self.items += 1
+                if self.items > MAX_ITEMS:
+                    return  # so many pieces are no prompt; to look at all of them would hold the event loop
                 if isinstance(item, str):
                     self.tokens += tokens_of(item)
+                elif isinstance(item, int) and not isinstance(item, bool):
+                    self.tokens += 1  # the id of a token
                 elif isinstance(item, Mapping):
                     media = _media(item)
                     if media is None:

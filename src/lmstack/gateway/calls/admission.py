@@ -29,6 +29,7 @@ ROUTED = frozenset({"acompletion", "completion", "atext_completion", "text_compl
 _SHAPED = ROUTED | {"aembedding", "embedding", "embeddings"}
 # What a client may send along that decides with whose key or account a provider is asked.
 _OWN_ACCESS = ("api_key", "extra_headers", "headers", "organization")
+_SIDE_WAYS = ("context_window_fallbacks", "content_policy_fallbacks")
 COOLDOWN_SECONDS = 20.0
 # Below this, an attempt is not worth its cost.
 LEAST_SECONDS = 0.2
@@ -48,6 +49,15 @@ class JustFailed(litellm.APIConnectionError):  # type: ignore[misc]
     """Makes a walk go on to the next model."""
 
 
+def _seconds(name: str, default: float) -> float:
+    """A time from the environment. Plain `docker compose up` passes on what `lm` would refuse: then the default counts."""
+    try:
+        value = float(os.environ.get(name) or default)
+    except ValueError:
+        return default
+    return value if 0 < value < 1e6 else default
+
+
 class Rules:
     """models.yaml's rules, as rendered into ``callback_settings``; read once, when the first request comes."""
 
@@ -55,8 +65,8 @@ class Rules:
         routing = found.get("routing") or {}
         self.defaults = Defaults(**{k: {i: Wishes(**w) for i, w in v.items()} for k, v in routing.items()})
         self.budgets = parse_limits(found.get("budgets"))
-        self.deadline = float(os.environ.get("LITELLM_DEADLINE") or 300)
-        self.timeout = float(os.environ.get("LITELLM_TIMEOUT") or 120)
+        self.deadline = _seconds("LITELLM_DEADLINE", 300.0)
+        self.timeout = _seconds("LITELLM_TIMEOUT", 120.0)
 
 
 _rules: Rules | None = None
@@ -135,6 +145,7 @@ def to_free_models(data: dict[str, Any], call: Call, call_type: str) -> bool:
         return False
     _send(data, way, Wishes())
     data["fallbacks"] = list(way.fallbacks or ())
+    _close_side_ways(data)
     call.reserved_usd = None
     return True
 
@@ -262,6 +273,11 @@ def _check_names(data: Mapping[str, Any]) -> None:
         )
     if data.get("fastest_response"):
         raise refused(RefusalError(400, "invalid_request_error", "fastest_response: not served; it pays several models for one answer.", param="fastest_response"))  # fmt: skip
+    for name in _SIDE_WAYS:
+        if data.get(name):
+            raise refused(
+                RefusalError(400, "invalid_request_error", f"{name}: not taken from clients; fallbacks is.", param=name)
+            )
     others = data.get("fallbacks")
     if others is not None and not (isinstance(others, list) and all(_is_served(name) for name in others)):
         raise refused(RefusalError(400, "invalid_request_error", "fallbacks: a list of names that the gateway serves is wanted.", param="fallbacks"))  # fmt: skip
@@ -312,7 +328,8 @@ def _is_free(data: Mapping[str, Any], way: Way | None) -> bool:
     """Whether nothing that may serve the request costs anything."""
     if way is not None:
         return way.first.free and way.fallbacks == ()
-    return prices().get(str(data.get("model"))) == (0.0, 0.0) and not data.get("fallbacks")
+    others = any(data.get(name) for name in ("fallbacks", *_SIDE_WAYS))
+    return prices().get(str(data.get("model"))) == (0.0, 0.0) and not others
 
 
 def _estimate(data: Mapping[str, Any]) -> float | None:
@@ -325,8 +342,15 @@ def _send(data: dict[str, Any], way: Way, wishes: Wishes) -> None:
     data["model"] = way.model
     if way.fallbacks is not None:
         data["fallbacks"] = list(way.fallbacks)
+        _close_side_ways(data)
     if wishes.no_fallback:
         data["disable_fallbacks"] = True
+
+
+def _close_side_ways(data: dict[str, Any]) -> None:
+    """LiteLLM has two more lists of fallbacks, as configured for a name. They must not lead past what was decided."""
+    for name in _SIDE_WAYS:
+        data[name] = []
 
 
 def _group(data: Mapping[str, Any]) -> str:
@@ -354,7 +378,7 @@ def _floor(data: Mapping[str, Any], way: Way | None) -> float | None:
 def _size(data: Mapping[str, Any]) -> int | None:
     """The length of the request's body in bytes, None when its client does not say (a chunked body)."""
     told = str(_headers(data).get("content-length") or "")
-    return int(told[:12]) if told.isascii() and told.isdigit() else None
+    return int(told) if told.isascii() and told.isdigit() and len(told) <= 15 else None
 
 
 def _headers(data: Mapping[str, Any]) -> Mapping[str, str]:
