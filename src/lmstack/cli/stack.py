@@ -30,7 +30,7 @@ from lmstack.operate.start import Started, check, is_unchanged, start
 from lmstack.result import Result, say, table, uncoloured
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_port, running_runtime
-from lmstack.stack.assets import lay_down
+from lmstack.stack.assets import lay_down, refresh
 
 _RUNTIME = Annotated[str | None, typer.Option("--runtime", help="Where the proxy runs."), OneOf(RUNTIMES)]
 
@@ -74,6 +74,8 @@ def up(
         lay_down(context.project, files.read(context.project.env_file))
     context.project.require_stack()
     with files.locked(context.project.state / "lock", "lm up"):
+        if refresh(context.project):
+            context.say("Updating this stack's files to this version of lmstack")
         wanted = planned(context.project, flags)
         try:
             with _sigterm_is_ctrl_c() if foreground else contextlib.nullcontext():

@@ -1,5 +1,6 @@
 """The files that make a folder a stack: the repository's own top level, and the proxy's side of the source."""
 
+import hashlib
 from importlib import resources
 from pathlib import Path
 
@@ -16,6 +17,14 @@ ASSETS = (
     "callbacks/taskmaster.py",
     "litellm-config.yaml",
 )
+
+
+# SHA-256 of the files that 0.1.0 laid down. What a user has edited is never replaced.
+_OLD = {
+    "callbacks/taskmaster.py": "3f1c7d166e4ee28cd70d6cc4005b338f5e5915ec748322b696d57fe523cbdcb3",
+    "Dockerfile": "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
+    ".dockerignore": "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
+}
 
 
 def asset_texts() -> dict[str, str]:
@@ -42,3 +51,19 @@ def lay_down(project: Project, env: str | None = None) -> list[str]:
     if files.write(project.env_file, env_example() if env is None else env, 0o600) and fresh:
         made.append(".env")
     return made
+
+
+def refresh(project: Project) -> list[str]:
+    """Bring a stack of an earlier lmstack up to date: the proxy's side of the source, and files as 0.1.0 laid them down.
+    Return the names of what was written."""
+    written = []
+    for name, text in asset_texts().items():
+        path = project.root / name
+        ours = name.startswith("src/") or _digest(files.read(path)) == _OLD.get(name)
+        if ours and files.write(path, text):
+            written.append(name)
+    return written
+
+
+def _digest(text: str | None) -> str:
+    return hashlib.sha256((text or "").encode()).hexdigest()
