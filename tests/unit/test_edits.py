@@ -175,3 +175,10 @@ def test_a_file_keeps_its_link_its_mode_and_its_owner(tmp_path: Path, secret: bo
     assert stat.S_IMODE(real.stat().st_mode) == (0o600 if secret else 0o640)
     if os.geteuid() == 0:
         assert real.stat().st_uid == 1234
+
+
+@pytest.mark.parametrize(
+    ("line", "literal"), [("K=a$b", False), ('K="a$b"', False), ("K='a$b'", True), ("K=ab", True), ("K=a # $b", True)]
+)
+def test_a_dollar_that_compose_would_expand_is_known(line: str, literal: bool) -> None:
+    assert parse_env(line)["K"].literal is literal
