@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             shared = ["docker"]
         elif item.path.name == "test_upgrade.py":
             shared = ["upgrade"]
-        elif "node_clients" in getattr(item, "fixturenames", ()):
+        elif item.path.name == "test_operator.py":
             shared = ["gateway"]
         if shared:
             item.add_marker(pytest.mark.xdist_group(shared[0]))
