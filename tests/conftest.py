@@ -22,6 +22,7 @@ _why_no_docker = functools.cache(docker_missing)
 SHARED = ("docker_gateway", "gateway", "failing", "routed", "recorded")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need an engine are skipped, with the reason, where there is none; the slow ones begin first."""
     for item in items:

@@ -1,15 +1,17 @@
 """route, budget: where a request would go, and what it may cost."""
 
+import math
 import time
 from typing import Annotated, Any
 
 import typer
 
 from lmstack import files
+from lmstack.catalog.models import parse_catalog
 from lmstack.cli.app import Context, app, command
 from lmstack.config.modelsfile import set_budget
 from lmstack.config.yamlfile import did_you_mean
-from lmstack.errors import LmError, NoLedgerError, UsageError
+from lmstack.errors import ConfigError, LmError, NoLedgerError, UsageError
 from lmstack.operate.planning import ask, planned
 from lmstack.result import Result, table, usd
 from lmstack.routing.budgets import PERIODS, dump_limits
@@ -20,6 +22,7 @@ from lmstack.routing.policy import AUTO, RefusalError, Way, Wishes, choose
 from lmstack.routing.weights import CUTS
 from lmstack.runtime.local import no_models
 from lmstack.stack.plan import Plan
+from lmstack.stack.project import shipped_catalog
 
 budget_app = typer.Typer(name="budget", help="Limits in US dollars.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(budget_app)
@@ -92,7 +95,7 @@ def budget_set(
     period: _PERIOD = "day",
 ) -> Result:
     """Write a limit into models.yaml; comments stay. For everybody: lm budget set all - 5."""
-    if amount < 0:
+    if not 0 <= amount < float("inf"):
         raise UsageError(f"a budget cannot be {amount:g} USD", "give 0 or more")
     return _edit(context, "budget set", scope, name, period, amount)
 
@@ -111,10 +114,29 @@ def _edit(context: Context, name: str, scope: str, whose: str, period: str, amou
     file = context.project.models_file
     old = files.read(file) or ""
     new = set_budget(old, scope, whose, period, amount)
+    _check_edit(old, new, (scope, "" if scope == "all" else whose, period), amount)
     changed = new != old and files.write(file, new)
     data = {"file": str(file), "changed": changed, "scope": scope, "name": None if scope == "all" else whose, "period": period, "limit_usd": amount}  # fmt: skip
     lines = (f"{file.name}: {'written' if changed else 'unchanged'}", *(("Next: lm up (applies it)",) if changed else ()))  # fmt: skip
     return Result(name, data, lines)
+
+
+def _check_edit(old: str, new: str, edited: tuple[str, str, str], amount: float | None) -> None:
+    """ConfigError unless the new text is readable and differs from the old one in this limit alone: an alias may carry a
+    change to others."""
+    before, after = _limits(old), _limits(new)
+    before.pop(edited, None)
+    written = after.pop(edited, None)
+    same = written is None if amount is None else written is not None and math.isclose(written, amount, rel_tol=1e-6)
+    if not same or before != after:
+        raise ConfigError(
+            "models.yaml is written in a way that this change would carry to other limits; nothing was changed",
+            "edit the file by hand, then: lm validate",
+        )
+
+
+def _limits(text: str) -> dict[tuple[str, str, str], float]:
+    return {(r.scope, r.name, r.period): r.usd for r in parse_catalog(shipped_catalog(), text).rules.budgets}
 
 
 def _walk(plan: Plan, way: Way, decision: Decision) -> list[str]:

@@ -1,110 +1,128 @@
-"""Changes of a user's models.yaml. Pure: text in, text out. Only the section that is changed is written anew; every other
-byte stays, and within the section its comments and its order."""
+"""Changes to a user's models.yaml that keep every other byte. Pure: text in, text out.
 
-import io
+The places come from the parser that reads the file, so that what is written is what is read.
+"""
+
+import copy
+import json
+import re
 from typing import Any
 
 import yaml
 
 from lmstack.config.rules import SCOPES
-from lmstack.errors import ConfigError
+from lmstack.config.yamlfile import load_yaml
+from lmstack.errors import LmError
+
+_PLAIN = re.compile(r"[A-Za-z][\w.-]*")
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 
 def set_budget(text: str, scope: str, name: str, period: str, usd: float | None) -> str:
-    """``budgets`` with one amount (US dollars) set, or with None taken out; ``scope``: all, task or agent. ConfigError
-    when the section uses an alias of another one."""
-    before, section, after = _split(text, "budgets")
-    if not section and usd is None:
-        return text
-    end = "\r\n" if "\r\n" in text else "\n"
-    new = _changed(section, scope, name, period, usd).replace("\n", end)
-    if not section and before and not before.endswith(("\n", "\r")):
-        before += end
-    return before + new + after
-
-
-def _split(text: str, key: str) -> tuple[str, str, str]:
-    """The text before a top-level section, the section, and the text after it; the section is "" when there is none."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
-    starts = [pair[0].start_mark.line for pair in pairs]
-    place = next((n for n, (name, _) in enumerate(pairs) if name.value == key), None)
-    if place is None:
-        return text, "", ""
-    lines = text.splitlines(keepends=True)
-    begin = starts[place]
-    end = min((line for line in starts if line > begin), default=len(lines))
-    # Comments and blank lines at the margin above the next section belong to that one.
-    while end > begin + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
-        end -= 1
-    return "".join(lines[:begin]), "".join(lines[begin:end]), "".join(lines[end:])
-
-
-def _changed(section: str, scope: str, name: str, period: str, usd: float | None) -> str:
-    """The new text of the section ``budgets``; "" when nothing is left in it."""
-    editor = _editor()
-    root = _loaded(editor, section)
-    if not root.get("budgets"):
-        root["budgets"] = {}
-    group = next(key for key, value in SCOPES.items() if value == scope)
-    path = [group] if scope == "all" else [group, name]
-    if usd is None:
-        _take_out(root["budgets"], [*path, period])
-    else:
-        _put_in(root["budgets"], path, period, usd)
-    if not root["budgets"]:
-        return ""
-    out = io.StringIO()
-    editor.dump(root, out)
-    return out.getvalue()
-
-
-def _loaded(editor: Any, section: str) -> Any:
-    from ruamel.yaml.error import YAMLError
-
+    """``budgets`` with one amount (US dollars) set, or with None taken out; ``scope``: all, task or agent."""
+    section = next(key for key, value in SCOPES.items() if value == scope)
+    path = ["budgets", section, *([] if scope == "all" else [name]), period]
     try:
-        return editor.load(section) or {}
-    except YAMLError as error:
-        what = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise ConfigError(
-            f"models.yaml: the section 'budgets' cannot be edited by itself: {what}",
-            "edit it by hand, then: lm validate",
-        ) from None
+        wanted = _changed(load_yaml(text) or {}, path, usd)
+        new = _edited(text, path, usd)
+        right = (load_yaml(new) or {}) == wanted
+    except (yaml.YAMLError, RecursionError):
+        right = False
+    if not right:
+        raise LmError(f"cannot change {'.'.join(path)} in models.yaml without changing more", "edit the file by hand")
+    return new
 
 
-def _put_in(budgets: Any, path: list[str], period: str, usd: float) -> None:
+def _changed(root: Any, path: list[str], usd: float | None) -> Any:
+    """What the file must say afterwards."""
+    root = copy.deepcopy(root)
+    places = [root]
+    for key in path[:-1]:
+        if places[-1].get(key) is None:
+            if usd is None:
+                return root
+            places[-1][key] = {}
+        places.append(places[-1][key])
+    if usd is not None:
+        places[-1][path[-1]] = usd
+        return root
+    places[-1].pop(path[-1], None)
+    for place, key in zip(reversed(places[:-1]), reversed(path[:-1]), strict=True):
+        if not place[key]:
+            del place[key]
+    return root
+
+
+def _edited(text: str, path: list[str], usd: float | None) -> str:
+    nodes: list[Any] = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    pairs: list[Any] = []
     for key in path:
-        if not budgets.get(key):
-            budgets[key] = {}
-        budgets = budgets[key]
-    # Text: nothing is resolved here, so that all else stays as it was typed.
-    budgets[period] = f"{usd:.10g}"
+        pair = _pair(nodes[-1], key)
+        if pair is None:
+            break
+        pairs.append(pair)
+        nodes.append(pair[1])
+    if usd is None:
+        return _without(text, nodes, pairs) if len(pairs) == len(path) else text
+    if len(pairs) == len(path):
+        return text[: nodes[-1].start_mark.index] + f"{usd:.15g}" + text[nodes[-1].end_mark.index :]
+    return _with(text, nodes[-1], pairs, path[len(pairs) :], f"{usd:.15g}")
 
 
-def _take_out(mapping: Any, path: list[str]) -> None:
-    """Remove a value, and every mapping that is empty then."""
-    if path[0] not in mapping:
-        return
-    if len(path) > 1 and mapping[path[0]]:
-        _take_out(mapping[path[0]], path[1:])
-    if len(path) == 1 or not mapping[path[0]]:
-        del mapping[path[0]]
+def _pair(node: Any, key: str) -> Any:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((pair for pair in pairs if pair[0].value == key), None)
 
 
-def _editor() -> Any:
-    # Imported where it is used: it is slow to load, and two commands need it.
-    from ruamel.yaml import YAML
-    from ruamel.yaml.resolver import VersionedResolver
+def _with(text: str, node: Any, pairs: list[Any], keys: list[str], amount: str) -> str:
+    """The missing ``keys`` added to the deepest mapping that is there."""
+    if isinstance(node, yaml.MappingNode) and node.flow_style:
+        added = "".join(f"{_key(key)}: {{" for key in keys[:-1]) + f"{_key(keys[-1])}: {amount}" + "}" * (len(keys) - 1)
+        if not node.value:
+            return text[: node.start_mark.index + 1] + added + text[node.end_mark.index - 1 :]
+        end = _end(node.value[-1][1])
+        return f"{text[:end]}, {added}{text[end:]}"
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if isinstance(node, yaml.MappingNode):
+        column, place = node.value[0][0].start_mark.column, _line_end(text, _end(node))
+    else:
+        column = pairs[-1][0].start_mark.column + 2 if pairs else 0
+        place = _line_end(text, pairs[-1][0].end_mark.index) if pairs else len(text)
+    if not pairs:
+        place = len(text)
+    lines = [f"{' ' * (column + 2 * depth)}{_key(key)}:" for depth, key in enumerate(keys)]
+    before = newline if text[:place].strip("\ufeff") and not text[:place].endswith("\n") else ""
+    return text[:place] + before + newline.join(lines) + f" {amount}{newline}" + text[place:]
 
-    class AsTyped(VersionedResolver):
-        """Takes every plain scalar as text: ``on``, ``0123`` and ``1:30`` are written back as they were."""
 
-        @property
-        def versioned_resolver(self) -> Any:
-            return {}
+def _without(text: str, nodes: list[Any], pairs: list[Any]) -> str:
+    """The last pair taken out, and each mapping that would be empty then."""
+    depth = len(pairs) - 1
+    while depth and len(nodes[depth].value) == 1:
+        depth -= 1
+    mapping, (key, value) = nodes[depth], pairs[depth]
+    start, end = key.start_mark.index, _end(value)
+    if not mapping.flow_style:
+        return text[: text.rfind("\n", 0, start) + 1] + text[_line_end(text, end) :]
+    place = mapping.value.index(pairs[depth])
+    if place + 1 < len(mapping.value):
+        return text[:start] + text[mapping.value[place + 1][0].start_mark.index :]
+    return text[: _end(mapping.value[place - 1][1])] + text[end:] if place else text[:start] + text[end:]
 
-    editor = YAML()
-    editor.Resolver = AsTyped
-    editor.preserve_quotes = True
-    editor.width = 1000
-    return editor
+
+def _end(node: Any) -> int:
+    """Where the last value of a node ends; a block's own mark stands after the comments below it."""
+    while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return int(node.end_mark.index)
+
+
+def _line_end(text: str, index: int) -> int:
+    found = text.find("\n", index)
+    return len(text) if found < 0 else found + 1
+
+
+def _key(text: str) -> str:
+    """Quoted where any YAML reader could take it for something else than text."""
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text)

@@ -240,8 +240,11 @@ _TRUE, _FALSE = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    ok = parts.scheme in ("http", "https") and parts.hostname
+    try:
+        parts = urlsplit(text)
+        ok = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:  # an unfinished [, a port that is none
+        ok = False
     return "" if ok else f"must be an http:// or https:// address, not '{text}'"
 
 

@@ -12,6 +12,7 @@ from lmstack.errors import Problem, invalid
 
 MAX_CHARACTERS = 1_000_000
 MAX_NODES = 100_000
+MAX_DEPTH = 200
 
 
 def did_you_mean(word: str, known: Iterable[object]) -> str:
@@ -59,6 +60,15 @@ class Located:
                 self._index(value, f"{path}[{place}]")
 
 
+def _depth(text: str) -> int:
+    """At most how deep brackets, or lines that only go deeper, are nested: the C library's parser has no bound."""
+    deepest = depth = 0
+    for char in re.findall(r"[\[{}\]]", text):
+        depth = max(0, depth + (1 if char in "[{" else -1))
+        deepest = max(deepest, depth)
+    return max(deepest, max((line.count("- ") + line.count("? ") for line in text.splitlines()), default=0))
+
+
 def _too_much(root: Any) -> str:
     """Why a document is refused before it is built: an alias within itself, or aliases that grow beyond MAX_NODES."""
     sizes: dict[int, int] = {}
@@ -93,6 +103,8 @@ class UserYaml(Located):
 
     def __init__(self, text: str, file: str) -> None:
         try:
+            if _depth(text) > MAX_DEPTH:
+                raise invalid([Problem(file, "it is nested too deeply", "write it flatter")])
             node = yaml.compose(text[: MAX_CHARACTERS + 1], Loader=_Loader)
             wrong = "it is too large" if len(text) > MAX_CHARACTERS else _too_much(node)
             if wrong:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 QUEUE_SIZE = 20_000
 SPOOL_AFTER_SECONDS = 0.25
 RETRY_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
 TIDY_SECONDS = 0.05
 LOOK_BEHIND_SECONDS = 5.0
 
@@ -90,8 +91,12 @@ class Session:
         if self.held:
             self.store([])
             self.lost += len(self.held)
-        if self.spool.pending:
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self.spool.pending and time.monotonic() < deadline:
+            self.next_try = 0.0
             self._take_over()
+            if self.spool.pending:  # locked by another worker, for one
+                time.sleep(0.05)
         if self.conn is not None:
             self._try(self._part)
             self._drop()
