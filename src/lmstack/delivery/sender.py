@@ -5,6 +5,7 @@ all workers, and a slow receiver holds up nothing but the lanes that it is slow 
 An outage of the receiver costs a model call nothing: this thread shares only the SQLite file with it.
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -19,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from lmstack.delivery.contract import Target
-from lmstack.delivery.poster import PAUSE_AFTER_GONE_SECONDS, TIMEOUT_SECONDS, Poster, unposted
+from lmstack.delivery.poster import PAUSE_AFTER_GONE_SECONDS, Poster, unposted
 from lmstack.ledger import outbox
 from lmstack.ledger.outbox import Outgoing, Settled
 from lmstack.ledger.schema import connect, writing
@@ -27,6 +28,7 @@ from lmstack.ledger.schema import connect, writing
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+RETRY_SECONDS = 1.0
 PARALLEL = 8
 RUN_EVENTS = 50
 LOCK_WAIT_MS = 5000
@@ -40,23 +42,33 @@ PROBE_SECONDS = (1, 2, 5, 10, 30)
 
 @dataclass(slots=True)
 class Inbox:
-    """The outcomes of posts: how many are still under way, and which the ledger has not taken yet."""
+    """The outcomes of posts: how many are still under way, and which the ledger has not taken yet.
+
+    Each post puts one list, with an outcome for each of its lanes.
+    """
 
     results: "queue.SimpleQueue[list[Settled]]" = field(default_factory=queue.SimpleQueue)
     under_way: int = 0
     unsettled: list[Settled] = field(default_factory=list)
 
-    def take(self, wait: bool) -> list[Settled]:
-        """Return what came in since the last look; with ``wait``, wait up to POLL_SECONDS for something."""
-        found: list[Settled] = []
+    def take(self, wait: bool) -> list[list[Settled]]:
+        """Return the posts that came back since the last look; with ``wait``, wait up to POLL_SECONDS for the first."""
+        found: list[list[Settled]] = []
         while True:
             try:
                 come = self.results.get(timeout=POLL_SECONDS) if wait and not found else self.results.get_nowait()
             except queue.Empty:
-                self.unsettled += found
                 return found
             self.under_way -= 1
-            found += come
+            self.unsettled += come
+            found.append(come)
+
+    def begin(self, same_file: bool) -> None:
+        """Start a new session. All posts of the last one have ended; outcomes for another file mean nothing here."""
+        self.take(wait=False)
+        self.under_way = 0
+        if not same_file:
+            self.unsettled = []
 
 
 class Sender:
@@ -73,6 +85,7 @@ class Sender:
         self._failures = 0
         self._not_before = 0.0
         self._last_seen = 0.0  # the wall clock at the last look
+        self._file: tuple[int, int] | None = None
         self._next_warning = 0.0
         self._thread = threading.Thread(target=self._run, name="lmstack-sender", daemon=True)
         self._thread.start()
@@ -89,11 +102,15 @@ class Sender:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._session()
-            except Exception as error:  # the thread must outlive a locked or missing file
-                self._warn(f"{type(error).__name__}: {error}")
-                self._stop.wait(1.0)
+            with contextlib.suppress(Exception):  # also what fails while a failure is told
+                self._attend()
+
+    def _attend(self) -> None:
+        try:
+            self._session()
+        except Exception as error:  # the thread must outlive a locked or missing file
+            self._stop.wait(RETRY_SECONDS)
+            self._warn(f"{type(error).__name__}: {error}")
 
     def _session(self) -> None:
         """One connection, one pool. When the file is stuck, what was sent meanwhile is sent again: at least once."""
@@ -102,17 +119,14 @@ class Sender:
             self._stop.wait(POLL_SECONDS)
             return
         conn = connect(self._path)
-        limits = httpx.Limits(max_connections=PARALLEL, max_keepalive_connections=PARALLEL)
         try:
             # Nobody waits for this thread, so it can wait for its turn; a request's writer cannot.
             conn.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_MS}")
-            self._inbox.take(wait=False)  # the last session's pool has ended, so all of it is here
-            self._inbox.under_way = 0
-            # trust_env off: events go to the address that was set, not through a proxy of the environment.
-            with (
-                httpx.Client(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False) as client,
-                ThreadPoolExecutor(PARALLEL) as pool,
-            ):
+            self._inbox.begin(identity == self._file)
+            self._file = identity
+            with writing(conn):
+                outbox.mend_due_times(conn, self._clock())
+            with self._poster.client(PARALLEL) as client, ThreadPoolExecutor(PARALLEL) as pool:
                 self._serve(conn, client, pool, identity)
                 pool.shutdown()
                 self._collect(conn, wait=False)
@@ -174,9 +188,8 @@ class Sender:
 
     def _collect(self, conn: sqlite3.Connection, wait: bool) -> bool:
         """Settle what has come back, all in one transaction; False when nothing has."""
-        come = self._inbox.take(wait and not self._inbox.unsettled)
-        if come:
-            self._recovered |= self._judge(come)
+        for post in self._inbox.take(wait and not self._inbox.unsettled):
+            self._recovered |= self._judge(post)
         if not self._inbox.unsettled:
             return False
         with writing(conn):
@@ -188,19 +201,17 @@ class Sender:
         return True
 
     def _judge(self, results: list[Settled]) -> bool:
-        """Learn whether the receiver is up; True when it has just come back."""
+        """Learn from one post whether the receiver is up; True when it has just come back."""
         was_down = self._failures >= DOWN_AFTER
-        for result in results:
-            failure = result.failure
-            if result.delivered:
-                self._failures = 0
-            if failure is None:
-                continue
-            self._warn(f"TaskMaster did not take an event: {failure.error}")
-            if failure.status == 410:
-                self._not_before = self._clock() + PAUSE_AFTER_GONE_SECONDS
-            elif not failure.final:
-                self._failures += 1
+        if any(result.delivered for result in results):
+            self._failures = 0
+        failures = [result.failure for result in results if result.failure is not None]
+        if failures:
+            self._warn(f"TaskMaster did not take an event: {failures[0].error}")
+        if any(failure.status == 410 for failure in failures):
+            self._not_before = self._clock() + PAUSE_AFTER_GONE_SECONDS
+        elif any(not failure.final for failure in failures):
+            self._failures += 1
         if self._failures >= DOWN_AFTER:
             step = min(self._failures - DOWN_AFTER, len(PROBE_SECONDS) - 1)
             self._not_before = max(self._not_before, self._clock() + PROBE_SECONDS[step])
