@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import timezone
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpcore
 import httpx
@@ -33,7 +34,10 @@ class Poster:
         # trust_env off: events go to the address that was set, not through a proxy of the environment. Redirects are
         # not followed: the key must go to no other host.
         transport = DeadlineTransport(POST_SECONDS, connections)
-        return httpx.Client(timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False, follow_redirects=False)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        return httpx.Client(
+            timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False, follow_redirects=False, cookies=no_cookies
+        )
 
     def run(self, client: httpx.Client, job: list[list[Outgoing]]) -> list[Settled]:
         """One lane's events, one after the other, up to the first failure."""

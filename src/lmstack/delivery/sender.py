@@ -39,6 +39,9 @@ CLOCK_SLACK_SECONDS = 5.0
 DOWN_AFTER = 2 * PARALLEL
 PROBE_SECONDS = (1, 2, 5, 10, 30)
 
+Job = list[list[Outgoing]]  # the runs that one thread posts
+Post = Callable[[httpx.Client, Job], list[Settled]]
+
 
 @dataclass(slots=True)
 class Inbox:
@@ -170,17 +173,27 @@ class Sender:
             runs = outbox.lease(conn, self._owner, now, slots, 1 if down else RUN_EVENTS)
             jobs, post = [[run] for run in runs], self._poster.run
         for job in jobs:
-            self._inbox.under_way += 1
-            try:
-                pool.submit(self._do, post, client, job, self._inbox.results)
-            except Exception as error:  # no thread is to be had right now
-                self._inbox.results.put([Settled(run, 0, unposted(error)) for run in job])
+            self._start(pool, post, client, job)
         return bool(jobs)
 
+    def _start(self, pool: ThreadPoolExecutor, post: Post, client: httpx.Client, job: Job) -> None:
+        self._inbox.under_way += 1
+        once = [job]
+        try:
+            pool.submit(self._do, post, client, once, self._inbox.results)
+        except Exception as error:  # no thread is to be had right now
+            # The pool keeps what it could not start a thread for, and another thread of it may run that later.
+            with contextlib.suppress(IndexError):
+                self._inbox.results.put([Settled(run, 0, unposted(error)) for run in once.pop()])
+
     def _do(
-        self, post: "Post", client: httpx.Client, job: list[list[Outgoing]], results: "queue.SimpleQueue[list[Settled]]"
+        self, post: Post, client: httpx.Client, once: list[Job], results: "queue.SimpleQueue[list[Settled]]"
     ) -> None:
-        """In a thread of the pool: always report back, whatever happens."""
+        """In a thread of the pool: report back exactly once, whatever happens. Who takes the job reports on it."""
+        try:
+            job = once.pop()
+        except IndexError:
+            return
         try:
             results.put(post(client, job))
         except Exception as error:
@@ -221,9 +234,6 @@ class Sender:
         if time.monotonic() >= self._next_warning:
             self._next_warning = time.monotonic() + 60
             log.warning("delivery: %s", text)
-
-
-Post = Callable[[httpx.Client, list[list[Outgoing]]], list[Settled]]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
