@@ -4,7 +4,6 @@ The calls are not listed by hand. A first run notes each place at which a thread
 modules below. Each further run makes one of these places raise, once.
 """
 
-import logging
 import shutil
 import sqlite3
 import threading
