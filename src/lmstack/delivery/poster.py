@@ -1,5 +1,6 @@
 """Posts leased events to TaskMaster and says what became of each. No ledger, no thread of its own."""
 
+import contextlib
 import ssl
 import time
 from collections.abc import Callable
@@ -92,8 +93,8 @@ class Poster:
         auth = httpx.Auth() if self.target.api_key else httpx.USE_CLIENT_DEFAULT
         try:
             with client.stream("POST", self.target.url, content=body.encode(), headers=sent, auth=auth) as answer:
-                _discard(answer)
                 retry_after = _retry_after(answer, time.time())
+                _discard(answer)
         except Exception as error:  # httpx's own, and whatever a broken answer makes of its parsers
             return unposted(error)
         status = answer.status_code
@@ -126,10 +127,12 @@ def unposted(error: Exception) -> Failure:
 def _discard(answer: httpx.Response) -> None:
     """Read the answer's body, so that the connection can be used again; but not more of it than is decent."""
     size = 0
-    for chunk in answer.iter_raw():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            return
+    # The status says it all: an event that was taken is not sent again because of a broken body.
+    with contextlib.suppress(Exception):
+        for chunk in answer.iter_raw():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                return
 
 
 def _retry_after(answer: httpx.Response, now: float) -> float | None:
