@@ -152,7 +152,7 @@ def test_a_second_signal_loses_nothing_committed(stack: Stack, mock: Mock) -> No
 
 def test_the_example_receiver_verifies_every_signature(stack: Stack, mock: Mock) -> None:
     port, secret = free_port(), "whsec_dGVzdC1zZWNyZXQ="
-    argv = [sys.executable, str(ROOT / "src" / "lmstack" / "receiver.py"), str(port)]
+    argv = [sys.executable, str(ROOT / "src" / "lmstack" / "operate" / "receiver.py"), str(port)]
     with (stack.root / "receiver.log").open("wb") as log:
         receiver = subprocess.Popen(
             argv, env={**os.environ, "TASKMASTER_WEBHOOK_SECRET": secret}, stdout=log, stderr=log

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from lmstack.delivery.poster import Poster
 from lmstack.delivery.sender import Inbox, Sender
 from lmstack.ledger import outbox
 from lmstack.ledger.outbox import Failure, Outgoing, Settled
+from lmstack.operate import receiver
 
 EVENT = Outgoing(1, "evt_1", outbox.COST, "task:t", 1_700_000_000.0, '{"n":1}', 0)
 DOWN, REFUSED, GONE = Failure(503, "HTTP 503"), Failure(400, "HTTP 400", None, True), Failure(410, "HTTP 410", 600.0)
@@ -376,3 +378,56 @@ def test_a_job_is_reported_on_once_also_where_the_pool_runs_what_it_refused(judg
 def test_no_post_is_begun_so_late_that_it_outlives_its_lease() -> None:
     assert poster.RUN_SECONDS + poster.POST_SECONDS < outbox.LEASE_SECONDS
     assert sender.BATCH_EVENTS >= sender.BATCH_LANES
+
+
+# -- the example receiver -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(receiver, "SECRET", "whsec_c2VjcmV0")
+    monkeypatch.setattr(receiver, "SEEN", set())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), receiver.Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/e"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_example_receiver_drops_each_event_that_it_has_seen_also_from_batches(
+    example: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = Target(example, secret="whsec_c2VjcmV0", batch=True)
+    post_batch(target, [[event(1), event(2)]])
+    post_batch(target, [[event(2), event(3)]])
+    assert post(target, event(3)).delivered == 1
+    assert capsys.readouterr().out.count(outbox.COST) == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"webhook-timestamp": "soon", "webhook-signature": "v1,x"}, 401),
+        ({"webhook-timestamp": "nan"}, 401),
+        ({"webhook-timestamp": str(int(time.time())), "webhook-signature": "v1,\u00e4"}, 401),
+        ({"content-length": "x"}, 413),
+        ({"content-length": "99999999999"}, 413),
+    ],
+)
+def test_the_example_receiver_answers_anything(example: str, headers: dict[str, str], status: int) -> None:
+    port = int(example.split(":")[2].split("/")[0])
+    lines = {"host": "x", "content-length": "2"} | headers
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(f"POST /e HTTP/1.1\r\n{head}\r\n{{}}".encode())
+        assert connection.recv(100).split()[1] == str(status).encode()
+
+
+def test_the_example_receiver_refuses_what_is_no_event_and_takes_it_when_it_is_mended(example: str) -> None:
+    target = Target(example, secret="whsec_c2VjcmV0")
+    broken = post(target, event(7, payload="{broken")).failure
+    assert broken is not None
+    assert broken.status == 400
+    assert post(target, event(7)).delivered == 1
+    assert "evt_7" in receiver.SEEN
