@@ -26,6 +26,7 @@ class FaultyReceiver:
         self.lags: list[float] = []
         self.tries = 0
         self.retry_after = "1"  # what comes with a mode that is a number
+        self.fails_first = 0  # so many posts get a 503 first
         self.refuses = b""  # a body with these bytes in it gets a 400
         self.keep_bodies = False
         self._lock = threading.Lock()
@@ -57,7 +58,8 @@ class FaultyReceiver:
     def handle(self, http: BaseHTTPRequestHandler, headers: dict[str, str], body: bytes) -> None:
         with self._lock:
             self.tries += 1
-        mode = self.mode
+            mode = "503" if self.fails_first > 0 else self.mode
+            self.fails_first -= 1
         if mode == "reset":
             http.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             http.close_connection = True

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lmstack.ledger import outbox
 from lmstack.ledger.outbox import Outgoing
@@ -17,8 +17,8 @@ class Target:
     """Where events go. ``api_key`` and ``secret`` are never logged."""
 
     url: str
-    api_key: str = ""
-    secret: str = ""
+    api_key: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
     source: str = "lmstack"
     batch: bool = False
 
@@ -31,8 +31,8 @@ def target_from(environ: Mapping[str, str]) -> Target | None:
     path = environ.get("TASKMASTER_EVENTS_PATH", "").strip() or "/api/litellm/log"
     return Target(
         base + "/" + path.lstrip("/"),
-        environ.get("TASKMASTER_API_KEY", ""),
-        environ.get("TASKMASTER_WEBHOOK_SECRET", ""),
+        environ.get("TASKMASTER_API_KEY", "").strip(),
+        environ.get("TASKMASTER_WEBHOOK_SECRET", "").strip(),
         batch=environ.get("TASKMASTER_BATCH", "off").lower() in ("on", "true", "yes", "1"),
     )
 
@@ -58,7 +58,10 @@ def headers_for(target: Target, event: outbox.Outgoing, now: float) -> dict[str,
 
 
 def batch_post(target: Target, events: list[Outgoing], now: float) -> tuple[str, dict[str, str]]:
-    """CloudEvents' batched mode: body and headers. The batch's id follows from its events, so a retry has the same."""
+    """CloudEvents' batched mode: body and headers. The batch's id follows from its events, so a retry has the same.
+
+    Raises ValueError when a payload is not JSON.
+    """
     entries = [
         {
             "specversion": "1.0",

@@ -1,17 +1,23 @@
 """Posts leased events to TaskMaster and says what became of each. No ledger, no thread of its own."""
 
+import contextlib
+import ssl
 import time
 from collections.abc import Callable
 from datetime import timezone
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
+import httpcore
 import httpx
 
 from lmstack.delivery.contract import Target, batch_post, headers_for
+from lmstack.delivery.transport import DeadlineTransport
 from lmstack.ledger.outbox import Failure, Outgoing, Settled
 
 TIMEOUT_SECONDS = 15.0
-# A run must be over well before its lease is.
+# One post with its whole answer. A run begins no post after RUN_SECONDS, so both together must stay below the lease.
+POST_SECONDS = 30.0
 RUN_SECONDS = 20.0
 PAUSE_AFTER_GONE_SECONDS = 600.0
 MAX_ANSWER_BYTES = 64_000
@@ -23,6 +29,16 @@ class Poster:
 
     def __init__(self, target: Target, stopping: Callable[[], bool]) -> None:
         self.target, self.stopping = target, stopping
+
+    def client(self, connections: int) -> httpx.Client:
+        """Share one client. A new client reads the certificate store, which takes longer than a post."""
+        # trust_env off: events go to the address that was set, not through a proxy of the environment. Redirects are
+        # not followed: the key must go to no other host.
+        transport = DeadlineTransport(POST_SECONDS, connections)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        return httpx.Client(
+            timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False, follow_redirects=False, cookies=no_cookies
+        )
 
     def run(self, client: httpx.Client, job: list[list[Outgoing]]) -> list[Settled]:
         """One lane's events, one after the other, up to the first failure."""
@@ -45,8 +61,7 @@ class Poster:
         if time.monotonic() > until:
             return [Settled(run, 0) for run in runs]
         events = [event for run in runs for event in run]
-        body, headers = batch_post(self.target, events, time.time())
-        failure = self._post(client, body, headers)
+        failure = self._post_batch(client, events)
         if failure is None:
             return [Settled(run, len(run)) for run in runs]
         if not failure.final or len(events) == 1:
@@ -65,10 +80,20 @@ class Poster:
         (second,) = self._lanes(client, [run[half:]], until)
         return Settled(run, half + second.delivered, second.failure)
 
+    def _post_batch(self, client: httpx.Client, events: list[Outgoing]) -> Failure | None:
+        try:
+            body, headers = batch_post(self.target, events, time.time())
+        except ValueError:  # no batch can carry it; the halves show which one it is
+            return Failure(None, "the event's payload is not JSON", final=True)
+        return self._post(client, body, headers)
+
     def _post(self, client: httpx.Client, body: str, headers: dict[str, str]) -> Failure | None:
         sent = {**headers, "accept-encoding": "identity"}
+        # A key of ours goes before a user and password in the address.
+        auth = httpx.Auth() if self.target.api_key else httpx.USE_CLIENT_DEFAULT
         try:
-            with client.stream("POST", self.target.url, content=body.encode(), headers=sent) as answer:
+            with client.stream("POST", self.target.url, content=body.encode(), headers=sent, auth=auth) as answer:
+                retry_after = _retry_after(answer, time.time())
                 _discard(answer)
         except Exception as error:  # httpx's own, and whatever a broken answer makes of its parsers
             return unposted(error)
@@ -76,22 +101,38 @@ class Poster:
         if 200 <= status < 300:
             return None
         final = 400 <= status < 500 and status not in RETRIED and status != 410
-        retry_after = PAUSE_AFTER_GONE_SECONDS if status == 410 else _retry_after(answer, time.time())
-        return Failure(status, f"HTTP {status}", retry_after, final)
+        return Failure(status, _described(status), PAUSE_AFTER_GONE_SECONDS if status == 410 else retry_after, final)
+
+
+def _described(status: int) -> str:
+    if 300 <= status < 400 and status != 304:
+        return f"HTTP {status}: redirects are not followed; put the final address into TASKMASTER_API_URL"
+    return f"HTTP {status}"
 
 
 def unposted(error: Exception) -> Failure:
-    """The outcome of a post that raised: tried again later."""
-    return Failure(None, f"{type(error).__name__}: {error}")
+    """The outcome of a post that raised: tried again later. Other texts than these may quote a key or an address."""
+    name = type(error).__name__
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
+        return Failure(None, f"{name}: TASKMASTER_API_URL must be an address that begins with http:// or https://")
+    if isinstance(error, httpcore.LocalProtocolError | UnicodeError):
+        return Failure(None, f"{name}: a header cannot be sent; TASKMASTER_API_KEY may have a wrong character in it")
+    if isinstance(
+        error, httpcore.NetworkError | httpcore.TimeoutException | httpcore.RemoteProtocolError | ssl.SSLError
+    ):
+        return Failure(None, f"{name}: {error}")
+    return Failure(None, name)
 
 
 def _discard(answer: httpx.Response) -> None:
     """Read the answer's body, so that the connection can be used again; but not more of it than is decent."""
-    until, size = time.monotonic() + TIMEOUT_SECONDS, 0
-    for chunk in answer.iter_raw():
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES or time.monotonic() > until:
-            return
+    size = 0
+    # The status says it all: an event that was taken is not sent again because of a broken body.
+    with contextlib.suppress(Exception):
+        for chunk in answer.iter_raw():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                return
 
 
 def _retry_after(answer: httpx.Response, now: float) -> float | None:

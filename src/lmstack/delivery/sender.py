@@ -5,6 +5,7 @@ all workers, and a slow receiver holds up nothing but the lanes that it is slow 
 An outage of the receiver costs a model call nothing: this thread shares only the SQLite file with it.
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -19,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from lmstack.delivery.contract import Target
-from lmstack.delivery.poster import PAUSE_AFTER_GONE_SECONDS, TIMEOUT_SECONDS, Poster, unposted
+from lmstack.delivery.poster import PAUSE_AFTER_GONE_SECONDS, Poster, unposted
 from lmstack.ledger import outbox
 from lmstack.ledger.outbox import Outgoing, Settled
 from lmstack.ledger.schema import connect, writing
@@ -27,6 +28,7 @@ from lmstack.ledger.schema import connect, writing
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+RETRY_SECONDS = 1.0
 PARALLEL = 8
 RUN_EVENTS = 50
 LOCK_WAIT_MS = 5000
@@ -37,26 +39,39 @@ CLOCK_SLACK_SECONDS = 5.0
 DOWN_AFTER = 2 * PARALLEL
 PROBE_SECONDS = (1, 2, 5, 10, 30)
 
+Job = list[list[Outgoing]]  # the runs that one thread posts
+Post = Callable[[httpx.Client, Job], list[Settled]]
+
 
 @dataclass(slots=True)
 class Inbox:
-    """The outcomes of posts: how many are still under way, and which the ledger has not taken yet."""
+    """The outcomes of posts: how many are still under way, and which the ledger has not taken yet.
+
+    Each post puts one list, with an outcome for each of its lanes.
+    """
 
     results: "queue.SimpleQueue[list[Settled]]" = field(default_factory=queue.SimpleQueue)
     under_way: int = 0
     unsettled: list[Settled] = field(default_factory=list)
 
-    def take(self, wait: bool) -> list[Settled]:
-        """Return what came in since the last look; with ``wait``, wait up to POLL_SECONDS for something."""
-        found: list[Settled] = []
+    def take(self, wait: bool) -> list[list[Settled]]:
+        """Return the posts that came back since the last look; with ``wait``, wait up to POLL_SECONDS for the first."""
+        found: list[list[Settled]] = []
         while True:
             try:
                 come = self.results.get(timeout=POLL_SECONDS) if wait and not found else self.results.get_nowait()
             except queue.Empty:
-                self.unsettled += found
                 return found
             self.under_way -= 1
-            found += come
+            self.unsettled += come
+            found.append(come)
+
+    def begin(self, same_file: bool) -> None:
+        """Start a new session. All posts of the last one have ended; outcomes for another file mean nothing here."""
+        self.take(wait=False)
+        self.under_way = 0
+        if not same_file:
+            self.unsettled = []
 
 
 class Sender:
@@ -73,6 +88,7 @@ class Sender:
         self._failures = 0
         self._not_before = 0.0
         self._last_seen = 0.0  # the wall clock at the last look
+        self._file: tuple[int, int] | None = None
         self._next_warning = 0.0
         self._thread = threading.Thread(target=self._run, name="lmstack-sender", daemon=True)
         self._thread.start()
@@ -89,11 +105,15 @@ class Sender:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self._session()
-            except Exception as error:  # the thread must outlive a locked or missing file
-                self._warn(f"{type(error).__name__}: {error}")
-                self._stop.wait(1.0)
+            with contextlib.suppress(Exception):  # also what fails while a failure is told
+                self._attend()
+
+    def _attend(self) -> None:
+        try:
+            self._session()
+        except Exception as error:  # the thread must outlive a locked or missing file
+            self._stop.wait(RETRY_SECONDS)
+            self._warn(f"{type(error).__name__}: {error}")
 
     def _session(self) -> None:
         """One connection, one pool. When the file is stuck, what was sent meanwhile is sent again: at least once."""
@@ -102,17 +122,14 @@ class Sender:
             self._stop.wait(POLL_SECONDS)
             return
         conn = connect(self._path)
-        limits = httpx.Limits(max_connections=PARALLEL, max_keepalive_connections=PARALLEL)
         try:
             # Nobody waits for this thread, so it can wait for its turn; a request's writer cannot.
             conn.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_MS}")
-            self._inbox.take(wait=False)  # the last session's pool has ended, so all of it is here
-            self._inbox.under_way = 0
-            # trust_env off: events go to the address that was set, not through a proxy of the environment.
-            with (
-                httpx.Client(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False) as client,
-                ThreadPoolExecutor(PARALLEL) as pool,
-            ):
+            self._inbox.begin(identity == self._file)
+            self._file = identity
+            with writing(conn):
+                outbox.mend_due_times(conn, self._clock())
+            with self._poster.client(PARALLEL) as client, ThreadPoolExecutor(PARALLEL) as pool:
                 self._serve(conn, client, pool, identity)
                 pool.shutdown()
                 self._collect(conn, wait=False)
@@ -156,17 +173,27 @@ class Sender:
             runs = outbox.lease(conn, self._owner, now, slots, 1 if down else RUN_EVENTS)
             jobs, post = [[run] for run in runs], self._poster.run
         for job in jobs:
-            self._inbox.under_way += 1
-            try:
-                pool.submit(self._do, post, client, job, self._inbox.results)
-            except Exception as error:  # no thread is to be had right now
-                self._inbox.results.put([Settled(run, 0, unposted(error)) for run in job])
+            self._start(pool, post, client, job)
         return bool(jobs)
 
+    def _start(self, pool: ThreadPoolExecutor, post: Post, client: httpx.Client, job: Job) -> None:
+        self._inbox.under_way += 1
+        once = [job]
+        try:
+            pool.submit(self._do, post, client, once, self._inbox.results)
+        except Exception as error:  # no thread is to be had right now
+            # The pool keeps what it could not start a thread for, and another thread of it may run that later.
+            with contextlib.suppress(IndexError):
+                self._inbox.results.put([Settled(run, 0, unposted(error)) for run in once.pop()])
+
     def _do(
-        self, post: "Post", client: httpx.Client, job: list[list[Outgoing]], results: "queue.SimpleQueue[list[Settled]]"
+        self, post: Post, client: httpx.Client, once: list[Job], results: "queue.SimpleQueue[list[Settled]]"
     ) -> None:
-        """In a thread of the pool: always report back, whatever happens."""
+        """In a thread of the pool: report back exactly once, whatever happens. Who takes the job reports on it."""
+        try:
+            job = once.pop()
+        except IndexError:
+            return
         try:
             results.put(post(client, job))
         except Exception as error:
@@ -174,9 +201,8 @@ class Sender:
 
     def _collect(self, conn: sqlite3.Connection, wait: bool) -> bool:
         """Settle what has come back, all in one transaction; False when nothing has."""
-        come = self._inbox.take(wait and not self._inbox.unsettled)
-        if come:
-            self._recovered |= self._judge(come)
+        for post in self._inbox.take(wait and not self._inbox.unsettled):
+            self._recovered |= self._judge(post)
         if not self._inbox.unsettled:
             return False
         with writing(conn):
@@ -188,19 +214,17 @@ class Sender:
         return True
 
     def _judge(self, results: list[Settled]) -> bool:
-        """Learn whether the receiver is up; True when it has just come back."""
+        """Learn from one post whether the receiver is up; True when it has just come back."""
         was_down = self._failures >= DOWN_AFTER
-        for result in results:
-            failure = result.failure
-            if result.delivered:
-                self._failures = 0
-            if failure is None:
-                continue
-            self._warn(f"TaskMaster did not take an event: {failure.error}")
-            if failure.status == 410:
-                self._not_before = self._clock() + PAUSE_AFTER_GONE_SECONDS
-            elif not failure.final:
-                self._failures += 1
+        if any(result.delivered for result in results):
+            self._failures = 0
+        failures = [result.failure for result in results if result.failure is not None]
+        if failures:
+            self._warn(f"TaskMaster did not take an event: {failures[0].error}")
+        if any(failure.status == 410 for failure in failures):
+            self._not_before = self._clock() + PAUSE_AFTER_GONE_SECONDS
+        elif any(not failure.final for failure in failures):
+            self._failures += 1
         if self._failures >= DOWN_AFTER:
             step = min(self._failures - DOWN_AFTER, len(PROBE_SECONDS) - 1)
             self._not_before = max(self._not_before, self._clock() + PROBE_SECONDS[step])
@@ -210,9 +234,6 @@ class Sender:
         if time.monotonic() >= self._next_warning:
             self._next_warning = time.monotonic() + 60
             log.warning("delivery: %s", text)
-
-
-Post = Callable[[httpx.Client, list[list[Outgoing]]], list[Settled]]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ COST = "litellm.cost.recorded"
 
 # Seconds after the 1st, 2nd, ... failed try (Standard Webhooks' spirit, stretched past 72 hours); then dead.
 SCHEDULE = (5, 30, 120, 600, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+JITTER = 1.2  # a wait is longer than its step by up to this factor, never shorter
 LEASE_SECONDS = 60.0
 # A receiver that asks for more is asked again then.
 MAX_RETRY_AFTER_SECONDS = 3600.0
@@ -162,10 +163,13 @@ def settle(conn: sqlite3.Connection, owner: str, result: Settled, now: float) ->
     done, rest = result.run[: result.delivered], result.run[result.delivered :]
     conn.executemany(
         "UPDATE outbox SET state = 'delivered', delivered_at = ?, attempts = attempts + 1, last_error = NULL, "
-        "lease_owner = NULL WHERE seq = ?",
-        [(now, event.seq) for event in done],
+        "lease_owner = NULL WHERE seq = ? AND event_id = ?",
+        [(now, event.seq, event.event_id) for event in done],
     )
-    conn.executemany("UPDATE outbox SET state = 'pending', lease_owner = NULL WHERE seq = ?", [(e.seq,) for e in rest])
+    conn.executemany(
+        "UPDATE outbox SET state = 'pending', lease_owner = NULL WHERE seq = ? AND event_id = ?",
+        [(event.seq, event.event_id) for event in rest],
+    )
     due, asked = now, False
     if result.failure is not None and rest:
         due, asked = _fail(conn, rest[0], result.failure, now)
@@ -181,18 +185,31 @@ def settle(conn: sqlite3.Connection, owner: str, result: Settled, now: float) ->
 
 
 def _fail(conn: sqlite3.Connection, event: Outgoing, failure: Failure, now: float) -> tuple[float, bool]:
-    """One more failed try: dead, or when its lane is due again."""
-    own = SCHEDULE[min(event.attempts, len(SCHEDULE) - 1)] * random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not secrecy
+    """One more failed try: dead, or when its lane is due again, and whether the receiver named that time."""
+    sql = "SELECT next_attempt_at FROM outbox WHERE seq = ? AND event_id = ?"
+    found = conn.execute(sql, (event.seq, event.event_id)).fetchone()
+    if found is None:  # removed to keep the ledger within its bounds
+        return now, False
+    # A try before its time (after an outage, or after the clock was set back) does not use up the schedule.
+    early = min(found[0] - now, longest_wait(event.attempts))
+    step = SCHEDULE[min(event.attempts, len(SCHEDULE) - 1)]
+    own = early if early > 0 else step * random.uniform(1.0, JITTER)  # noqa: S311 - jitter, not secrecy
     named = min(failure.retry_after or 0.0, MAX_RETRY_AFTER_SECONDS)
-    # A receiver that names a later time than ours is there, and says when: such a try uses up none of the schedule.
+    # Nor does a try after which the receiver names a later time than ours: it is there, and says when.
     asked = named > own
-    dead = failure.final or (event.attempts >= len(SCHEDULE) and not asked)
+    counts = failure.final or not (asked or early > 0)
+    dead = failure.final or (counts and event.attempts >= len(SCHEDULE))
     pause = 0.0 if dead else max(own, named)
     conn.execute(
         "UPDATE outbox SET state = ?, attempts = attempts + ?, next_attempt_at = ?, last_error = ? WHERE seq = ?",
-        ("dead" if dead else "pending", not asked, now + pause, failure.error[:500], event.seq),
+        ("dead" if dead else "pending", counts, now + pause, failure.error[:500], event.seq),
     )
     return now + pause, asked and not dead
+
+
+def longest_wait(attempts: int) -> float:
+    """Seconds that our schedule puts between the last counted try and the next one, at most."""
+    return SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * JITTER if attempts else 0.0
 
 
 def hurry(conn: sqlite3.Connection, now: float) -> int:
@@ -204,6 +221,17 @@ def clock_set_back(conn: sqlite3.Connection, now: float) -> int:
     """After the clock was set back: nothing waits longer than a receiver may ask for."""
     sql = "UPDATE lanes SET due_at = ?1 WHERE due_at > ?1 AND (asked = 0 OR due_at > ?1 + ?2)"
     return conn.execute(sql, (now, MAX_RETRY_AFTER_SECONDS)).rowcount
+
+
+def mend_due_times(conn: sqlite3.Connection, now: float) -> int:
+    """Make due what waits longer than any try explains: the clock was set back while nobody was looking."""
+    conn.create_function("longest_wait", 1, longest_wait, deterministic=True)
+    return conn.execute(
+        "UPDATE lanes SET due_at = ?1 WHERE due_at > ?1 + CASE WHEN asked THEN ?2 ELSE 0 END AND due_at > ?1 + "
+        "(SELECT longest_wait(attempts) FROM outbox WHERE outbox.order_key = lanes.order_key "
+        "AND state IN ('pending','leased') ORDER BY seq LIMIT 1)",
+        (now, MAX_RETRY_AFTER_SECONDS),
+    ).rowcount
 
 
 def release(conn: sqlite3.Connection, owner: str) -> None:
