@@ -6,7 +6,8 @@ help: ## show this list
 setup: ## make .venv with everything that tests and linters need
 	./start-litellm.sh --setup-only --dev
 test: setup ## run every test; skips are listed with their reason
-	.venv/bin/python -m pytest -n 3 --dist loadgroup --durations=15
+	.venv/bin/python -m pytest -n 3 --dist loadfile --durations=15 -m "not docker"
+	.venv/bin/python -m pytest -m docker
 test-quick: setup ## run the tests that need no proxy
 	.venv/bin/python -m pytest -n 2 tests/unit tests/contract/test_docs.py
 lint: setup ## ruff, import-linter, shellcheck, yamllint, hadolint, compose schema

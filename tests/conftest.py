@@ -18,23 +18,8 @@ SECRET = "whsec_dGVzdC1zZWNyZXQ="
 _why_no_docker = functools.cache(docker_missing)
 
 
-# Tests that share one of these run in the same process, one after the other, so that it is started once.
-SHARED = ("docker_gateway", "gateway", "failing", "routed", "recorded")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need an engine are skipped, with the reason, where there is none; the slow ones begin first."""
-    for item in items:
-        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        if item.get_closest_marker("docker"):
-            shared = ["docker"]
-        elif item.path.name == "test_upgrade.py":
-            shared = ["upgrade"]
-        elif item.path.name == "test_operator.py":
-            shared = ["gateway"]
-        if shared:
-            item.add_marker(pytest.mark.xdist_group(shared[0]))
     items.sort(key=lambda item: "integration" not in item.path.parts)
     wanting = [item for item in items if item.get_closest_marker("docker")]
     why = _why_no_docker() if wanting else ""
