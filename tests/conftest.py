@@ -1,8 +1,9 @@
-"""Fixtures: what they are made of is in support.py."""
+"""Fixtures. What they are made of is in support.py."""
 
 import functools
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,26 +13,56 @@ from pytest_httpserver import HTTPServer
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import of litellm asks the network three times
 
-from support import Mock, Stack, TaskMaster, docker_missing, free_port, running
+from support import InProcessStack, Mock, Stack, TaskMaster, docker_missing, free_port, running
 
 SECRET = "whsec_dGVzdC1zZWNyZXQ="
 _why_no_docker = functools.cache(docker_missing)
 
 
+# What takes longest begins first; what is not named here comes after.
+SLOWEST = ("gateway", "test_faults", "test_upgrade", "test_lifecycle", "test_ledger_modes", "test_failures")
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return a name that all tests have which share something that takes long to start. "" for a test on its own."""
+    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    if "gateway" in fixtures:
+        return "gateway"
+    scopes = {found[-1].scope for found in fixtures.values()}
+    alone = "integration" in item.path.parts and "module" not in scopes
+    return "" if alone else item.path.stem
+
+
+# First: xdist reads the groups in its own hook of this name, which otherwise runs before that of a conftest.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need an engine are skipped, with the reason, where there is none; the slow ones begin first."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+    """Give tests that share something to one worker, the slowest first. Skip what needs an engine where there is none."""
     wanting = [item for item in items if item.get_closest_marker("docker")]
     why = _why_no_docker() if wanting else ""
     for item in wanting if why else []:
         item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
+    turns = {}
+    for item in items:
+        group = group_of(item)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+        turns[item] = SLOWEST.index(group) if group in SLOWEST else len(SLOWEST)
+    items.sort(key=turns.__getitem__)
+
+
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder after `lm init`, to be copied."""
+    root = tmp_path_factory.mktemp("new")
+    InProcessStack(root, 0).lm("init", "--dir", str(root))
+    return root
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A folder with nothing running yet; whatever a test starts in it is stopped."""
+def stack(tmp_path: Path, new_folder: Path) -> Iterator[Stack]:
+    """A folder in which nothing runs yet. Whatever a test starts in it is stopped."""
+    shutil.copytree(new_folder, tmp_path, dirs_exist_ok=True)
     made = Stack(tmp_path, free_port(), {"LITELLM_RUNTIME": "local"})
-    made.lm("init", "--dir", str(tmp_path))
     made.write_env()
     yield made
     if made.pids():

@@ -1,6 +1,9 @@
 """Real things for the tests: a stack in its own folder, llmock as every provider, a TaskMaster that listens."""
 
+from __future__ import annotations
+
 import contextlib
+import io
 import json
 import os
 import signal
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +29,7 @@ from lmstack.ledger import queries
 ROOT = Path(__file__).resolve().parents[1]
 LM = [sys.executable, "-m", "lmstack"]
 KEY = "taskmaster-litellm-key"
-# Nothing of the developer's own environment may reach a stack under test.
+# No setting of the developer may reach a stack under test.
 LEAKS = ("OPENAI", "ANTHROPIC", "GOOGLE", "GEMINI", "OLLAMA", "LITELLM", "TASKMASTER", "LEDGER", "REDIS", "LMSTACK")
 T = TypeVar("T")
 
@@ -49,7 +53,9 @@ def wait_for(check: Callable[[], T], seconds: float = 20.0, what: str = "") -> T
 
 
 def clean_environ(home: Path, **more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(LEAKS)}
+    """Return this process's environment without the developer's settings, with ``more`` added."""
+    # Without bytecode, every process of a test would compile all of lmstack again.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith((*LEAKS, "PYTHONDONTWRITEBYTECODE"))}
     return {**kept, "HOME": str(home), "NO_COLOR": "1", **more}
 
 
@@ -129,6 +135,28 @@ class Stack:
         return processes(self.root)
 
 
+class InProcessStack(Stack):
+    """A stack whose ``lm`` runs in this process. For tests of what a command says and writes: a process takes 0.3 s."""
+
+    def lm(self, *words: str, check: bool = True, timeout: float = 0) -> subprocess.CompletedProcess[str]:
+        """Run one command line, as the console script does once it has looked for a page of help."""
+        from lmstack.cli import app
+
+        assert "run" not in words, "`lm run` replaces its process: use Stack"
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.chdir(self.root)
+            for name in os.environ.keys() - (environ := clean_environ(self.root, **self.env)).keys():
+                patch.delenv(name)
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.StringIO())
+            code = app.run(words)
+        done = subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+        assert not check or code == 0, f"lm {words}: {code}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
 @contextlib.contextmanager
 def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Stack]:
     """A gateway in the local runtime, with that .env and models.yaml; afterwards nothing of it is left."""
@@ -141,6 +169,37 @@ def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Sta
     yield made
     made.lm("down")
     assert made.pids() == []
+
+
+def stop_under_load(stack: Stack, mock: Mock) -> None:
+    """Stop a gateway that works: open requests are finished, and every request that was answered has its row."""
+    mock.reset()
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello!"}]}
+    before = {row["call_id"] for row in stack.ask("requests", limit=10_000)}
+    mock.script({"type": "delay", "seconds": 3, "times": 1})
+    answered: list[str] = []
+
+    def ask(number: int) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = stack.post("/v1/chat/completions", {**body, "stream": number % 2 == 0}, timeout=30)
+            if answer.status_code == 200:
+                answered.append(answer.headers["x-litellm-call-id"])
+
+    def under_way() -> bool:
+        rows = stack.ask("requests", limit=10_000)
+        return any(row["status"] == "started" and row["call_id"] not in before for row in rows)
+
+    with ThreadPoolExecutor(9) as pool:
+        slow = pool.submit(stack.post, "/v1/chat/completions", body)
+        wait_for(under_way, what="the slow request to be under way")
+        jobs = [pool.submit(ask, number) for number in range(120)]
+        wait_for(lambda: len(answered) >= 40, what="40 answers")
+        stack.lm("down")
+        assert slow.result().status_code == 200
+        wait(jobs)
+    rows = {row["call_id"]: row["status"] for row in stack.ask("requests", limit=10_000)}
+    assert {rows.get(call) for call in answered} == {"succeeded"}
+    assert stack.pids() == []
 
 
 class Mock:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -13,13 +14,34 @@ sys.path.insert(0, str(ROOT / "tools"))
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 
+_PRINT_PAGES = """
+import contextlib, io, json, sys
+from lmstack.cli.app import main
+sys.argv[0] = "lm"
+pages = {}
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = [*words, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as page, contextlib.suppress(SystemExit):
+        main()
+    pages[" ".join(words)] = page.getvalue()
+json.dump(pages, sys.stdout)
+"""
+
+
 @functools.cache
-def help_text(*words: str) -> str:
-    """What `lm WORDS --help` prints at 80 columns."""
-    code = "from lmstack.cli.app import main; main()"
+def _help_texts() -> dict[str, str]:
+    """Return every page of help at 80 columns. One process prints them all."""
+    names = command_names()
+    groups = sorted({words[:1] for words in names if len(words) > 1})
     env = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
-    argv = [sys.executable, "-c", f"import sys; sys.argv[0] = 'lm'; {code}", *words, "--help"]
-    return subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout
+    argv = [sys.executable, "-c", _PRINT_PAGES, json.dumps([(), *groups, *names])]
+    pages: dict[str, str] = json.loads(subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout)
+    return pages
+
+
+def help_text(*words: str) -> str:
+    """Return what `lm WORDS --help` prints at 80 columns."""
+    return _help_texts()[" ".join(words)]
 
 
 def command_names() -> list[tuple[str, ...]]:
@@ -48,12 +70,8 @@ def cli_page() -> str:
 
 
 def help_pages() -> str:
-    """Every help page, for lmstack/__main__.py: what `lm WORDS --help` prints at 80 columns."""
-    import json
-
-    groups = sorted({words[:1] for words in command_names() if len(words) > 1})
-    pages = {" ".join(words): help_text(*words) for words in [(), *groups, *command_names()]}
-    return json.dumps(pages, indent=1, ensure_ascii=False) + "\n"
+    """Return help.json, for lmstack/__main__.py: what `lm WORDS --help` prints at 80 columns."""
+    return json.dumps(_help_texts(), indent=1, ensure_ascii=False) + "\n"
 
 
 def json_page() -> str:

@@ -53,7 +53,7 @@ class FaultyReceiver:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()  # stop() waits one turn
 
     def handle(self, http: BaseHTTPRequestHandler, headers: dict[str, str], body: bytes) -> None:
         with self._lock:

@@ -29,6 +29,7 @@ INTERNAL = {"allocate_lock", "get_ident", "get_native_id", "_set_sentinel", "acq
             "__exit__", "daemon_threads_allowed", "RLock", "_is_owned", "_release_save", "_acquire_restore", "_count",
             "fspath", "getpid", "_make_thread_handle", "_get_main_thread_ident"}  # fmt: skip
 TASKS = ("task:a", "task:b")
+TRIES = 4
 Place = tuple[str, str, int, int]  # the function, the file and line that call it, and the how-manieth time
 
 
@@ -175,15 +176,18 @@ def test_any_call_to_the_system_may_fail_once(
         assert places
     hit = 0
     for number, place in enumerate(places):
-        receiver.order.clear()
-        receiver.fails_first = int(fails_first)
-        caplog.clear()
-        path = Path(shutil.copy(template, tmp_path / f"{number}.db"))
-        calls = Calls(place)
-        _run(calls, path, receiver, batch)
-        hit += calls.failed
-        said = [record.getMessage() for record in caplog.records if record.name == sender.__name__]
-        if calls.failed:
-            _check(place, path, receiver, said)
-    # How often a loop turns, and which thread is first, differs a little from run to run.
+        # How often a loop turns, and which thread is first, differs from run to run: a place that was not met is tried
+        # again.
+        for turn in range(TRIES):
+            receiver.order.clear()
+            receiver.fails_first = int(fails_first)
+            caplog.clear()
+            path = Path(shutil.copy(template, tmp_path / f"{number}-{turn}.db"))
+            calls = Calls(place)
+            _run(calls, path, receiver, batch)
+            if calls.failed:
+                said = [record.getMessage() for record in caplog.records if record.name == sender.__name__]
+                _check(place, path, receiver, said)
+                hit += 1
+                break
     assert hit > 0.8 * len(places)
