@@ -20,7 +20,7 @@ from lmstack.operate.start import check, start
 from lmstack.result import Result
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime
-from lmstack.runtime.local import ledger_errors
+from lmstack.runtime.ledger_file import ledger_errors
 from lmstack.stack.project import shipped_catalog
 
 LEDGER, MODELS, ENV = "ledger.tar", "models.yaml", ".env"

@@ -222,7 +222,7 @@ def _findings(context: Context, deep: bool) -> list[Finding]:
 
 def _engine(runtime: str) -> Finding:
     """Client, engine and compose, or what is missing of them; only the Docker runtime needs them."""
-    from lmstack.runtime.compose import engine_summary
+    from lmstack.runtime.engine import engine_summary
 
     try:
         return Finding("docker", OK, engine_summary())

@@ -20,8 +20,7 @@ from lmstack.routing.classify import Decision, decide
 from lmstack.routing.needs import needs_of
 from lmstack.routing.policy import AUTO, RefusalError, Way, Wishes, choose
 from lmstack.routing.weights import CUTS
-from lmstack.runtime.local import no_models
-from lmstack.stack.plan import Plan
+from lmstack.stack.plan import Plan, no_models
 from lmstack.stack.project import shipped_catalog
 
 budget_app = typer.Typer(name="budget", help="Limits in US dollars.", no_args_is_help=True, rich_markup_mode=None)

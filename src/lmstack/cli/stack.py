@@ -67,7 +67,7 @@ def up(
             context.project, flags
         )  # what is wrong with the options or the environment is said before any file is made
         if runtime == "docker":
-            from lmstack.runtime.compose import require_engine
+            from lmstack.runtime.engine import require_engine
 
             require_engine()
         context.say(f"{context.project.root} is empty: laying down a stack (lm init)")
