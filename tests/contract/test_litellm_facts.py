@@ -6,7 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-import generate
 import litellm
 import pytest
 from bench.routing.data import load
@@ -17,6 +16,7 @@ from litellm.proxy import proxy_server
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Router
 
+import generate
 from lmstack.catalog.models import parse_catalog
 from lmstack.catalog.prices import differences, load_price_map
 from lmstack.gateway.calls import hooks as ours
