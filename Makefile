@@ -10,7 +10,7 @@ test: setup ## run every test; skips are listed with their reason
 	.venv/bin/python -m pytest -m docker
 test-quick: setup ## run the tests that need no proxy
 	.venv/bin/python -m pytest -n 2 tests/unit tests/contract/test_docs.py
-lint: setup ## ruff, import-linter, shellcheck, yamllint, hadolint, compose schema
+lint: setup ## ruff, import-linter, prose, module length, shellcheck, yamllint, hadolint, compose schema
 	.venv/bin/python tools/lint.py
 types: setup ## mypy, strict
 	.venv/bin/python -m mypy

@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import generate
 import pytest
 import yaml
 
+import generate
 from lmstack.cli.app import FAMILIES
 from lmstack.config.settings import SETTINGS
 from lmstack.stack.assets import ASSETS
