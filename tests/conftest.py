@@ -41,12 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     why = _why_no_docker() if wanting else ""
     for item in wanting if why else []:
         item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
-    turns = {}
+    turns: dict[pytest.Item, tuple[int, bool]] = {}
     for item in items:
         group = group_of(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
-        turns[item] = SLOWEST.index(group) if group in SLOWEST else len(SLOWEST)
+        turn = SLOWEST.index(group) if group in SLOWEST else len(SLOWEST)
+        turns[item] = (turn, "node_clients" in getattr(item, "fixturenames", ()))  # what waits for npm is last in its group
     items.sort(key=turns.__getitem__)
 
 
