@@ -12,15 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import jsonschema
 import pytest
-import yaml
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -35,13 +32,14 @@ T = TypeVar("T")
 
 
 def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_for(check: Callable[[], T], seconds: float = 20.0, what: str = "") -> T:
-    """Poll until ``check`` gives something true; its last value is in the failure."""
+    """Call ``check`` until it returns something true, and return that. A failure shows the last value."""
     deadline = time.monotonic() + seconds
     while True:
         value = check()
@@ -61,7 +59,7 @@ def clean_environ(home: Path, **more: str) -> dict[str, str]:
 
 @dataclass
 class Stack:
-    """One folder with a stack in it, driven through the real ``lm``."""
+    """Drive the stack in one folder through the real ``lm``."""
 
     root: Path
     port: int
@@ -69,9 +67,11 @@ class Stack:
 
     @property
     def url(self) -> str:
+        """Return the gateway's address."""
         return f"http://localhost:{self.port}"
 
     def lm(self, *words: str, check: bool = True, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+        """Run one command in a process of its own."""
         done = subprocess.run(
             [*LM, *words],
             cwd=self.root,
@@ -84,19 +84,22 @@ class Stack:
         return done
 
     def json(self, *words: str, check: bool = True) -> dict[str, Any]:
+        """Run one command and return what it prints with --json."""
         return json.loads(self.lm(*words, "--json", check=check).stdout)
 
     def write_env(self, **values: str) -> None:
+        """Write .env with the stack's port, one worker, and these values."""
         (self.root / ".env").write_text(
             "".join(f"{k}={v}\n" for k, v in {"LITELLM_PORT": str(self.port), "LITELLM_WORKERS": "1", **values}.items())
         )
 
     @property
     def ledger(self) -> Path:
+        """Return the path of the ledger."""
         return self.root / "logs" / "litellm.db"
 
     def ask(self, name: str, **arguments: Any) -> list[dict[str, Any]]:
-        """The ledger's answer, from the file or from inside the container."""
+        """Return the ledger's answer, from the file or from inside the container."""
         if self.env.get("LITELLM_RUNTIME") == "docker":
             from lmstack.runtime.compose import ComposeRuntime
             from lmstack.stack.project import Project
@@ -105,7 +108,7 @@ class Stack:
         return queries.ask(self.ledger, name, arguments)
 
     def shell(self, script: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command of the guide, as a user types it in the stack's folder."""
+        """Run a command of the guide, as a user types it in the stack's folder."""
         env = clean_environ(self.root, **self.env)
         done = subprocess.run(
             ["bash", "-c", script], cwd=self.root, env=env, capture_output=True, text=True, timeout=300
@@ -114,7 +117,7 @@ class Stack:
         return done
 
     def row(self, call_id: str) -> dict[str, Any]:
-        """The finished ledger row of one call."""
+        """Wait for the finished row of one call, and return it."""
 
         def ended() -> dict[str, Any] | None:
             rows = self.ask("request", id=call_id)
@@ -125,18 +128,20 @@ class Stack:
     def post(
         self, path: str, body: dict[str, Any], key: str | None = KEY, timeout: float = 60, **headers: str
     ) -> httpx.Response:
+        """Send one request to the gateway. An underscore in a header's name is a dash."""
         auth = {"authorization": f"Bearer {key}"} if key else {}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.post(self.url + path, json=body, headers={**auth, **given}, timeout=timeout, trust_env=False)
 
     def pids(self) -> list[int]:
+        """Return the processes of this stack."""
         from lmstack.runtime.processes import processes
 
         return processes(self.root)
 
 
 class InProcessStack(Stack):
-    """A stack whose ``lm`` runs in this process. For tests of what a command says and writes: a process takes 0.3 s."""
+    """Run ``lm`` in this process, where a test is about what a command says and writes: a process takes 0.3 s."""
 
     def lm(self, *words: str, check: bool = True, timeout: float = 0) -> subprocess.CompletedProcess[str]:
         """Run one command line, as the console script does once it has looked for a page of help."""
@@ -159,7 +164,7 @@ class InProcessStack(Stack):
 
 @contextlib.contextmanager
 def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Stack]:
-    """A gateway in the local runtime, with that .env and models.yaml; afterwards nothing of it is left."""
+    """Start a gateway in the local runtime with that .env and models.yaml. Afterwards nothing of it is left."""
     made = Stack(folder, free_port(), {"LITELLM_RUNTIME": "local"})
     made.lm("init", "--dir", str(folder))
     made.write_env(**env)
@@ -171,39 +176,8 @@ def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Sta
     assert made.pids() == []
 
 
-def stop_under_load(stack: Stack, mock: Mock) -> None:
-    """Stop a gateway that works: open requests are finished, and every request that was answered has its row."""
-    mock.reset()
-    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello!"}]}
-    before = {row["call_id"] for row in stack.ask("requests", limit=10_000)}
-    mock.script({"type": "delay", "seconds": 3, "times": 1})
-    answered: list[str] = []
-
-    def ask(number: int) -> None:
-        with contextlib.suppress(httpx.HTTPError):
-            answer = stack.post("/v1/chat/completions", {**body, "stream": number % 2 == 0}, timeout=30)
-            if answer.status_code == 200:
-                answered.append(answer.headers["x-litellm-call-id"])
-
-    def under_way() -> bool:
-        rows = stack.ask("requests", limit=10_000)
-        return any(row["status"] == "started" and row["call_id"] not in before for row in rows)
-
-    with ThreadPoolExecutor(9) as pool:
-        slow = pool.submit(stack.post, "/v1/chat/completions", body)
-        wait_for(under_way, what="the slow request to be under way")
-        jobs = [pool.submit(ask, number) for number in range(120)]
-        wait_for(lambda: len(answered) >= 40, what="40 answers")
-        stack.lm("down")
-        assert slow.result().status_code == 200
-        wait(jobs)
-    rows = {row["call_id"]: row["status"] for row in stack.ask("requests", limit=10_000)}
-    assert {rows.get(call) for call in answered} == {"succeeded"}
-    assert stack.pids() == []
-
-
 class Mock:
-    """llmock: a provider nobody here wrote, scripted over HTTP."""
+    """Run llmock, a provider that other people wrote. It is scripted over HTTP."""
 
     def __init__(self, host: str = "127.0.0.1", *options: str) -> None:
         self.port = free_port()
@@ -219,17 +193,21 @@ class Mock:
         return False
 
     def script(self, *behaviors: dict[str, Any]) -> None:
+        """Tell llmock what to do with the requests that follow."""
         httpx.post(
             f"{self.url}/_llmock/scenario", json={"behaviors": list(behaviors)}, trust_env=False
         ).raise_for_status()
 
     def reset(self) -> None:
+        """Forget every script and every request."""
         httpx.post(f"{self.url}/_llmock/reset", trust_env=False).raise_for_status()
 
     def requests(self) -> list[dict[str, Any]]:
+        """Return the requests since the last reset."""
         return httpx.get(f"{self.url}/_llmock/requests", trust_env=False, timeout=30).json()["requests"]
 
     def bases(self) -> dict[str, str]:
+        """Return the settings that make llmock all four providers."""
         return {
             "OPENAI_API_KEY": "sk-test-openai-0123456789", "OPENAI_API_BASE": f"{self.url}/v1",
             "ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_API_BASE": f"{self.url}/anthropic",
@@ -238,12 +216,13 @@ class Mock:
         }  # fmt: skip
 
     def stop(self) -> None:
+        """End the process."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(10)
 
 
 class TaskMaster:
-    """A receiver of events: everything that was posted, with its headers."""
+    """Keep every event that is posted, with its headers."""
 
     def __init__(self, server: HTTPServer) -> None:
         self.url = f"http://{server.host}:{server.port}"
@@ -257,7 +236,7 @@ class TaskMaster:
         return Response(status=204)
 
     def events(self, call_id: str, count: int = 1) -> list[tuple[dict[str, str], dict[str, Any]]]:
-        """The request events of one call, once ``count`` are there."""
+        """Wait for ``count`` request events of one call, and return them."""
 
         def found() -> list[tuple[dict[str, str], dict[str, Any]]]:
             hits = [(h, b) for h, b, _ in list(self.received) if b.get("call_id") == call_id]
@@ -266,48 +245,6 @@ class TaskMaster:
         return wait_for(found, what=f"{count} events of {call_id}")
 
     def costs(self, task_id: str) -> list[dict[str, Any]]:
+        """Return the cost events of one task that have come."""
         wanted = "litellm.cost.recorded"
         return [b for h, b, _ in list(self.received) if h["ce-type"] == wanted and b["task_id"] == task_id]
-
-
-def docker_missing() -> str:
-    """Why tests against a real engine cannot run here, "" when they can."""
-    from lmstack.releases.pins import IMAGE
-    from lmstack.runtime.engine import docker_client, engine_problem
-
-    problem = engine_problem()
-    if problem:
-        return problem
-    have = {tag for image in docker_client().images.list() for tag in image.tags}
-    lacking = [name for name in (IMAGE, "redis:7-alpine") if name not in have]
-    return f"the engine lacks {', '.join(lacking)}" if lacking else ""
-
-
-CONTRACT = yaml.safe_load((ROOT / "docs" / "taskmaster-api.yaml").read_text())
-
-
-def check_schema(name: str, value: object) -> None:
-    """Validate against one of the published schemas."""
-    schema = {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
-    jsonschema.Draft202012Validator(schema).validate(value)
-
-
-JSON_OUTPUT: dict[str, dict[str, str]] = yaml.safe_load((ROOT / "tools" / "json_output.yaml").read_text())
-# The commands whose JSON tests/integration checks. tests/contract checks the others, which need no gateway.
-NEED_A_GATEWAY = {
-    "up", "restart", "usage", "errors", "requests", "request CALL", "logs", "status", "health", "test gpt-4o-mini",
-    "events status", "events list", "events tail", "events dead", "events replay", "upgrade --to RELEASE", "rollback",
-}  # fmt: skip
-
-
-def check_json_keys(words: str, result: dict[str, Any]) -> None:
-    """Check that a command's JSON has exactly the keys that docs/json.md lists."""
-    assert sorted(result) == ["command", "data", "messages", "ok"]
-    assert words.startswith(result["command"])
-    data, paths = result["data"], JSON_OUTPUT[words]
-    assert set(data) == {path.partition("[]")[0] for path in paths}
-    for path in paths:
-        name, nested, key = path.partition("[].")
-        if nested and data[name]:
-            assert key in data[name][0]
-            assert len(data[name][0]) == sum(other.startswith(f"{name}[].") for other in paths), name

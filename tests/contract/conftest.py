@@ -10,7 +10,7 @@ from support import InProcessStack, Stack, free_port
 
 @pytest.fixture
 def stack(tmp_path: Path, new_folder: Path) -> Stack:
-    """A folder in which nothing runs, whose ``lm`` is this process."""
+    """Make a folder in which nothing runs. Its commands run in this process."""
     shutil.copytree(new_folder, tmp_path, dirs_exist_ok=True)
     made = InProcessStack(tmp_path, free_port(), {"LITELLM_RUNTIME": "local"})
     made.write_env()

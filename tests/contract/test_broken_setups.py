@@ -89,7 +89,7 @@ CASES = (
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """Every file but locks; a command may make its lock."""
+    """Return every file but locks: a command may make its lock."""
     return {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file() and ".lmstack" not in p.parts}
 
 

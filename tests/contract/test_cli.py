@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import generate
+from documented import JSON_OUTPUT, NEED_A_GATEWAY, check_json_keys
 from lmstack.cli.app import FAMILIES
 from lmstack.config.settings import SETTINGS
 from lmstack.stack.assets import ASSETS
-from support import JSON_OUTPUT, LM, NEED_A_GATEWAY, ROOT, Stack, check_json_keys, clean_environ
+from support import LM, ROOT, Stack, clean_environ
 
 NO_JSON = {"run", "taskmaster dev"}
 

@@ -31,7 +31,7 @@ _installer: list[subprocess.Popen[bytes]] = []
 
 
 def _folder(config: pytest.Config) -> Path:
-    """The same folder for every worker of xdist."""
+    """Return a folder that is the same for every worker of xdist."""
     base: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     return (base.parent if hasattr(config, "workerinput") else base) / "node"
 
@@ -59,7 +59,7 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session")
 def node_clients(request: pytest.FixtureRequest) -> Path:
-    """node_modules with the clients. Skips, with the reason, where npm is missing or reaches nothing."""
+    """Return node_modules with the clients. Skip, with the reason, where npm is missing or reaches nothing."""
     folder = _folder(request.config)
     if not folder.exists():
         pytest.skip("npm is not installed")

@@ -9,7 +9,7 @@ from bench.faults.loaded_stack import Counts, LoadedStack, loaded_stack
 
 @pytest.fixture(scope="module")
 def faulty_stack() -> Iterator[LoadedStack]:
-    """One stack for all campaigns that can follow each other. Its counts are balanced after each of them."""
+    """Start one stack for all campaigns that can follow each other. Its counts are balanced after each of them."""
     with loaded_stack(disk="64m") as made:
         yield made
 

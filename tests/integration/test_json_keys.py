@@ -2,7 +2,8 @@
 
 import pytest
 
-from support import NEED_A_GATEWAY, Stack, check_json_keys
+from documented import NEED_A_GATEWAY, check_json_keys
+from support import Stack
 
 # test_routing.py restarts a gateway, test_upgrade.py upgrades one and rolls it back.
 ELSEWHERE = {"restart", "upgrade --to RELEASE", "rollback"}

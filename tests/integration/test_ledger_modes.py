@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from lmstack.stack.plan import STOCK_ENVIRON
-from support import KEY, ROOT, Mock, Stack, TaskMaster, clean_environ, free_port, running, stop_under_load, wait_for
+from stopping import stop_under_load
+from support import KEY, ROOT, Mock, Stack, TaskMaster, clean_environ, free_port, running, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT = "/v1/chat/completions"

@@ -16,7 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from support import ROOT, Mock, Stack, clean_environ, free_port, stop_under_load, wait_for
+from stopping import stop_under_load
+from support import ROOT, Mock, Stack, clean_environ, free_port, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT = "/v1/chat/completions"

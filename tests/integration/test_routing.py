@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from support import Mock, Stack, check_json_keys, running, wait_for
+from documented import check_json_keys
+from support import Mock, Stack, running, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
