@@ -214,7 +214,7 @@ class TaskMaster:
 def docker_missing() -> str:
     """Why tests against a real engine cannot run here, "" when they can."""
     from lmstack.releases.pins import IMAGE
-    from lmstack.runtime.compose import docker_client, engine_problem
+    from lmstack.runtime.engine import docker_client, engine_problem
 
     problem = engine_problem()
     if problem:

@@ -90,11 +90,11 @@ FAILING = {
     "it does not start": ("#!/bin/sh\necho 'ImportError: a release that does not start' >&2\nexit 1\n", "a release that does not start"),
     "our routes are not in it": (
         "#!{python}\nimport os\ndel os.environ['LITELLM_WORKER_STARTUP_HOOKS']\nfrom litellm import run_server\nrun_server()\n",
-        "own /health is not there",
+        "has no /health",
     ),
     "its calls are not on the ledger": (
         "#!{python}\nimport os\nos.environ['LEDGER_PATH'] += '.other'\nfrom litellm import run_server\nrun_server()\n",
-        "is not on the ledger",
+        "is missing in the ledger",
     ),
 }  # fmt: skip
 
@@ -135,4 +135,6 @@ def test_what_calls_itself_another_release_is_refused(stack: Stack) -> None:
     release(stack, "1.106.6", calls_itself="1.99.0")
     done = stack.lm("upgrade", "--to", "1.106.6", check=False)
     assert done.returncode == 3
-    assert "what was got as LiteLLM 1.106.6 calls itself 1.99.0; nothing was changed" in done.stderr
+    assert (
+        "the release that was installed as LiteLLM 1.106.6 says that it is 1.99.0; nothing was changed" in done.stderr
+    )
