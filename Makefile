@@ -26,7 +26,7 @@ faults: setup ## the long fault campaigns; fails on a loss
 docs: setup ## write what is generated: .env.example, litellm-config.yaml, help, CLI reference, legal keys
 	.venv/bin/python tools/generate.py
 docs-site: setup ## build the documentation site, strictly, into build/site/html
-	.venv/bin/python tools/site.py
+	.venv/bin/python tools/docs_site.py
 recording: setup ## record docs/assets/terminal.svg: real commands against a mock provider
 	.venv/bin/python tools/recording.py
 lock: setup ## lock dependencies again, with hashes and without index addresses

@@ -5,6 +5,7 @@ hand: each frame is the screen of the pseudo-terminal after a command.
 """
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -120,7 +121,7 @@ def color_of(name: str) -> str | None:
 
 def draw(frames: list[tuple[str, list[Text]]]) -> str:
     """Return the SVG: all commands and their output, which appears line by line."""
-    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), force_terminal=True)  # noqa: SIM115
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     delays, now = [], 0.0
     for command, lines in frames:
         now += PAUSE

@@ -47,7 +47,7 @@ def write_source() -> None:
             continue
         text = (ROOT / name).read_text(encoding="utf-8")
         (docs / new).write_text(page(text, "") if new.endswith(".md") else text, encoding="utf-8")
-    shutil.copy(ROOT / "tools" / "site.toml", SOURCE / "zensical.toml")
+    shutil.copy(ROOT / "tools" / "docs_site.toml", SOURCE / "zensical.toml")
 
 
 def main() -> int:
