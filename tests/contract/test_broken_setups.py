@@ -89,7 +89,7 @@ CASES = (
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """Every file but locks; a command may make its lock."""
+    """Return every file but locks: a command may make its lock."""
     return {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file() and ".lmstack" not in p.parts}
 
 
@@ -98,7 +98,7 @@ def test_a_broken_set_up_is_told_in_one_message_and_nothing_changes(tmp_path: Pa
     environ = {"LITELLM_RUNTIME": "local", "DOCKER_HOST": os.environ.get("DOCKER_HOST", ""), **case.environ}
     stack = Stack(tmp_path, free_port(), {name: value for name, value in environ.items() if value})
     if case.environ.get("LITELLM_RUNTIME") == "docker":
-        from lmstack.runtime.compose import engine_problem
+        from lmstack.runtime.engine import engine_problem
 
         if engine_problem():
             pytest.skip("no Docker engine answers")

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import generate
 import httpx
 import pytest
 import typer
 
+import generate
 from lmstack.cli import app as lm
 from lmstack.cli.words import command_word, split_run, wants_json
 from lmstack.errors import LmError
@@ -412,7 +412,7 @@ def test_usage_as_csv_holds_no_formula() -> None:
 
 def test_run_hands_on_the_programs_words_and_exit_code(stack: Stack) -> None:
     """`lm run` hands the program's exit code and words on, whatever they look like."""
-    done = stack.lm(
+    done = Stack(stack.root, stack.port, stack.env).lm(
         "run", "openai", sys.executable, "-c", "import sys; sys.exit(len(sys.argv))", "--json", "-q", check=False
     )
     assert done.returncode == 3

@@ -17,7 +17,7 @@ from lmstack.operate.planning import flags_of_running, planned
 from lmstack.operate.start import check, start
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime
-from lmstack.runtime.local import ledger_errors
+from lmstack.runtime.ledger_file import ledger_errors
 from lmstack.stack.project import Project, shipped_catalog
 
 LEDGER, MODELS, ENV = "ledger.tar", "models.yaml", ".env"

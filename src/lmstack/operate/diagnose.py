@@ -56,7 +56,7 @@ def _providers(project: Project, wanted: Planned, deep: bool) -> list[Finding]:
 
 def _engine(runtime: str) -> Finding:
     """Check the Docker client, engine and compose. Only the Docker runtime needs them."""
-    from lmstack.runtime.compose import engine_summary
+    from lmstack.runtime.engine import engine_summary
 
     try:
         return Finding("docker", OK, engine_summary())

@@ -8,8 +8,7 @@ from lmstack.operate.planning import planned
 from lmstack.routing.classify import Decision, decide
 from lmstack.routing.needs import Needs, needs_of
 from lmstack.routing.policy import AUTO, RefusalError, Way, Wishes, choose
-from lmstack.runtime.local import no_models
-from lmstack.stack.plan import Plan
+from lmstack.stack.plan import Plan, no_models
 from lmstack.stack.project import Project
 
 

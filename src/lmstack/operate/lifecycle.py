@@ -98,7 +98,7 @@ def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress
         return
     planned(project, flags)  # an error in options or environment is reported before any file is made
     if flags.get("LITELLM_RUNTIME") == "docker":
-        from lmstack.runtime.compose import require_engine
+        from lmstack.runtime.engine import require_engine
 
         require_engine()
     say(f"{project.root} is empty: creating a stack in it (lm init)")
