@@ -157,4 +157,7 @@ def usd(amount: float | None) -> str:
         return "unknown"
     if 0 < amount < 0.0000005:
         return "<$0.000001"
-    return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}".rstrip("0")
+    if amount >= 1 or amount == 0:
+        return f"${amount:.2f}"
+    whole, _, cents = f"{amount:.6f}".rstrip("0").partition(".")
+    return f"${whole}.{cents:0<2}"

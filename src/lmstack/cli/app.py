@@ -108,7 +108,7 @@ def command(
         @functools.wraps(f)
         def run(ctx: typer.Context, **options: Any) -> Answer:
             quiet = any(place.get("quiet") for place in places(ctx))
-            return Answer(execute(full, lambda: _call(f, ctx, options)), quiet)
+            return Answer(execute(full, lambda: _call(full, f, ctx, options)), quiet)
 
         own = [
             p.replace(annotation=typed(p)) for p in list(inspect.signature(f, eval_str=True).parameters.values())[1:]
@@ -127,12 +127,17 @@ def command(
     return register
 
 
-def _call(f: Callable[..., Result], ctx: typer.Context, options: dict[str, Any]) -> Result:
+_CREATES = ("init",)  # these make the folder of --dir
+
+
+def _call(name: str, f: Callable[..., Result], ctx: typer.Context, options: dict[str, Any]) -> Result:
     """Call a command's body with its own options, and with the folder that was asked for."""
     given = shared(ctx)
-    own = {name: plain(value) for name, value in options.items() if name not in ("as_json", "quiet", "folder")}
+    own = {key: plain(value) for key, value in options.items() if key not in ("as_json", "quiet", "folder")}
     checked(own, {p.name or "": p.opts[0] for p in ctx.command.params})
-    context = Context(project_of(given.folder), Progress(given.quiet or given.as_json), given.as_json, given.quiet)
+    context = Context(
+        project_of(given.folder, name in _CREATES), Progress(given.quiet or given.as_json), given.as_json, given.quiet
+    )
     if not context.dir_flag:
         return f(context, **own)
     try:

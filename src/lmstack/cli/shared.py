@@ -42,19 +42,27 @@ def shared(ctx: typer.Context) -> Shared:
     )
 
 
-def project_of(folder: str | None) -> Project:
-    """The stack's folder; UsageError when the given one, or the current one, cannot be a folder."""
+def project_of(folder: str | None, may_be_new: bool = False) -> Project:
+    """Return the stack's folder. Raises UsageError when the folder that was given, or the current one, is none.
+
+    ``may_be_new``: the command creates the folder.
+    """
     if folder == "":
         raise UsageError("--dir is empty", "give the stack's folder, or leave --dir out")
     try:
         found = find_project(None if folder is None else Path(folder))
-        wrong = folder is not None and found.root.exists() and not found.root.is_dir()
+        missing = not found.root.exists() and not may_be_new
+        wrong = found.root.exists() and not found.root.is_dir()
     except FileNotFoundError:
         raise UsageError("the current folder does not exist any more", "change to another folder: cd") from None
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         reason = getattr(error, "strerror", None) or "it is a loop of links"
         which = "the current folder" if folder is None else f"--dir {short(folder)}"
         raise UsageError(f"{which}: {reason}", "give the stack's folder with --dir") from None
+    if missing:
+        raise UsageError(
+            f"there is no folder {short(folder or '')}", "check --dir, or create a stack there: lm init --dir FOLDER"
+        )
     if wrong:
         raise UsageError(f"--dir {folder} is not a folder", "give the folder that the file is in")
     return found
