@@ -240,16 +240,16 @@ def test_a_commit_that_succeeds_and_reports_an_error_neither_doubles_nor_loses_a
 def test_a_start_under_a_budget_whose_commit_is_in_doubt_counts_once(
     in_doubt: Session, ledger: Path, lost: int, admitted: bool
 ) -> None:
-    one, limit = call("1", reserved=0.75), Limit("task", "t", "total", 1.0)
+    one, limit = call("1", reserved=1.25), Limit("task", "t", "total", 1.0)  # alone it may exceed its budget
     LostAnswer.lost = lost
     (verdict,) = in_doubt.store([Started(one, (limit,))])
     assert (verdict.durable, verdict.checked) == (admitted, admitted)
     if not admitted:  # the hooks ask again, and then refuse or go on
         assert in_doubt.store([Started(one, (limit,))]) == [Verdict(True)]
     conn = schema.connect(ledger)
-    assert spending.reserved(conn, limit) == 0.75, "its own reservation counts once, and not against itself"
-    assert in_doubt.store([Started(call("2", reserved=0.5), (limit,))])[0].durable
-    assert in_doubt.store([Started(call("3", reserved=0.5), (limit,))])[0].over is not None
+    assert spending.reserved(conn, limit) == 1.25, "its own reservation counts once, and not against itself"
+    assert in_doubt.store([Started(call("2", reserved=0.5), (limit,))])[0].over is not None
     refused = Ended(one, "rejected", time.time(), 1.0)  # what the failure hook writes for a request that was refused
     assert in_doubt.store([refused])[0].durable
-    assert spending.reserved(conn, limit) == 0.5
+    assert spending.reserved(conn, limit) == 0.0
+    assert in_doubt.store([Started(call("3", reserved=0.5), (limit,))])[0].durable
