@@ -1,4 +1,4 @@
-"""Post leased events to TaskMaster, and return what became of them. No ledger, no thread of its own."""
+"""Post leased events to TaskMaster, and return the outcomes. No ledger, no thread of its own."""
 
 import contextlib
 import ssl
@@ -54,7 +54,7 @@ class Poster:
         return [RunOutcome(run, len(run))]
 
     def batch(self, client: httpx.Client, job: list[list[LeasedEvent]]) -> list[RunOutcome]:
-        """Post several lanes at once."""
+        """Post several lanes together."""
         return self._lanes(client, job, time.monotonic() + RUN_SECONDS)
 
     def _lanes(self, client: httpx.Client, runs: list[list[LeasedEvent]], until: float) -> list[RunOutcome]:

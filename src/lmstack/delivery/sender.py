@@ -42,7 +42,7 @@ Post = Callable[[httpx.Client, Job], list[RunOutcome]]
 
 
 class Sender:
-    """Sends until it is closed. ``wake`` makes it look for events at once. ``clock`` gives Unix seconds; tests set it."""
+    """Sends until it is closed. ``wake`` makes it look for events now. ``clock`` gives Unix seconds; tests set it."""
 
     def __init__(self, path: Path, target: Target, clock: Callable[[], float] = time.time, owner: str = "") -> None:
         self._path, self._clock = path, clock
@@ -122,7 +122,7 @@ class Sender:
                 self._wake.clear()
 
     def _check_clock(self, conn: sqlite3.Connection) -> None:
-        """When the wall clock was set back, due times lie too far in the future: make the lanes due now."""
+        """Make the lanes due when the wall clock was set back: their due times lie too far in the future."""
         now = self._clock()
         if now < self._last_seen - CLOCK_SLACK_SECONDS:
             self._receiver.not_before = 0.0
@@ -189,7 +189,7 @@ class Sender:
 
 
 def _work(post: Post, client: httpx.Client, once: list[Job], results: Results) -> None:
-    """Post a job in a thread of the pool. Whoever takes the job out of ``once`` reports on it, exactly once."""
+    """Post a job in a thread of the pool. The thread that takes the job out of ``once`` reports on it, exactly once."""
     try:
         job = once.pop()
     except IndexError:

@@ -1,6 +1,6 @@
 """An HTTP transport with a deadline for each exchange. A plain timeout begins again with each byte that arrives.
 
-The receiver decides how fast its answer comes. An answer of one byte every few seconds must not hold a thread for ever.
+The receiver decides how fast its answer comes. An answer of one byte every few seconds must not hold a thread without end.
 """
 
 import ssl
@@ -94,6 +94,7 @@ class DeadlineTransport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its answer; raise httpcore's timeout errors after the deadline."""
         self._deadline.begin()
         url = request.url
         answer = self._pool.handle_request(
@@ -108,4 +109,5 @@ class DeadlineTransport(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer.stream))
 
     def close(self) -> None:
+        """Close all connections."""
         self._pool.close()

@@ -24,7 +24,7 @@ DEFAULT_LEDGER = "/app/logs/litellm.db"
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The last attempt of a model in this worker. ``at`` is Unix seconds. ``fault`` is None when the model answered."""
+    """The last attempt of a model in this worker. ``at`` is Unix seconds. Without a ``fault`` the model answered."""
 
     at: float
     fault: Fault | None
@@ -45,7 +45,7 @@ class Worker:
         return verdict
 
     def counts(self) -> dict[str, int]:
-        """Return how many records the ledger did not take at once, and how many are lost."""
+        """Return how many records went to the spool file first, and how many are lost."""
         return {"spooled": self._writer.spooled, "unrecorded": self._writer.unrecorded}
 
     def post(self, record: Record) -> None:

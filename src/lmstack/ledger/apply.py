@@ -17,7 +17,7 @@ from lmstack.ledger.sums import Sums
 
 log = logging.getLogger(__name__)
 
-# The error type of a request whose worker was taken for dead.
+# The error type of a request that a dead worker left open.
 INTERRUPTED = "Interrupted"
 # No request costs more. A higher cost is an error of the program that reported it.
 MAX_COST_USD = 1e6

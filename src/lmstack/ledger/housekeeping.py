@@ -2,7 +2,7 @@
 
 Delivered events are deleted after a day, requests after ``keep_days``. When the file is still larger than ``max_mb``,
 the oldest ended requests go first. Delivered events follow, then dead letters, and pending events last, with a warning.
-Rollups and totals stay: usage is known for ever.
+Rollups and totals are never deleted, so usage stays known.
 """
 
 import sqlite3

@@ -105,7 +105,7 @@ def _m001_requests_attempts_outbox(conn: sqlite3.Connection) -> None:
 
 
 def _m002_rollups_and_estimates(conn: sqlite3.Connection) -> None:
-    """Add sums per hour: usage over millions of rows must answer at once, and outlive the rows. Add estimates."""
+    """Add sums per hour: usage over millions of rows must answer quickly, and outlive the rows. Add estimates."""
     conn.execute(
         """
         CREATE TABLE rollups (               -- sums per hour and dimension, written with each request's end

@@ -1,4 +1,4 @@
-"""Tell which of the other workers are alive, silent or dead. Pure."""
+"""Decide which workers are alive, silent or dead. Pure."""
 
 from collections.abc import Mapping
 from enum import Enum

@@ -1,4 +1,4 @@
-"""The outbox: events that wait for TaskMaster. Queue them, lease them to one sender, record what became of them.
+"""The outbox: events that wait for TaskMaster. Queue them, lease them to one sender, record the outcome.
 
 Functions with SQL on a connection that the caller owns; no thread, no network. A lane is the queue of one task.
 """
@@ -29,7 +29,7 @@ class LeasedEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """What became of a run, the first events of a lane: how many were delivered, and the failure that stopped it."""
+    """The outcome of a run, the first events of a lane: how many were delivered, and the failure that stopped it."""
 
     run: list[LeasedEvent]
     delivered: int

@@ -1,4 +1,4 @@
-"""Read the ledger. Opens it read-only (but for ``replay``), and never migrates it. Needs only the standard library.
+"""Read the ledger. Opens it read-only (except for ``replay``), and never migrates it. Needs only the standard library.
 
 ``python -m lmstack.ledger.queries PATH NAME '{"since": ...}'`` answers as JSON. That is how the CLI reads a ledger
 inside a container. Times are Unix seconds; costs are US dollars.
@@ -37,7 +37,7 @@ def open_ledger(path: Path) -> sqlite3.Connection:
 def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Rows:
     """Return requests, failures, tokens and cost of ended requests for each group, the highest cost first.
 
-    ``unpriced`` counts answers whose cost is unknown. Whole hours come from the rollups, the first, partial hour from
+    ``unpriced`` counts answers of unknown cost. Whole hours come from the rollups, the first, partial hour from
     its rows. That is exact, and quick over millions of rows.
     """
     whole = math.ceil(since / 3600)
@@ -64,7 +64,7 @@ def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Ro
 def requests(
     conn: sqlite3.Connection, since: float = 0.0, failed: bool = False, task: str | None = None, limit: int = 50
 ) -> Rows:
-    """Return requests, the newest first. An open request whose worker is dead is shown as interrupted."""
+    """Return requests, the newest first. An open request of a dead worker is shown as interrupted."""
     where, args = ["started_at >= ?"], [time.time() - DEAD_AFTER_SECONDS, since]
     if failed:
         where.append("status NOT IN ('succeeded','started')")

@@ -104,9 +104,9 @@ class Call:
     estimate_usd: float | None = None  # made at the start, in case the end is never known
     reserved_usd: float | None = None  # reserved from its budgets until its cost is known
     late_fault: Fault | None = None  # the error of a stream, reported before the stream has ended
-    drill: bool = False  # its first attempt must fail (x-lm-drill)
+    drill: bool = False  # a fallback test: its first attempt must fail
     late: bool = False  # LITELLM_DEADLINE has passed
-    own_key: bool = False  # it has its own provider key, so its errors say nothing about ours
+    own_key: bool = False  # it has its own provider key: our key did not cause its errors
     cost_usd: float | None = None  # set at the end
     reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first
 
@@ -142,9 +142,9 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a record.
+    """The outcome of a record.
 
-    ``durable``: the ledger or the spool file has it. ``over``: the budget that does not admit it. ``checked``: its
+    ``durable``: it is in the ledger or the spool file. ``over``: the budget that does not admit it. ``checked``: its
     limits were compared with the spending. ``late``: the result came too late; the record may still be written.
     """
 

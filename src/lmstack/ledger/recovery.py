@@ -21,7 +21,7 @@ class Recovery:
         self.path, self.timing, self.ingest = path, timing, ingest
         self.neighbours = Neighbours(worker, timing.dead_after)
         self._next_search = 0.0
-        self._first_seen: dict[Path, float] = {}  # spool files whose worker is not in the ledger
+        self._first_seen: dict[Path, float] = {}  # spool files of workers that are not in the ledger
 
     def run(self, conn: sqlite3.Connection, send_events: bool) -> None:
         """Look at the heartbeats and, from time to time, at the spool files."""

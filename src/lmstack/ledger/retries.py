@@ -1,4 +1,4 @@
-"""When an event is sent again after a failure, and when it becomes a dead letter. Pure, but for the clock repairs.
+"""When an event is sent again after a failure, and when it becomes a dead letter. Pure, except for the SQL at the end.
 
 The promise: an event that TaskMaster does not take is tried for at least 72 hours.
 """
@@ -16,7 +16,7 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why the receiver did not take an event. ``status`` is None without an answer; ``retry_after`` is in seconds.
+    """Why the receiver did not take an event. Without an answer there is no ``status``. ``retry_after`` is in seconds.
 
     After a ``final`` failure the event is never tried again by itself.
     """
@@ -41,8 +41,9 @@ class NextTry:
 
 
 def after_failure(attempts: int, early: float, failure: Failure) -> NextTry:
-    """Decide about the next try. ``attempts`` are the counted tries before this one; ``early`` is the time in seconds
-    by which this try came before its planned time (after an outage, or after the clock was set back).
+    """Decide about the next try. ``attempts`` are the counted tries before this one.
+
+    ``early``: this try came so many seconds before its planned time, after an outage or a change of the clock.
     """
     early = min(early, longest_wait(attempts))
     step = SCHEDULE[min(attempts, len(SCHEDULE) - 1)]
@@ -69,7 +70,7 @@ def end_waits(conn: sqlite3.Connection, now: float) -> int:
 
 
 def end_waits_after_clock_change(conn: sqlite3.Connection, now: float) -> int:
-    """After the clock was set back: make each lane due that waits longer than a receiver may ask for."""
+    """Make each lane due that waits longer than a receiver may ask for, because the clock was set back."""
     sql = "UPDATE lanes SET due_at = ?1 WHERE due_at > ?1 AND (asked = 0 OR due_at > ?1 + ?2)"
     return conn.execute(sql, (now, MAX_RETRY_AFTER_SECONDS)).rowcount
 

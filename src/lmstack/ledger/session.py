@@ -25,7 +25,7 @@ QUEUE_SIZE = 20_000
 
 
 class Session:
-    """For one thread. ``lost``: records that nothing took. ``spooled``: records that the ledger did not take at once."""
+    """For one thread. ``lost``: records that nothing took. ``spooled``: records that went to the spool file."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Session:
     def _commit(self, records: list[Record]) -> list[Verdict] | None:
         """Return verdicts when the ledger takes the records in time, else None.
 
-        Broken once is tried again at once: the COMMIT may have succeeded. The ids of the records show it.
+        After the first error the commit is repeated: it may have succeeded. The ids of the records show that.
         """
         deadline = time.monotonic() + self.timing.commit
         verdicts: list[Verdict] = []

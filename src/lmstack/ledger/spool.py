@@ -59,7 +59,7 @@ class Spool:
         return [path.parent for path in self._places]
 
     def _lock(self, path: Path) -> None:
-        """Lock a file as long as this process lives, so that no other worker takes it for a dead worker's file."""
+        """Lock a file as long as this process lives, so that no other worker treats it as the file of a dead worker."""
         if path in self._locks:
             with contextlib.suppress(OSError):
                 if os.fstat(self._locks[path]).st_ino == path.stat().st_ino:

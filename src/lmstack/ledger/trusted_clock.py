@@ -13,7 +13,7 @@ SLACK_SECONDS = 600.0
 
 
 class TrustedClock:
-    """Watch the wall clock of one process. All times are Unix seconds, but for ``monotonic``."""
+    """Watch the wall clock of one process. All times are Unix seconds, except ``monotonic``."""
 
     def __init__(self) -> None:
         self._offset: float | None = None  # wall clock minus monotonic clock

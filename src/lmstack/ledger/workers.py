@@ -41,7 +41,7 @@ def adopt(conn: sqlite3.Connection, records: Sequence[Record], worker: str, send
 def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float, send_events: bool) -> int:
     """Set the open requests of dead workers to ``interrupted``, and queue their events. Return how many there were.
 
-    The cost is the estimate from the start, marked as an estimate. Nobody knows what the provider has charged.
+    The cost is the estimate from the start, marked as an estimate. The real charge of the provider is unknown.
     """
     count = 0
     batch: Sums = {}

@@ -77,7 +77,7 @@ class Writer:
 
     @property
     def spooled(self) -> int:
-        """How many records the ledger did not take at once."""
+        """How many records went to the spool file first."""
         return self._session.spooled
 
     def post(self, record: Record, waiter: "Waiter | None" = None) -> None:
