@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-quick lint types check bench bench-quick bench-routing faults docs lock
+.PHONY: help setup test test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -28,5 +28,9 @@ faults: setup ## the long fault campaigns; fails on a loss
 	.venv/bin/python -m bench.faults
 docs: setup ## write what is generated: .env.example, litellm-config.yaml, help, CLI reference, legal keys
 	.venv/bin/python tools/generate.py
+docs-site: setup ## build the documentation site, strictly, into build/site/html
+	.venv/bin/python tools/docs_site.py
+recording: setup ## record docs/assets/terminal.svg: real commands against a mock provider
+	.venv/bin/python tools/recording.py
 lock: setup ## lock dependencies again, with hashes and without index addresses
 	.venv/bin/python tools/lock.py

@@ -1,7 +1,7 @@
 """Run every linter, each from a wheel: `tools/lint.py [PATH...]`.
 
-Without a path everything is checked, but for what tools/baseline.txt lists. With paths only those files are checked, by
-ruff, the prose linter and the limits below, and without the baseline: use it on the files that you rewrite.
+Without a path it checks the whole project, except for the rules that tools/baseline.txt lists. With paths it checks only
+those files, and ignores the baseline: use it on the files that you rewrite.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ from prose import files
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-# The longest module. Split a longer one along its jobs.
+# The most lines of a module.
 MODULE_LINES = 250
 # Public modules, classes, functions and methods have a docstring; __init__ and other special methods need none.
 DOCSTRINGS = ["--select", "D100,D101,D102,D103,D104,D106"]
@@ -53,7 +53,7 @@ def linters() -> list[list[str]]:
 
 
 def linters_of(paths: list[str]) -> list[list[str]]:
-    """Return the command lines that check these paths alone."""
+    """Return the command lines that check only these paths."""
     return [
         ["ruff", "check", *paths],
         ["ruff", "format", "--check", *paths],

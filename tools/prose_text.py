@@ -1,6 +1,6 @@
 """Finds the prose in a file: paragraphs of Markdown, and docstrings, comments and messages of Python.
 
-Code is left out: what stands in backticks becomes one word, code blocks are dropped.
+Code is left out. Text in backticks becomes one word, and code blocks are dropped.
 """
 
 import ast
