@@ -33,7 +33,7 @@ from lmstack.result import Result, naming_folder, table, usd
 from lmstack.runtime import releases
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime, machine
-from lmstack.runtime.processes import check_port_free
+from lmstack.runtime.ports import check_port_free
 from lmstack.stack.health import client, ollama_answers
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
