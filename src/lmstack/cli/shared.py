@@ -1,4 +1,4 @@
-"""The options that every command takes: merged over the places where they may stand, and the folder that they name."""
+"""The options of every command: they may stand before the command, after its group, or at the end."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from lmstack.stack.project import Project, find_project
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The shared options, merged over the places where they may stand."""
+    """The shared options, merged from all places."""
 
     as_json: bool
     quiet: bool
@@ -23,14 +23,14 @@ class Shared:
 
 
 def places(ctx: typer.Context | None) -> Iterator[dict[str, Any]]:
-    """The options of the command, of its group, and of lm itself."""
+    """Yield the options of the command, of its group, and of lm itself."""
     while ctx is not None:
         yield ctx.params
         ctx = ctx.parent  # type: ignore[assignment]
 
 
 def shared(ctx: typer.Context) -> Shared:
-    """Merge the shared options; UsageError when two places name different folders."""
+    """Merge the shared options. Raises UsageError when two places name different folders."""
     found = list(places(ctx))
     folders = [place["folder"] for place in found if place.get("folder") is not None]
     if len({os.path.abspath(folder) for folder in folders}) > 1:  # noqa: PTH100 - resolves no link and raises nothing
