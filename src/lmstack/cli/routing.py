@@ -1,8 +1,8 @@
-"""route, budget: where a request would go, and what it may cost."""
+"""The commands `lm route` and `lm budget`: where a request would go, and what it may cost."""
 
 import math
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,10 @@ from lmstack.operate.planning import ask, planned
 from lmstack.result import Result, table, usd
 from lmstack.routing.budgets import PERIODS, dump_limits
 from lmstack.routing.candidates import GROUPS
-from lmstack.routing.classify import Decision, decide
-from lmstack.routing.needs import needs_of
-from lmstack.routing.policy import AUTO, RefusalError, Way, Wishes, choose
+from lmstack.routing.classify import Complexity, classify
+from lmstack.routing.policy import AUTO, Decision, Route, RoutingRules, decide
+from lmstack.routing.refusals import RefusalError
+from lmstack.routing.request import Request, read
 from lmstack.routing.weights import CUTS
 from lmstack.runtime.local import no_models
 from lmstack.stack.plan import Plan
@@ -41,29 +42,55 @@ def route(
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="As header x-lm-max-cost, USD.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="The answer's limit, tokens.")] = None,
 ) -> Result:
-    """Explain where a prompt would go: score, signals, group, models in order, estimated cost. Asks nobody."""
+    """Explain where a prompt would go: score, signals, group, models in order, estimated cost. Calls no provider."""
     if tier is not None and tier not in GROUPS:
         raise UsageError(f"there is no tier '{tier}'", did_you_mean(tier, GROUPS) or f"one of {', '.join(GROUPS)}")
     plan = planned(context.project, {}).plan
     if not plan.models.by_name:
         raise no_models(plan)
-    decision = decide(prompt)
-    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens}
-    needs = needs_of(body)
+    complexity, request = classify(prompt), _request(prompt, model, tier, max_cost, max_tokens)
     try:
-        way = choose(plan.models, model, Wishes(tier, max_cost), needs, lambda: decision.group)
+        decision = decide(request, plan.models, RoutingRules())
     except RefusalError as refusal:
         raise LmError(refusal.message, "ask for a cheaper model, or allow more") from None
-    if way is None:
+    first = decision.first
+    if first is None:
         raise LmError(f"'{model}' is not served", did_you_mean(model, plan.names) or "see: lm models")
-    walk = _walk(plan, way, decision)
+    needs, order = request.needs, _order(plan, decision, complexity)
     data = {
-        "asked": model, "score": round(decision.score, 3), "cuts": list(CUTS), "group": decision.group,
-        "signals": {name: round(share, 3) for name, share in decision.signals},
-        "model": way.first.name, "provider": way.first.provider, "tier": way.first.tier, "fallbacks": walk[1:],
-        "tokens_in": needs.tokens_in, "tokens_out": needs.tokens_out, "estimate_usd": way.estimate,
+        "asked": model, "score": round(complexity.score, 3), "cuts": list(CUTS), "group": complexity.group,
+        "signals": {name: round(share, 3) for name, share in complexity.signals},
+        "model": first.name, "provider": first.provider, "tier": first.tier, "fallbacks": order[1:],
+        "tokens_in": needs.tokens_in, "tokens_out": needs.tokens_out, "estimate_usd": decision.reserved_usd,
     }  # fmt: skip
-    return Result("route", data, tuple(_explained(model, decision, way, walk, needs.tokens_in, needs.tokens_out)))
+    signals = [f"{name} {share:+.2f}" for name, share in complexity.signals[:6]]
+    lines = (
+        f"score     {complexity.score:.2f} -> {complexity.group} (cheap < {CUTS[0]:g} <= standard < {CUTS[1]:g} <= premium)",
+        f"signals   {', '.join(signals) or 'none'}",
+        f"asked     {model}{'' if model == AUTO else ', so the score does not matter'}",
+        f"model     {first.name} ({first.provider}, {first.group})",
+        f"then      {', '.join(order[1:5]) or 'no other model'}{', ...' if len(order) > 5 else ''}",
+        f"estimate  {usd(decision.reserved_usd)} ({needs.tokens_in} tokens in, {needs.tokens_out} out)",
+    )
+    return Result("route", data, lines)
+
+
+def _request(prompt: str, model: str, tier: str | None, max_cost: float | None, max_tokens: int | None) -> Request:
+    """Return the request that a client would send."""
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens}
+    headers = {"x-lm-tier": tier, "x-lm-max-cost": None if max_cost is None else str(max_cost)}
+    try:
+        return read(body, {name: value for name, value in headers.items() if value is not None}, "acompletion")
+    except RefusalError as refusal:
+        raise UsageError(refusal.message, "see: lm route --help") from None
+
+
+def _order(plan: Plan, decision: Decision, complexity: Complexity) -> list[str]:
+    """Return the models in the order of tries."""
+    if decision.route is Route.CHOSEN or decision.model is None:
+        return [str(decision.model), *decision.fallbacks]
+    group = complexity.group if decision.model == AUTO else decision.model
+    return list(plan.groups[group] if group in plan.groups else (decision.model, *plan.fallbacks[decision.model]))
 
 
 @command("show", "lm budget show", budget_app)
@@ -73,7 +100,8 @@ def budget_show(context: Context) -> Result:
     try:
         rows = ask(context.project, "budgets", rules=dump_limits(rules)) if rules else []
     except NoLedgerError:  # nothing was spent
-        rows = [{**r.refusal(0.0, time.time()), "reserved_usd": 0.0, "rule": r.name or None} for r in rules]
+        now = time.time()
+        rows = [{**r.state(0.0, r.reset_at(now)), "reserved_usd": 0.0, "rule": r.name or None} for r in rules]
     shown = [
         (
             r["scope"], r["name"] or "-", r["period"], usd(r["limit_usd"]), usd(r["spent_usd"]), usd(r["reserved_usd"]),
@@ -102,7 +130,7 @@ def budget_set(
 
 @command("unset", "lm budget unset agent coder --period day", budget_app)
 def budget_unset(context: Context, scope: _SCOPE, name: _NAME, period: _PERIOD = "day") -> Result:
-    """Take a limit out of models.yaml."""
+    """Remove a limit from models.yaml."""
     return _edit(context, "budget unset", scope, name, period, None)
 
 
@@ -137,22 +165,3 @@ def _check_edit(old: str, new: str, edited: tuple[str, str, str], amount: float 
 
 def _limits(text: str) -> dict[tuple[str, str, str], float]:
     return {(r.scope, r.name, r.period): r.usd for r in parse_catalog(shipped_catalog(), text).rules.budgets}
-
-
-def _walk(plan: Plan, way: Way, decision: Decision) -> list[str]:
-    if way.fallbacks is not None:
-        return [way.model, *way.fallbacks]
-    group = decision.group if way.model == AUTO else way.model
-    return list(plan.groups[group] if group in plan.groups else (way.model, *plan.fallbacks[way.model]))
-
-
-def _explained(model: str, decision: Decision, way: Way, walk: list[str], tokens_in: int, tokens_out: int) -> list[str]:
-    signals: list[Any] = [f"{name} {share:+.2f}" for name, share in decision.signals[:6]]
-    return [
-        f"score     {decision.score:.2f} -> {decision.group} (cheap < {CUTS[0]:g} <= standard < {CUTS[1]:g} <= premium)",
-        f"signals   {', '.join(signals) or 'none'}",
-        f"asked     {model}{'' if model == AUTO else ', so the score does not matter'}",
-        f"model     {way.first.name} ({way.first.provider}, {way.first.group})",
-        f"then      {', '.join(walk[1:5])}{', ...' if len(walk) > 5 else ''}" if walk[1:] else "then      nobody",
-        f"estimate  {usd(way.estimate)} ({tokens_in} tokens in, {tokens_out} out)",
-    ]

@@ -49,8 +49,8 @@ class Attempt:
     outcome: str | None = None  # None while it is under way
     kind: str = ""  # LiteLLM's call type, e.g. acompletion
     fault: Fault | None = None
-    asked: bool = False  # the provider was; what fails before says nothing of it
-    unread: bool = False  # LiteLLM could not make the provider's call out of this request
+    sent: bool = False  # the call was sent; a failure before that is not the provider's
+    unreadable: bool = False  # LiteLLM could not make a provider's call out of this request
 
     @property
     def free(self) -> bool:
@@ -103,10 +103,11 @@ class Call:
     ended: bool = False
     estimate_usd: float | None = None  # made at the start, for the case that the end is never known
     reserved_usd: float | None = None  # what its budgets keep aside until its cost is known
+    budgeted: bool = False  # a budget applies to it
     late_fault: Fault | None = None  # of a stream's attempt, heard of before anybody knew that it had failed
-    drill: bool = False  # its first attempt is to fail
-    late: bool = False  # LITELLM_DEADLINE has passed
-    own_key: bool = False  # it brought a provider's key along, which says nothing of ours
+    fails_first: bool = False  # its first attempt must fail (`lm test --fallback`)
+    deadline_passed: bool = False  # LITELLM_DEADLINE
+    has_credentials: bool = False  # the client sent a provider's key; its failures do not concern our keys
     cost_usd: float | None = None  # once it has ended
     reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
 
@@ -116,10 +117,9 @@ class Call:
         if self.attempts:
             self.attempts[-1].close(outcome, fault)
 
-    def is_at_fault(self, attempt: Attempt) -> bool:
-        """Whether a failure of this attempt says nothing of its deployment: the request could not be read, or brought
-        a key of its own."""
-        return attempt.unread or self.own_key
+    def is_client_fault(self, attempt: Attempt) -> bool:
+        """Return whether a failure of this attempt is the client's: an unreadable request, or the client's own key."""
+        return attempt.unreadable or self.has_credentials
 
     @property
     def fallbacks(self) -> int:
