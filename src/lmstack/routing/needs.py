@@ -18,6 +18,7 @@ _FILE_BYTES, _AUDIO_BYTES, _VIDEO_BYTES = 40, 500, 1000
 # No model reads or writes more tokens than this. A larger number in a request is an error of its client.
 MAX_TOKENS = 100_000_000
 MAX_CHOICES = 128
+MAX_PROMPTS = 2048
 # Looking at more parts than this would block the event loop.
 MAX_PARTS = 50_000
 _TEXT_FIELDS = (
@@ -89,9 +90,12 @@ def output_limit(body: Mapping[str, Any]) -> int | None:
 
 
 def choices_of(body: Mapping[str, Any]) -> int:
-    """Return how many answers the request asks for; each one is paid for."""
-    counts = (_parse_count(body.get(name)) for name in ("n", "best_of"))
-    return min(max((count for count in counts if count is not None), default=1), MAX_CHOICES)
+    """Return how many answers the request asks for; each one is paid for. A list of prompts has one answer for each."""
+    config, prompt = body.get("generationConfig"), body.get("prompt")
+    values = [body.get("n"), body.get("best_of"), config.get("candidateCount") if isinstance(config, Mapping) else None]
+    choices = max((count for value in values if (count := _parse_count(value)) is not None), default=1)
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    return min(choices, MAX_CHOICES) * min(prompts, MAX_PROMPTS)
 
 
 def tokens_of(text: str) -> int:

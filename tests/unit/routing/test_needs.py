@@ -57,6 +57,11 @@ def test_a_plain_document_is_counted_as_its_text() -> None:
         ({"max_tokens": -5}, 1000, 1),
         ({"max_completion_tokens": 50, "n": 3}, 50, 3),
         ({"n": 10**400}, 1000, 128),
+        ({"generationConfig": {"candidateCount": 4}}, 1000, 4),
+        ({"prompt": ["a", "b", "c"], "n": 2}, 1000, 6),
+        ({"prompt": [1, 2, 3]}, 1000, 1),
+        ({"prompt": [[1, 2], [3]]}, 1000, 2),
+        ({"prompt": ["a"] * 10_000}, 1000, 2048),
     ],
 )
 def test_numbers_that_a_client_controls_are_bounded(body: dict[str, Any], out: int, choices: int) -> None:
