@@ -158,7 +158,7 @@ def test_the_example_asks_for_the_key_in_a_way_that_a_shell_can_answer(folders: 
         (["request"], 2, "Missing argument 'id'."),
         (["requests", "-n", "many"], 2, "Invalid value for '--limit'"),
         (["down", "--volumes"], 1, "a question was not answered; nothing was changed"),
-        (["env", "--model", ""], 2, "--model is no model's name"),
+        (["env", "--model", ""], 2, "--model is not the name of a model"),
     ],
 )
 def test_wrong_usage_and_unanswered_questions_are_one_json_document(
@@ -208,7 +208,7 @@ def test_ctrl_c_and_the_end_of_input_are_json(
     def raising(_: object) -> None:
         raise raised
 
-    monkeypatch.setattr("lmstack.cli.stack.current_runtime", lambda *_: raising(_))
+    monkeypatch.setattr("lmstack.operate.status.current_runtime", lambda *_: raising(_))
     assert lm.run(["status", "--json", "-C", str(folders[0])]) == 1
     error = json.loads(capsys.readouterr().out)["data"]["error"]
     assert error == (
@@ -277,13 +277,14 @@ def test_open_prints_the_address_and_needs_no_browser(tmp_path: Path) -> None:
 def test_open_opens_a_browser_only_on_a_desktop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: bool, opens: bool
 ) -> None:
-    from lmstack.cli import clients
     from lmstack.runtime import base
 
     asked: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda address: asked.append(address) or True)
-    monkeypatch.setattr(clients, "load_state", lambda _: base.State("local", "", "http://localhost:4321", [], 0.0))
-    monkeypatch.setattr(clients, "_desktop", lambda: desktop)
+    state = base.State("local", "", "http://localhost:4321", [], 0.0)
+    for module in ("lmstack.cli.env", "lmstack.operate.launch"):
+        monkeypatch.setattr(f"{module}.load_state", lambda _: state)
+    monkeypatch.setattr("lmstack.operate.launch.has_desktop", lambda: desktop)
     assert lm.run(["open", "-C", str(tmp_path)]) == 0
     assert asked == (["http://localhost:4321/"] if opens else [])
     assert lm.run(["open", "--print", "-C", str(tmp_path)]) == 0
@@ -318,9 +319,7 @@ def test_names_are_completed(tmp_path: Path) -> None:
 def test_a_report_replaces_a_file_only_when_told_to(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lmstack.cli import doctor
-
-    monkeypatch.setattr(doctor, "_findings", lambda *_: [])
+    monkeypatch.setattr("lmstack.cli.doctor.diagnose", lambda *_: [])
     target = folders[1] / "mine"
     target.write_text("mine")
     (folders[1] / "link").symlink_to(target)
@@ -339,7 +338,7 @@ def test_a_report_replaces_a_file_only_when_told_to(
 def test_usage_as_csv_holds_no_formula() -> None:
     import csv
 
-    from lmstack.cli.ledger import _csv
+    from lmstack.cli.usage import _csv
 
     names = ["=cmd|' /C calc'!A0", "+1+1", "-1", "@SUM(1)", "\tx", "plain", "two\nlines", None]
     rows = [{"name": name, "requests": 1, "cost_usd": -0.5} for name in names]
@@ -349,7 +348,7 @@ def test_usage_as_csv_holds_no_formula() -> None:
 
 def test_run_hands_on_the_programs_words_and_exit_code(stack: Stack) -> None:
     """`lm run` hands the program's exit code and words on, whatever they look like."""
-    done = stack.lm(
+    done = Stack(stack.root, stack.port, stack.env).lm(
         "run", "openai", sys.executable, "-c", "import sys; sys.exit(len(sys.argv))", "--json", "-q", check=False
     )
     assert done.returncode == 3
@@ -380,7 +379,7 @@ def test_a_broken_socket_is_not_taken_for_a_reader_that_has_left(
     def broken(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("lmstack.cli.stack.current_runtime", broken)
+    monkeypatch.setattr("lmstack.operate.status.current_runtime", broken)
     assert lm.run(["status", "-C", str(folders[0])]) == 1
     assert "error: Broken pipe" in capsys.readouterr().err
 

@@ -6,17 +6,16 @@ import json
 import logging
 from pathlib import Path
 
-import generate
 import litellm
 import pytest
 from bench.routing.data import load
 from litellm._logging import JsonFormatter
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
-from litellm.proxy import proxy_server
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Router
 
+import generate
 from lmstack.catalog.models import parse_catalog
 from lmstack.catalog.prices import differences, load_price_map
 from lmstack.gateway.calls import hooks as ours
@@ -73,6 +72,8 @@ def test_our_hooks_have_the_parameters_that_litellm_passes_by_keyword(name: str)
 
 
 def test_the_private_names_that_we_wrap_are_there() -> None:
+    from litellm.proxy import proxy_server  # here, because it takes seconds, and each worker of xdist reads this file
+
     assert inspect.iscoroutinefunction(proxy_server.proxy_shutdown_event)
     assert inspect.iscoroutinefunction(GLOBAL_LOGGING_WORKER.flush)
     assert isinstance(proxy_server.app.router, Router)

@@ -8,11 +8,12 @@ import psutil
 import pytest
 from bench.faults.post import Post
 
+from documented import check_schema
 from lmstack.delivery import contract, poster, sender
 from lmstack.delivery.contract import Target
 from lmstack.delivery.sender import Sender
 from lmstack.ledger import outbox, queries, schema, writer
-from support import check_schema, wait_for
+from support import wait_for
 
 
 @pytest.fixture

@@ -166,15 +166,22 @@ _VERBATIM = {
 
 # The first word of a command -> the module that has it: a command imports its own family, which is half of its time.
 FAMILIES = {
-    "stack": ("up", "down", "restart", "status", "ls", "health", "logs"),
+    "stack": ("up", "down", "restart"),
+    "status": ("status", "ls", "health"),
+    "logs": ("logs",),
     "config": ("init", "render", "validate", "models", "config", "key", "version"),
-    "ledger": ("usage", "errors", "requests", "request", "events"),
-    "routing": ("route", "budget"),
-    "clients": ("env", "run", "open", "completion"),
-    "doctor": ("doctor", "test"),
+    "usage": ("usage",),
+    "requests": ("requests", "request", "errors"),
+    "events": ("events",),
+    "route": ("route",),
+    "budget": ("budget",),
+    "env": ("env", "run", "open"),
+    "try_models": ("test",),
+    "doctor": ("doctor",),
     "backup": ("backup", "restore"),
     "upgrade": ("upgrade", "rollback"),
     "taskmaster": ("taskmaster",),
+    "completion": ("completion",),
 }
 
 

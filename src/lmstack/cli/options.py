@@ -13,7 +13,9 @@ import typer
 from lmstack.errors import UsageError
 
 RUNTIMES = ("auto", "docker", "local")
-_LARGEST = 2**63 - 1  # what SQLite holds
+SINCE = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
+LIMIT = Annotated[int, typer.Option("--limit", "-n", min=0, max=1_000_000, help="How many at most.")]
+_LARGEST = 2**63 - 1  # the largest number in SQLite
 
 
 @dataclass(frozen=True, slots=True)
