@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Tokens that are assumed for an answer when the request sets no limit, for each image (OpenAI: 85 to 1,445; Anthropic:
-# up to 1,600), and for a file of unknown size.
+# The tokens that are assumed for an answer without a limit, for an image, and for a file of unknown size.
+# Images have 85 to 1,445 tokens at OpenAI, and up to 1,600 at Anthropic.
 ASSUMED_OUTPUT = 1000
 ASSUMED_IMAGE = 1000
 ASSUMED_FILE = 2000

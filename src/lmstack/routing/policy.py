@@ -60,7 +60,7 @@ class Models:
 class Route(Enum):
     """Who chooses the model."""
 
-    UNROUTED = "LiteLLM alone: the gateway does not route this type of call, or does not know the name"
+    UNROUTED = "LiteLLM: the gateway does not route this type of call, or does not know the name"
     CONFIGURED = "the order that is configured for the name"
     CHOSEN = "this decision: a model, and the list of its fallbacks"
 
@@ -70,8 +70,8 @@ class Decision:
     """Where a request goes and what it may cost, in US dollars.
 
     ``model`` and ``fallbacks``: the name for LiteLLM, and what to try after it where the route is CHOSEN. ``first``: the
-    candidate that is tried first; None when that was not worked out. ``minimum_usd``: the least that the request costs,
-    for the case that its end is never known. ``reserved_usd``: what its budgets keep aside while it runs.
+    candidate that is tried first; None when that was not worked out. ``minimum_usd``: the least that the request costs; it
+    is charged when no answer is ever seen. ``reserved_usd``: what its budgets keep aside while it runs.
     """
 
     route: Route
@@ -96,7 +96,7 @@ def decide(request: Request, models: Models, rules: RoutingRules) -> Decision:
 
 
 def decide_free(request: Request, models: Models) -> Decision | None:
-    """Return the decision that uses free models only, for a request whose budget is used up; None without any."""
+    """Return the decision that uses free models only, after a budget is used up; None without any."""
     if not request.is_routed or request.model is None:
         return None
     model = models.by_name.get(request.model)
@@ -142,7 +142,7 @@ def _chosen(request: Request, models: Models, wishes: Wishes, limits: tuple[Limi
 def _require_named(name: str, first: Candidate, request: Request, models: Models) -> None:
     """Raise RefusalError when ``name`` is a model that cannot serve the request itself."""
     if name in models.by_name and first.name != name:
-        reason = _shortcoming(models.by_name[name], request.needs) or "is dearer than x-lm-max-cost"
+        reason = _shortcoming(models.by_name[name], request.needs) or "costs more than x-lm-max-cost"
         raise refusals.model_unsuitable(name, reason)
 
 
@@ -159,7 +159,7 @@ def _filter(order: Sequence[Candidate], request: Request, wishes: Wishes) -> lis
         reasons = ((c, str(_shortcoming(c, needs))) for c in order[:3])
         raise refusals.no_capable_model(str(request.model), reasons)
     if _overflows(order[0], needs):
-        # The cheapest model whose context window fits. A model of unknown context comes after those.
+        # The cheapest model with enough context comes first. Models of unknown context come last.
         able.sort(key=lambda c: (c.context is None, *price_key(c)))
     affordable = [c for c in able if _affordable(c, needs, wishes.max_cost)]
     if not affordable:

@@ -34,7 +34,7 @@ _SPEECH = frozenset({"speech", "aspeech"})
 _TRANSCRIPTION = frozenset({"transcription", "atranscription"})
 _RERANK = frozenset({"rerank", "arerank"})
 _MODERATION = frozenset({"moderation", "amoderation"})
-# Calls whose answers may tell a cost without any tokens.
+# The answers of these calls may have a cost without any tokens.
 SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | _MODERATION
 # Calls that read or manage what is stored at a provider. Their names begin with one of these, after LiteLLM's "a".
 _MANAGEMENT = ("get_", "list_", "delete_", "cancel_", "retrieve_", "update_", "create_file")  # fmt: skip

@@ -47,7 +47,7 @@ def max_cost_exceeded(name: str, needs: Needs, max_cost: float, able: Iterable[C
 
 
 def cost_unknown(model: str | None, call_type: str) -> RefusalError:
-    """Return the 400 for a call under a budget whose cost cannot be known before it is made."""
+    """Return the 400 for a call under a budget, when its cost cannot be known in advance."""
     name = f"'{model}'" if model else "this request"
     return RefusalError(
         400, "cost_unknown",

@@ -10,9 +10,9 @@ from lmstack.routing.classify import conversation_group
 from lmstack.routing.needs import Needs, has_special_content, needs_of, output_limit, user_texts
 from lmstack.routing.refusals import invalid
 
-# The call types whose body and fallbacks the gateway knows. All others keep LiteLLM's own routing.
+# The gateway knows the body and the fallbacks of these call types. All others keep LiteLLM's own routing.
 ROUTED_CALLS = frozenset({"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"})  # fmt: skip
-# The fields of a body that decide whose key or account the provider sees.
+# The fields of a body that carry a key or an account of the client.
 _CREDENTIALS = ("api_key", "extra_headers", "headers", "organization")
 # LiteLLM's lists of fallbacks for special errors.
 SPECIAL_FALLBACKS = ("context_window_fallbacks", "content_policy_fallbacks")
@@ -142,7 +142,7 @@ def _task_budget(headers: Mapping[str, str], metadata: Mapping[str, Any], task: 
     if text is None:
         return None
     if task is None:
-        raise invalid("x-task-budget", "the header x-task-id is missing. Say whose budget this is.")
+        raise invalid("x-task-budget", "the header x-task-id is missing. It names the task that has this budget.")
     return parse_usd("x-task-budget", text)
 
 

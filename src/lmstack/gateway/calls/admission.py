@@ -1,7 +1,7 @@
 """Admits a request: reads it, decides where it goes, writes the decision into LiteLLM's data, and records its start.
 
-A budget fails closed, a recorder fails open: after an error of ours a request goes on with a poor row. It is refused
-where a budget may apply, and in strict mode.
+A budget fails closed, a recorder fails open: after an error in our own code a request goes on with a poor row. It is
+refused where a budget may apply, and in strict mode.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from lmstack.routing.request import SPECIAL_FALLBACKS, Request, option, read
 
 log = logging.getLogger(__name__)
 
-# How long a request waits for others whose reservations stand in its way.
+# How long a request waits for running requests that have reserved its budget.
 BUDGET_WAIT_SECONDS = 15.0
 _POLL_SECONDS = 0.1
 

@@ -1,4 +1,4 @@
-"""Decides what happens to an attempt before LiteLLM calls the provider: go on, take less time, or fail at once."""
+"""Decides what happens to an attempt before LiteLLM calls the provider: go on, take less time, or fail."""
 
 from enum import Enum
 from typing import Any
@@ -25,7 +25,7 @@ class Step(Enum):
 
     NEXT = "the first attempt, or one after a failure that is known"
     SAME = "the same attempt again: LiteLLM serves one endpoint through another (Messages over Responses)"
-    AGAIN = "the same deployment, after a failure that no hook told"
+    AGAIN = "the same deployment, after a failure that no hook reported"
 
 
 def settle_previous(call: Call, attempt: Attempt) -> Step:
@@ -36,7 +36,7 @@ def settle_previous(call: Call, attempt: Attempt) -> Step:
     same = last.deployment == attempt.deployment
     if same and last.kind != attempt.kind:
         return Step.SAME
-    # Some providers (Gemini) open a stream with its first chunk. No hook tells when that fails.
+    # Some providers (Gemini) open a stream with its first chunk. No hook reports when that fails.
     last.close("failed", call.late_fault)
     call.late_fault = None
     return Step.AGAIN if same else Step.NEXT
@@ -69,5 +69,6 @@ def fail_first(call: Call, attempt: Attempt) -> None:
     if not call.fails_first:
         return
     call.fails_first = False
-    attempt.close("failed", Fault("Drill", None, "made to fail by x-lm-drill"))
-    raise AttemptSkipped("made to fail by x-lm-drill", str(attempt.provider), str(attempt.model))
+    reason = "made to fail by `lm test --fallback`"
+    attempt.close("failed", Fault("Drill", None, reason))
+    raise AttemptSkipped(reason, str(attempt.provider), str(attempt.model))

@@ -11,7 +11,7 @@ from lmstack.gateway.calls import faults, served
 from lmstack.ledger.records import Attempt
 
 COOLDOWN_SECONDS = 20.0
-# A client's own time-out below this says nothing about the provider.
+# A time-out below this does not prove that the provider is slow.
 SHORT_TIMEOUT_SECONDS = 10
 _KEY_OR_ACCOUNT = (401, 402)  # the provider refuses the key or the account, so all its models fail
 _FORBIDDEN = 403  # it may be about one model that the key has no access to
@@ -54,7 +54,7 @@ def is_provider_down(error: BaseException, attempt: Attempt) -> bool:
 
 
 def _is_short(timeout: object) -> bool:
-    """Return whether the time-out of the client, or of the request's deadline, was too short to blame the provider."""
+    """Return whether the time-out of the client, or of the request's deadline, is too short for any provider."""
     return isinstance(timeout, int | float) and timeout < min(served.times().timeout, SHORT_TIMEOUT_SECONDS)
 
 

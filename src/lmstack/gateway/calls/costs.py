@@ -29,7 +29,7 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
 def estimate_broken_stream(call: Call, tokens: Usage, tokens_in: int, characters_out: int) -> float | None:
     """Return the estimated cost of a stream that ended before its usage came; None when it is unknown.
 
-    Tokens are those that the stream told, else an estimate: 4 characters of an answer to a token.
+    Tokens are those that the stream reported, else an estimate: 4 characters of an answer to a token.
     """
     last = call.attempts[-1] if call.attempts else None
     if last is None or last.rates is None or not last.sent:

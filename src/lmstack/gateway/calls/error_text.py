@@ -59,7 +59,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _leaves(value: object, last: bool = False) -> Iterator[str]:
-    """Yield the strings of a JSON value, up to _MAX_REQUEST characters; with ``last`` from its end backwards."""
+    """Yield the strings of a JSON value, up to _MAX_REQUEST characters; with ``last`` the last ones first."""
     left = _MAX_REQUEST
     waiting = [value]
     while waiting and left > 0:

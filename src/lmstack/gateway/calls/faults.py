@@ -13,7 +13,7 @@ import httpx
 # From Python 3.11 on asyncio.TimeoutError is the built-in one, an OSError. aiohttp's errors arrive as httpx's.
 _NETWORK = (OSError, asyncio.TimeoutError, httpx.TransportError)
 _UNSENDABLE = ("header injection", "Out of range float values are not JSON compliant")
-# What Python and LiteLLM raise over a body of the wrong shape. Only these very classes count: their subclasses mean
+# What Python and LiteLLM raise over a body of the wrong shape. Only these classes count, and no subclass: those mean
 # other things (LiteLLM's RouterRateLimitError is a ValueError).
 SHAPE = frozenset(
     {
@@ -40,8 +40,8 @@ def is_client_fault(error: BaseException, sent: bool) -> bool:
 def _is_unsendable(causes: tuple[BaseException, ...]) -> bool:
     """Return whether the request cannot be written as HTTP or JSON.
 
-    That is a header that HTTP does not allow (in the words of h11 and aiohttp), a number that JSON does not have (NaN,
-    which LiteLLM reads), or more nested brackets than Python writes.
+    A header may have characters that HTTP does not allow (the texts are those of h11 and aiohttp). A number may be NaN,
+    which LiteLLM reads. A value may have more nested brackets than Python can write.
     """
     kinds = (httpx.LocalProtocolError, RecursionError)
     return any(isinstance(cause, kinds) or any(words in str(cause) for words in _UNSENDABLE) for cause in causes)

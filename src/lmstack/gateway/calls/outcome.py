@@ -52,7 +52,7 @@ def interrupt(
     ending = Ending("interrupted" if call.ttft_ms is not None and content else "failed")
     try:
         ending = ending_of(seen, call, needs_of(data).tokens_in, seen.characters(response), content)
-        readable = bool(call.attempts)  # a stream without any attempt: an error of ours lost it
+        readable = bool(call.attempts)  # without any attempt an error in our own code lost it
     except Exception:
         log.exception("lmstack: the cost of a broken stream could not be found")
         readable = False
@@ -62,7 +62,7 @@ def interrupt(
 
 
 def abandon(call: Call) -> None:
-    """Record the end of a call whose request is over, where no hook told it. It costs at least its input."""
+    """Record a call as interrupted when its request is over and no hook ended it. It costs at least its input."""
     if call.ended:
         return
     call.close("interrupted")

@@ -60,7 +60,7 @@ def budget_unknown() -> HTTPException:
 
 
 def not_checked() -> HTTPException:
-    """Return the 503 for a request that an error of ours kept from being checked or recorded."""
+    """Return the 503 for a request that the gateway could not check, because its own code failed."""
     return HTTPException(
         503, {"error": "The gateway could not check this request, so it was refused. The gateway's log has the reason."}
     )

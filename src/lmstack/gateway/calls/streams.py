@@ -56,7 +56,7 @@ class StreamUsage:
         self._lines = Lines()
 
     def read(self, chunk: Any) -> None:
-        """Read one chunk. Never raises: the client must get whatever the provider sends."""
+        """Read one chunk. Never raises: the client must get every chunk."""
         try:
             if isinstance(chunk, bytes | str):
                 self.has_events = True
