@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from lmstack.cli.app import Context, command
-from lmstack.cli.options import LmCommand, OneOf, model_names
+from lmstack.cli.coercion import LmCommand
+from lmstack.cli.options import OneOf, model_names
 from lmstack.cli.words import split_run
 from lmstack.config.settings import GUIDE_KEY
 from lmstack.errors import UsageError
