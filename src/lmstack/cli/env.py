@@ -25,7 +25,10 @@ def env(
     client: Annotated[str | None, typer.Argument(help="Which client. Default: list them."), OneOf(tuple(CLIENTS))] = None,
     model: _MODEL = "auto",
 ) -> Result:  # fmt: skip
-    """Print the variables and settings that a client needs to use this gateway. For a shell: eval "$(lm env openai)"."""
+    """Print the settings that a client needs for this gateway.
+
+    In a shell: eval "$(lm env openai)"
+    """
     _check(model)
     if client is None:
         rows = table(("CLIENT", "WHAT"), [(name, c.title) for name, c in CLIENTS.items()])
