@@ -171,7 +171,7 @@ def _parts(manifest: Mapping[str, Any]) -> dict[str, _Part]:
 
 
 class _Bounded:
-    """A stream that refuses to read very much at a time: a tar header says how long it is itself."""
+    """A stream that refuses a long read: the header of a tar states its own length, and may be wrong."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -185,7 +185,7 @@ class _Bounded:
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[tarfile.TarFile]:
-    with gzip.open(source) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as given:  # type: ignore[call-overload]
+    with gzip.open(source) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as given:  # type: ignore[arg-type]
         yield given
 
 
