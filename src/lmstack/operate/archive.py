@@ -185,7 +185,7 @@ class _Bounded:
 
 @contextlib.contextmanager
 def _opened(source: Path) -> Iterator[tarfile.TarFile]:
-    with gzip.open(source) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as given:  # type: ignore[arg-type]
+    with gzip.open(source) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as given:  # type: ignore[call-overload, arg-type]
         yield given
 
 
