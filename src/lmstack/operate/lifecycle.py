@@ -78,7 +78,7 @@ def down(project: Project, volumes: bool, say: base.Progress) -> base.Stopped:
     """Finish open requests and stop everything; with ``volumes``, delete the data too."""
     project.require_stack()
     with files.locked(project.state / "lock", "lm down"):
-        return current_runtime(project.settings(), project).down(volumes, say)
+        return current_runtime(project).down(volumes, say)
 
 
 def restart(project: Project, timeout: float, say: base.Progress) -> Up:
