@@ -1,3 +1,3 @@
 """The CLI side of lmstack: plan, render and run a stock LiteLLM proxy. It never imports litellm."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -132,7 +132,8 @@ def _call(f: Callable[..., Result], ctx: typer.Context, options: dict[str, Any])
     given = shared(ctx)
     own = {name: plain(value) for name, value in options.items() if name not in ("as_json", "quiet", "folder")}
     checked(own, {p.name or "": p.opts[0] for p in ctx.command.params})
-    context = Context(project_of(given.folder), Progress(given.quiet or given.as_json), given.as_json, given.quiet)
+    project = project_of(given.folder, must_exist=f.__name__ != "init")  # init creates its folder
+    context = Context(project, Progress(given.quiet or given.as_json), given.as_json, given.quiet)
     if not context.dir_flag:
         return f(context, **own)
     try:

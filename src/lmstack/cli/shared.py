@@ -42,7 +42,7 @@ def shared(ctx: typer.Context) -> Shared:
     )
 
 
-def project_of(folder: str | None) -> Project:
+def project_of(folder: str | None, must_exist: bool) -> Project:
     """The stack's folder; UsageError when the given one, or the current one, cannot be a folder."""
     if folder == "":
         raise UsageError("--dir is empty", "give the stack's folder, or leave --dir out")
@@ -57,4 +57,6 @@ def project_of(folder: str | None) -> Project:
         raise UsageError(f"{which}: {reason}", "give the stack's folder with --dir") from None
     if wrong:
         raise UsageError(f"--dir {folder} is not a folder", "give the folder that the file is in")
+    if must_exist and folder is not None:
+        found.require_folder()
     return found

@@ -6,13 +6,14 @@ from typing import Any
 from lmstack.operate.planning import service_rows
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime
+from lmstack.runtime.leftovers import leftovers
 from lmstack.stack.project import Project
 
 
 def stack_status(project: Project) -> dict[str, Any]:
     """Return the data of `lm status`. ``running``: whether any service runs; ``uptime_seconds`` is None when none does."""
     settings, state = project.settings(), load_state(project)
-    services = current_runtime(settings, project).services()
+    services = leftovers(project) or current_runtime(settings, project).services()
     running = any(s.state == "running" for s in services)
     since = state.started_at if state and running else None
     return {
