@@ -42,8 +42,9 @@ def shared(ctx: typer.Context) -> Shared:
     )
 
 
-def project_of(folder: str | None, must_exist: bool) -> Project:
+def project_of(given: Shared, command: str) -> Project:
     """The stack's folder; UsageError when the given one, or the current one, cannot be a folder."""
+    folder = given.folder
     if folder == "":
         raise UsageError("--dir is empty", "give the stack's folder, or leave --dir out")
     try:
@@ -57,6 +58,6 @@ def project_of(folder: str | None, must_exist: bool) -> Project:
         raise UsageError(f"{which}: {reason}", "give the stack's folder with --dir") from None
     if wrong:
         raise UsageError(f"--dir {folder} is not a folder", "give the folder that the file is in")
-    if must_exist and folder is not None:
+    if folder is not None and command != "init":  # init creates its folder
         found.require_folder()
     return found

@@ -44,8 +44,8 @@ def socket_path(root: Path) -> Path:
 def processes(root: Path) -> list[int]:
     """Return the pids of every process that this folder's local runtime started, with their children.
 
-    A process is ours in three cases: it is recorded, its command line names this folder's files, or its environment has
-    our mark. macOS hides the environment of some programs.
+    A process is ours when it is recorded, or when its command line or its environment names this folder. macOS hides the
+    environment of some programs.
     """
     import psutil
 
