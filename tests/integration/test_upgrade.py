@@ -21,7 +21,7 @@ OTHER = "1.106.3"
 
 
 def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path:
-    """An environment with the installed LiteLLM under another number, as `lm upgrade` would have made it."""
+    """Make an environment with the installed LiteLLM under another number, as `lm upgrade` makes one."""
     made = stack.root / ".lmstack" / f"litellm-{version}"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
     packages = next(made.glob("lib/python3*/site-packages"))
