@@ -42,23 +42,19 @@ def python_of(project: Project, version: str) -> Path | None:
 
 
 def command(project: Project, version: str) -> list[str]:
-    """The stock proxy of that release; MissingToolError when it is not installed."""
+    """Return the command that serves that release, without its arguments; MissingToolError when it is not installed."""
     python = python_of(project, version)
-    if python is None:
-        here = installed()
-        if here is not None:
-            raise MissingToolError(
-                f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
-            )  # fmt: skip
+    if python is not None:
+        return [str(python), "-m", "lmstack.gateway.app.serve"]
+    here = installed()
+    if here is not None:
         raise MissingToolError(
-            "the LiteLLM proxy is not installed in this Python environment",
-            f"run ./start-litellm.sh, or: pip install 'litellm[proxy]=={LITELLM_VERSION}' prisma; or use --runtime docker",
-        )
-    beside = python.with_name("litellm")
-    found = str(beside) if beside.exists() else shutil.which("litellm")  # elsewhere when installed with --user
-    if found is None:
-        raise MissingToolError(f"there is no 'litellm' command beside {python}", "run ./start-litellm.sh")
-    return [found]
+            f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
+        )  # fmt: skip
+    raise MissingToolError(
+        "the LiteLLM proxy is not installed in this Python environment",
+        f"run ./start-litellm.sh, or: pip install 'litellm[proxy]=={LITELLM_VERSION}' prisma; or use --runtime docker",
+    )
 
 
 def environ(project: Project, version: str) -> dict[str, str]:
