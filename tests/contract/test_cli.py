@@ -19,8 +19,9 @@ from support import LM, ROOT, Stack, clean_environ
 JSON_OUTPUT: dict[str, dict[str, str]] = yaml.safe_load((ROOT / "tools" / "json_output.yaml").read_text())
 # These need the gateway that the other tests share; the rest runs in a folder of its own.
 LIVE = {"up", "restart", "usage", "errors", "requests", "request CALL", "logs", "status", "health", "test gpt-4o-mini", "events status", "events list", "events tail", "events dead", "events replay"}  # fmt: skip
-# tests/integration/test_upgrade.py compares these: they move a gateway of their own.
-ELSEWHERE = {"upgrade --to RELEASE", "rollback"}
+# tests/integration/test_upgrade.py compares these, because they need a gateway of their own. tests/contract/test_config_edit.py
+# compares `config edit`, because it needs a terminal.
+ELSEWHERE = {"upgrade --to RELEASE", "rollback", "config edit"}
 NO_JSON = {"run", "taskmaster dev"}
 
 

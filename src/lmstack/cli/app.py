@@ -167,7 +167,11 @@ _VERBATIM = {
 # The first word of a command -> the module that has it: a command imports its own family, which is half of its time.
 FAMILIES = {
     "stack": ("up", "down", "restart", "status", "ls", "health", "logs"),
-    "config": ("init", "render", "validate", "models", "config", "key", "version"),
+    "config": ("config", "key"),
+    "init": ("init",),
+    "models": ("models",),
+    "validate": ("validate", "render"),
+    "version": ("version",),
     "ledger": ("usage", "errors", "requests", "request", "events"),
     "routing": ("route", "budget"),
     "clients": ("env", "run", "open", "completion"),

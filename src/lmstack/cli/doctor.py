@@ -17,9 +17,9 @@ import typer
 
 from lmstack import files
 from lmstack.cli.app import Context, command
-from lmstack.cli.config import config_show, problems_of_project
+from lmstack.cli.config import config_show
 from lmstack.cli.options import model_names
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.config.spelling import did_you_mean
 from lmstack.errors import Exit, LmError, UnhealthyError, UsageError
 from lmstack.ledger.backup import add
 from lmstack.ledger.redact import redacted, secret_values
@@ -27,6 +27,7 @@ from lmstack.operate import archive
 from lmstack.operate import diagnose as checks
 from lmstack.operate.diagnose import FAIL, OK, WARN, Finding
 from lmstack.operate.planning import ask, gateway_health, ledger_status, planned, service_rows
+from lmstack.operate.validation import problems_of_project
 from lmstack.releases.allowed import version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result, naming_folder, table, usd

@@ -10,7 +10,7 @@ from lmstack import files
 from lmstack.catalog.models import parse_catalog
 from lmstack.cli.app import Context, app, command
 from lmstack.config.modelsfile import set_budget
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.config.spelling import did_you_mean
 from lmstack.errors import ConfigError, LmError, NoLedgerError, UsageError
 from lmstack.operate.planning import ask, planned
 from lmstack.result import Result, table, usd

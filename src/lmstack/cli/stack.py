@@ -12,7 +12,7 @@ import typer
 from lmstack import files
 from lmstack.cli.app import Context, command
 from lmstack.cli.options import RUNTIMES, OneOf
-from lmstack.config.settings import LOG_LEVELS
+from lmstack.config.kinds import LOG_LEVELS
 from lmstack.errors import Exit, LmError
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.planning import (

@@ -19,8 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lmstack import files, proc
+from lmstack.config.check_env import docker_problems
 from lmstack.config.settings import SETTINGS
-from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError, Problem, invalid
+from lmstack.errors import ConfigError, LmError, MissingToolError, NoLedgerError, invalid
 from lmstack.ledger import backup
 from lmstack.releases import allowed
 from lmstack.runtime import base, releases
@@ -76,7 +77,7 @@ class ComposeRuntime:
         ]
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "lay the stack down with: lm init")
-        self._refuse_expanded_values(plan)
+        self._refuse_values_that_compose_reads_otherwise()
         image = plan.settings.image
         remarks = allowed.require_safe(f"the image {image}", allowed.image_objection(image), options.force)
         if plan.settings.port != options.own_port:
@@ -346,17 +347,11 @@ class ComposeRuntime:
                     f"give this one a name of its own: COMPOSE_PROJECT_NAME=... in {self.project.env_file}",
                 )
 
-    def _refuse_expanded_values(self, plan: Plan) -> None:
-        """A variable that only models.yaml knows reaches the container through compose's env_file, which expands ``$``."""
-        entries = self.project.env_entries()
-        found = [entries[name] for name in plan.settings.extra if name in entries and not entries[name].literal]
-        if found:
-            raise invalid(
-                [
-                    Problem(f".env:{entry.line}", f"{entry.name} holds a $, which Docker would expand", "put the value into single quotes")
-                    for entry in found
-                ]
-            )  # fmt: skip
+    def _refuse_values_that_compose_reads_otherwise(self) -> None:
+        """Raise ConfigError when Docker Compose and lm would read different values from .env."""
+        problems = docker_problems(files.read(self.project.env_file) or "")
+        if problems:
+            raise invalid(problems)
 
     def _project_name(self) -> str:
         """As compose finds it: the environment, .env, else the folder's name."""
