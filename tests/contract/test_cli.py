@@ -15,8 +15,8 @@ from lmstack.config.settings import SETTINGS
 from lmstack.stack.assets import ASSETS
 from support import LM, ROOT, Stack, clean_environ
 
-# These start a program or wait for Ctrl-C; test_command_line.py compares their keys.
-PROGRAMS = {"run openai true", "taskmaster dev"}
+# These start a program, wait for Ctrl-C or need a terminal; test_command_line.py and test_config_edit.py compare their keys.
+PROGRAMS = {"run openai true", "taskmaster dev", "config edit"}
 
 
 @pytest.mark.parametrize("words", sorted(JSON_OUTPUT.keys() - NEED_A_GATEWAY - PROGRAMS))
@@ -65,6 +65,13 @@ def test_a_command_imports_no_library_that_it_can_do_without(stack: Stack) -> No
         code = f"import sys; from lmstack.cli.app import run; run({words!r}); print(*sorted({slow!r} & set(sys.modules)), file=sys.stderr)"
         done = subprocess.run([LM[0], "-c", code], cwd=stack.root, env=clean_environ(stack.root), capture_output=True, text=True, check=True)  # fmt: skip
         assert done.stderr == "\n", words
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    for words in ([], *([group] for group in ("config", "key", "events", "budget", "taskmaster"))):
+        listed = generate.help_text(*words).partition("Commands:\n")[2]
+        assert listed
+        assert "..." not in listed, words
 
 
 def test_every_command_has_its_json_listed() -> None:

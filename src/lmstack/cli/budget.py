@@ -24,7 +24,7 @@ _PERIOD = Annotated[str, typer.Option("--period", help="Per UTC day, or in total
 
 @command("show", "lm budget show", budget_app)
 def budget_show(context: Context) -> Result:
-    """Show every limit of models.yaml, what was spent, and what is reserved for open requests."""
+    """Show every limit with its spending. RESERVED is kept aside for open requests."""
     rows = budget_rows(context.project)
     if not rows:
         return Result("budget show", {"budgets": rows}, ("There are no budgets. Set one with: lm budget set task TM-42 0.50",))  # fmt: skip
