@@ -25,11 +25,13 @@ from lmstack.result import Result, naming_folder, show
 from lmstack.runtime.base import Progress
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 # Not a Path: Path("") is the current folder, and `lm -C "$UNSET" down` must not stop what runs there.
 _DIR = Annotated[
     str | None,
-    typer.Option("--dir", "-C", metavar="PATH", help="The stack's folder. Default: the nearest one upwards."),
+    typer.Option(
+        "--dir", "-C", metavar="PATH", help="The stack's folder. Default: this folder or the nearest above it."
+    ),
 ]
 _SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
 
@@ -65,7 +67,7 @@ def _group(as_json: _JSON = False, quiet: _QUIET = False, folder: _DIR = None) -
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A result and how to show it. ``result`` is None when Typer has printed help or the version."""
+    """A result and how to show it. There is no result when Typer has printed help or the version."""
 
     result: Result | None
     quiet: bool = False

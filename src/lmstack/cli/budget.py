@@ -17,7 +17,7 @@ budget_app = typer.Typer(
 )
 app.add_typer(budget_app)
 
-_SCOPE = Annotated[str, typer.Argument(help="Whose spending is limited."), OneOf(tuple(SCOPES.values()))]
+_SCOPE = Annotated[str, typer.Argument(help="What the limit is for."), OneOf(tuple(SCOPES.values()))]
 _NAME = Annotated[str, typer.Argument(help="The task or agent. '*' means each one without its own limit. With all: '-'.")]  # fmt: skip
 _PERIOD = Annotated[str, typer.Option("--period", help="Per UTC day, or in total."), OneOf(PERIODS)]
 

@@ -7,16 +7,18 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class LmCommand(TyperCommand):
-    """A command whose text options need no pydantic."""
+    """A command that does not import pydantic for text options."""
 
     def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, --help included, which Typer makes only here."""
         return _lazily_coerced(super().get_params(ctx))
 
 
 class LmGroup(TyperGroup):
-    """A group of commands whose text options need no pydantic."""
+    """A group of commands that does not import pydantic for text options."""
 
     def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, --help included, which Typer makes only here."""
         return _lazily_coerced(super().get_params(ctx))
 
 

@@ -58,7 +58,7 @@ def check_numbers(options: dict[str, Any], spelled: dict[str, str]) -> None:
         if not -_LARGEST <= value <= _LARGEST:  # nan is in no range
             raise UsageError(f"{shown} must be a number below {_LARGEST:.0e}", "give a smaller number")
         if value < 0:
-            raise UsageError(f"{shown} cannot be {value:g}", "give 0 or more")
+            raise UsageError(f"{shown} cannot be {value:g}", "give 0 or a positive number")
 
 
 def model_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -95,7 +95,7 @@ def _matching(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _folder(ctx: Any) -> Any:
-    """Return the stack of --dir, which may stand before the command."""
+    """Return the stack of --dir, which may come before the command."""
     from lmstack.stack.project import find_project
 
     given = None

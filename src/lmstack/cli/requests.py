@@ -21,7 +21,7 @@ _SHORT_ID = 20  # characters: the milliseconds of the id and 16 random bits
 @command("requests", "lm requests --failed --since 1h")
 def requests(
     context: Context,
-    failed: Annotated[bool, typer.Option("--failed", help="Only requests that did not succeed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed and refused requests.")] = False,
     task: Annotated[str | None, typer.Option("--task", help="Only this task.", autocompletion=task_names)] = None,
     since: SINCE = "24h",
     limit: LIMIT = 20,

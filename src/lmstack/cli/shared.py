@@ -1,4 +1,4 @@
-"""The options of every command: they may stand before the command, after its group, or at the end."""
+"""The options of every command: they may come before the command, after its group, or at the end."""
 
 import os
 import shlex
@@ -71,7 +71,7 @@ def shared(ctx: typer.Context) -> Shared:
 
 
 def project_of(folder: str | None, may_be_new: bool = False) -> Project:
-    """Return the stack's folder. Raises UsageError when the folder that was given, or the current one, is none.
+    """Return the stack's folder. Raises UsageError when the folder that was given, or the current one, is not a folder.
 
     ``may_be_new``: the command creates the folder.
     """

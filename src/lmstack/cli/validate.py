@@ -26,7 +26,7 @@ def validate(
     """Check the files of the stack, or one other file.
 
     These are .env, models.yaml, the LiteLLM configuration, compose file and Dockerfile. The checks are strict and need no
-    network. All problems are listed at once; exit code 3. A setting that works but costs money or may surprise you is a
+    network. All problems are listed together; exit code 3. A setting that works but costs money or may surprise you is a
     warning.
     """
     project = context.project
