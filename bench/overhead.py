@@ -61,7 +61,7 @@ KINDS = {
         Kind("no-aiohttp", flags=GRANIAN, env=(("DISABLE_AIOHTTP_TRANSPORT", "True"),)),
     )
 }
-# Our callback, which a request can switch off for itself: with and without it in one process, whose like no other is.
+# A request can switch our callback off for itself. So requests with and without it run in the same process.
 TOGGLE = """
 from lmstack.gateway.calls.hooks import LedgerHandler
 class Toggle(LedgerHandler):
@@ -98,7 +98,7 @@ class Proxy:
     mb: float = 0.0  # resident, of the tree, after everything
 
     def cpu(self) -> float:
-        """Seconds of the whole tree."""
+        """Return the CPU seconds of the whole process tree."""
         total = 0.0
         for process in (self.process, *self.process.children(recursive=True)):
             with suppress(psutil.Error):
@@ -107,11 +107,11 @@ class Proxy:
         return total
 
     def memory(self) -> float:
-        """Megabytes of the whole tree, shared pages counted once for each."""
+        """Return the megabytes of the whole process tree. A shared page counts in each process."""
         return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 1e6
 
     def round(self, shape: Shape, requests: int, user: str = "on") -> Sample:
-        """One sample. ``user`` "off": a toggle's callback does nothing for it."""
+        """Take one sample. With ``user`` "off", the callback of a toggle does nothing."""
         before, began = self.cpu(), time.perf_counter()
         try:
             times = sorted(asyncio.run(load(self.port, shape, requests, user)))
@@ -124,7 +124,7 @@ class Proxy:
 
 
 async def load(port: int, shape: Shape, requests: int, user: str = "on") -> list[float]:
-    """That many requests over keep-alive connections; their latencies in milliseconds. Raises when one fails."""
+    """Send requests over keep-alive connections; return their latencies in milliseconds. Raises when one fails."""
     stream, connections = shape
     body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello!"}],"user":"%s","stream":%s}' % (user.encode(), b"true" if stream else b"false")  # fmt: skip
     text = (
@@ -156,7 +156,7 @@ async def load(port: int, shape: Shape, requests: int, user: str = "on") -> list
 
 @contextmanager
 def upstream() -> Iterator[str]:
-    """The fast provider; gives its base address."""
+    """Start the fast provider, and yield its base address."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "bench.upstream", str(port)], cwd=ROOT)
     base = f"http://127.0.0.1:{port}/v1"
@@ -246,8 +246,10 @@ def _label(shape: Shape) -> str:
 
 
 def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES) -> list[str]:
-    """A Markdown table: CPU and latency of requests with our side and, in turn with them, without it, in one process.
-    Medians over rounds; the ratio is the median of each pair's."""
+    """Return a Markdown table: CPU and latency of requests with and without our side, in one process.
+
+    The requests alternate. The figures are medians over rounds; the ratio is the median of the ratios of each pair.
+    """
     lines = [
         "| shape | CPU ms without | CPU ms with | CPU ratio | quartiles of the ratio | p50 ms without | p50 ms with |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -272,7 +274,7 @@ def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES)
 
 
 def report(proxies: list[Proxy], against: str) -> list[str]:
-    """A Markdown table: medians, and the median over rounds of each ratio to ``against``."""
+    """Return a Markdown table: medians, and the median over rounds of each ratio to ``against``."""
     base = next(p for p in proxies if p.kind.name == against)
     lines = [
         "| shape | proxy | requests/s | p50 ms | p99 ms | CPU ms | requests/s ratio | CPU ratio |",
