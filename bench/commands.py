@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 
 from bench.ledger import fill
-from bench.overhead import KEY, KINDS, start, stop, upstream
-from support import Mock, Stack, clean_environ, free_port
+from bench.proxies import KINDS, start, stop, upstream
+from support import KEY, Mock, Stack, clean_environ, free_port
 
 LM = [sys.executable, "-m", "lmstack"]
 

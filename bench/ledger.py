@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.faults.loaded_stack import LoadedStack
 from bench.faults.post import Post
-from bench.overhead import upstream
+from bench.proxies import upstream
 from lmstack.delivery.contract import Target
 from lmstack.delivery.sender import Sender
 from lmstack.ledger import queries, schema

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import commands, ledger, looplag, overhead
+from bench.proxies import KINDS, Proxy, start, stop, upstream
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -84,7 +85,7 @@ SECTIONS: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def with_starts(proxies: list[overhead.Proxy], against: str) -> list[str]:
+def with_starts(proxies: list[Proxy], against: str) -> list[str]:
     """Return the table, and the start time and memory of each proxy."""
     starts = ["", "| proxy | ready after s | resident MB |", "|---|--:|--:|"]
     starts += [f"| {p.kind.name} | {p.ready:.1f} | {p.mb:.0f} |" for p in proxies]
@@ -114,19 +115,19 @@ def internals(requests: int, events: int) -> list[str]:
 def memory(requests: int) -> list[str]:
     """Return the resident megabytes before and after many requests. Both proxies run at the same time."""
 
-    def one(proxy: overhead.Proxy) -> str:
+    def one(proxy: Proxy) -> str:
         proxy.round((False, 16), 300)
         before = proxy.memory()
         proxy.round((False, 16), requests)
         return f"| {proxy.kind.name} | {before:.0f} | {proxy.memory():.0f} | {requests} |"
 
-    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, overhead.upstream() as base:
-        proxies = [overhead.start(overhead.KINDS[name], Path(folder) / name, base) for name in ("bare", "ours")]
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
+        proxies = [start(KINDS[name], Path(folder) / name, base) for name in ("bare", "ours")]
         try:
             with ThreadPoolExecutor(2) as pool:
                 rows = list(pool.map(one, proxies))
         finally:
-            overhead.stop(proxies)
+            stop(proxies)
     return ["| proxy | MB at the start | MB after | requests |", "|---|--:|--:|--:|", *rows]
 
 
