@@ -15,8 +15,8 @@ from lmstack.config.settings import SETTINGS
 from lmstack.stack.assets import ASSETS
 from support import LM, ROOT, Stack, clean_environ
 
-# These start a program or wait for Ctrl-C; test_command_line.py compares their keys.
-PROGRAMS = {"run openai true", "taskmaster dev"}
+# These start a program, wait for Ctrl-C or need a terminal; test_command_line.py and test_config_edit.py compare their keys.
+PROGRAMS = {"run openai true", "taskmaster dev", "config edit"}
 
 
 @pytest.mark.parametrize("words", sorted(JSON_OUTPUT.keys() - NEED_A_GATEWAY - PROGRAMS))

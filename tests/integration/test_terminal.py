@@ -59,7 +59,7 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def interrupt(self) -> None:
-        """As Ctrl-C does: to every process of the terminal."""
+        """Send what Ctrl-C sends, to every process of the terminal."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self, seconds: float = 60) -> int:

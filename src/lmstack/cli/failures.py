@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.config.spelling import did_you_mean
 from lmstack.errors import Exit, LmError, UsageError
 from lmstack.result import Result, failure
 

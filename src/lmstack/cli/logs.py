@@ -7,7 +7,7 @@ import typer
 
 from lmstack.cli.app import Context, command
 from lmstack.cli.options import OneOf
-from lmstack.config.settings import LOG_LEVELS
+from lmstack.config.kinds import LOG_LEVELS
 from lmstack.operate.planning import seconds
 from lmstack.result import Result, say, uncoloured
 from lmstack.runtime.base import LogQuery

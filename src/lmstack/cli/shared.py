@@ -11,6 +11,7 @@ import typer
 from lmstack.cli.failures import short
 from lmstack.errors import UsageError
 from lmstack.stack.project import Project, find_project
+from lmstack.stack.registry import started_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def project_of(folder: str | None, may_be_new: bool = False) -> Project:
         raise UsageError("--dir is empty", "give the stack's folder, or leave --dir out")
     try:
         found = find_project(None if folder is None else Path(folder))
-        missing = not found.root.exists() and not may_be_new
+        # A stack may still run although its folder was deleted: `lm down --dir` must reach it.
+        missing = not found.root.exists() and not may_be_new and str(found.root) not in started_folders()
         wrong = found.root.exists() and not found.root.is_dir()
     except FileNotFoundError:
         raise UsageError("the current folder does not exist any more", "change to another folder: cd") from None

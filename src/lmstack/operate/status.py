@@ -7,13 +7,14 @@ from lmstack.errors import ConfigError
 from lmstack.operate.planning import service_rows
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime
+from lmstack.runtime.leftovers import leftovers
 from lmstack.stack.project import Project
 
 
 def stack_status(project: Project) -> dict[str, Any]:
     """Return the data of `lm status`. ``running``: whether any service runs; ``uptime_seconds`` is None when none does."""
     state = load_state(project)
-    services = current_runtime(project).services()
+    services = leftovers(project) or current_runtime(project).services()
     running = any(s.state == "running" for s in services)
     since = state.started_at if state and running else None
     return {
