@@ -95,6 +95,22 @@ def lines(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Pat
         _end(process)
 
 
+def interactive(argv: Sequence[str]) -> int:
+    """Run a program on the user's terminal, such as an editor, until it ends; return its exit code.
+
+    Ctrl-C belongs to that program while it runs. Raises MissingToolError when it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(list(argv))
+    except OSError as error:
+        raise MissingToolError(f"'{argv[0]}' cannot be started: {error.strerror}") from None
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def quoted(argv: Sequence[str]) -> str:
     """Return an argv as text for a shell. An argv never holds a secret."""
     return shlex.join(argv)

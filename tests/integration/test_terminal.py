@@ -122,7 +122,7 @@ def test_ctrl_c_in_lm_up_leaves_a_stack_that_down_stops(stack: Stack, mock: Mock
     terminal.until("waiting for the proxy")
     terminal.interrupt()
     assert terminal.end() == 1
-    assert "lm down stops it" in terminal.shown
+    assert "Stop it with: lm down" in terminal.shown
     assert not terminal.crashed, terminal.shown
     stack.lm("down")
     assert stack.pids() == []

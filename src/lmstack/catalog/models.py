@@ -4,7 +4,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmstack.config.rules import Rules, parse_rules
-from lmstack.config.yamlfile import UserYaml, did_you_mean, load_yaml
+from lmstack.config.spelling import did_you_mean
+from lmstack.config.yamlfile import UserYaml
+from lmstack.config.yamlrules import load_yaml
 from lmstack.routing.candidates import CAPABILITIES, GROUP_OF_TIER, GROUPS
 from lmstack.routing.policy import AUTO
 

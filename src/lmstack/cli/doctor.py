@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from lmstack.cli.app import Context, command
-from lmstack.cli.config import config_show, problems_of_project
+from lmstack.cli.config import config_show
 from lmstack.errors import Exit
 from lmstack.operate.archive import new_file
 from lmstack.operate.checks import FAIL, OK, Finding
 from lmstack.operate.diagnose import diagnose, write_report
+from lmstack.operate.validation import problems_of_project
 from lmstack.result import Result, naming_folder, table
 
 

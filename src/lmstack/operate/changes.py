@@ -22,7 +22,10 @@ def since_the_last_start(state: State | None, wanted: Planned) -> list[str]:
     now = marks(wanted.plan.settings)
     names = sorted({*now, *state.settings})
     told = [_sentence(name, state.settings.get(name), now.get(name), state.flags) for name in names]
-    return [text for text in told if text]
+    found = [text for text in told if text]
+    if not found and state.runtime == wanted.runtime.name and state.digest != wanted.digest:
+        return ["models.yaml, the models that can be served, or lmstack itself has changed"]
+    return found
 
 
 def _sentence(name: str, before: str | None, after: str | None, flags: dict[str, str]) -> str:

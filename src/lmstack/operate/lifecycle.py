@@ -84,7 +84,7 @@ def down(project: Project, volumes: bool, say: base.Progress) -> base.Stopped:
         return stop_leftovers(project)
     project.require_stack()
     with files.locked(project.state / "lock", "lm down"):
-        return current_runtime(project.settings(), project).down(volumes, say)
+        return current_runtime(project).down(volumes, say)
 
 
 def require_stoppable(project: Project) -> None:

@@ -75,8 +75,8 @@ def seconds(text: str) -> float:
 
 
 def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Return the answer of a ledger query, from the runtime that this folder uses."""
-    return current_runtime(project.settings(), project).query(query, arguments)
+    """Ask the ledger of whatever runtime this folder uses."""
+    return current_runtime(project).query(query, arguments)
 
 
 def gateway_health(project: Project, deep: bool = False) -> dict[str, object]:
@@ -84,7 +84,7 @@ def gateway_health(project: Project, deep: bool = False) -> dict[str, object]:
     settings = project.settings()
     state = load_state(project)
     url = state.url if state else f"http://localhost:{settings.port}"
-    return health.gateway(url, settings, ledger_status(current_runtime(settings, project)), deep)
+    return health.gateway(url, settings, ledger_status(current_runtime(project)), deep)
 
 
 def ledger_status(runtime: Runtime) -> dict[str, object]:

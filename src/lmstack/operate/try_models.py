@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.config.spelling import did_you_mean
 from lmstack.errors import UnhealthyError, UsageError
 from lmstack.operate.planning import planned
 from lmstack.runtime.base import load_state

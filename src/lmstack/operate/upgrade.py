@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import files
+from lmstack.config.check_litellm import check_litellm_config
 from lmstack.config.envfile import set_line, unset_line
-from lmstack.config.settings import KINDS, Settings
-from lmstack.config.validate import check_litellm_config
+from lmstack.config.kinds import KINDS
+from lmstack.config.settings import Settings
 from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
 from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import is_unchanged, start

@@ -52,10 +52,13 @@ def runtime_for(name: str, project: Project) -> Runtime:
     return LocalRuntime(project)
 
 
-def current_runtime(settings: Settings, project: Project) -> Runtime:
-    """Return the runtime that was last started here, else the one that would be started."""
+def current_runtime(project: Project) -> Runtime:
+    """Return the runtime of what was last started here, else the one that would be started.
+
+    What was started can be seen and stopped while .env has errors: settings are only read when nothing was started.
+    """
     state = load_state(project)
-    return runtime_for(state.runtime if state else choose(settings, project, True).name, project)
+    return runtime_for(state.runtime if state else choose(project.settings(), project, True).name, project)
 
 
 def running_runtime(project: Project) -> Runtime:

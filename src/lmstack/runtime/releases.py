@@ -44,23 +44,19 @@ def python_of(project: Project, version: str) -> Path | None:
 
 
 def command(project: Project, version: str) -> list[str]:
-    """Return the command of the stock proxy of this release; raise MissingToolError when it is not installed."""
+    """Return the command that serves this release, without its arguments; raise MissingToolError when it is not installed."""
     python = python_of(project, version)
-    if python is None:
-        here = installed()
-        if here is not None:
-            raise MissingToolError(
-                f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
-            )  # fmt: skip
+    if python is not None:
+        return [str(python), "-m", "lmstack.gateway.app.serve"]
+    here = installed()
+    if here is not None:
         raise MissingToolError(
-            "the LiteLLM proxy is not installed in this Python environment",
-            f"install it: {install_command()}; or use Docker: lm up --runtime docker",
-        )
-    beside = python.with_name("litellm")
-    found = str(beside) if beside.exists() else shutil.which("litellm")  # elsewhere when installed with --user
-    if found is None:
-        raise MissingToolError(f"there is no 'litellm' command beside {python}", f"install it: {install_command()}")
-    return [found]
+            f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
+        )  # fmt: skip
+    raise MissingToolError(
+        "the LiteLLM proxy is not installed in this Python environment",
+        f"install it: {install_command()}; or use Docker: lm up --runtime docker",
+    )
 
 
 def environ(project: Project, version: str) -> dict[str, str]:

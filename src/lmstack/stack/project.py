@@ -11,7 +11,6 @@ from lmstack.config.envfile import Entry, parse_env
 from lmstack.config.settings import Settings, parse_settings
 from lmstack.errors import ConfigError
 from lmstack.stack.plan import Facts, Plan, plan_stack
-from lmstack.stack.registry import started_folders
 from lmstack.stack.render import render_config
 
 PROXY_SERVICE = "litellm-proxy"
@@ -69,11 +68,6 @@ class Project:
         """Return whether this folder is empty, except for files that a stack may begin with: settings, models, state."""
         own = {self.env_file.name, self.models_file.name, self.state.name, self.logs.name}
         return self.root.is_dir() and all(path.name in own for path in self.root.iterdir())
-
-    def require_folder(self) -> None:
-        """Raise ConfigError when the folder does not exist, unless a stack was started there: it may still run."""
-        if not self.root.exists() and str(self.root) not in started_folders():
-            raise ConfigError(f"the folder {self.root} does not exist", "name a stack's folder: lm ... -C FOLDER")
 
     def require_stack(self) -> None:
         """Raise ConfigError unless this folder holds one of our stacks. Call it before every change."""

@@ -20,12 +20,12 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from lmstack.delivery import poster, sender
-from lmstack.delivery.availability import Availability
+from lmstack.delivery.availability import DOWN_AFTER, Availability
 from lmstack.delivery.contract import Target, target_from
 from lmstack.delivery.inbox import Inbox
 from lmstack.delivery.poster import Poster
 from lmstack.delivery.sender import Sender
-from lmstack.ledger import events, outbox
+from lmstack.ledger import events, outbox, schema
 from lmstack.ledger.outbox import LeasedEvent, RunOutcome
 from lmstack.ledger.retries import Failure
 from lmstack.operate import receiver
@@ -383,6 +383,37 @@ def test_a_job_is_reported_on_once_also_where_the_pool_runs_what_it_refused(stop
     ((outcome,),) = stopped._inbox.take()
     assert (stopped._inbox.under_way, sent) == (0, [])
     assert outcome.failure is not None
+
+
+@pytest.mark.parametrize(
+    ("batch", "failures", "most"),
+    [
+        (True, 0, sender.BATCH_EVENTS),
+        (True, DOWN_AFTER, 1),
+        (False, 0, sender.PARALLEL * sender.RUN_EVENTS),
+        (False, DOWN_AFTER, 1),
+    ],
+)
+def test_no_more_events_are_leased_than_are_sent(tmp_path: Path, batch: bool, failures: int, most: int) -> None:
+    conn = schema.connect(tmp_path / "litellm.db")
+    schema.migrate(conn)
+    with schema.writing(conn):
+        for number in range(5000):
+            outbox.put(conn, events.COST, f"task:{number % 40}", {}, 0.0)
+    made = Sender(tmp_path / "none.db", Target("http://127.0.0.1:1/e", batch=batch))
+    made.close()
+    made._receiver.failures = failures
+    jobs: list[object] = []
+
+    class Pool:
+        def submit(self, work: object, *args: object) -> None:
+            jobs.append(args)
+
+    assert made._submit(conn, None, Pool())  # type: ignore[arg-type]
+    leased = conn.execute("SELECT COUNT(*) FROM outbox WHERE state = 'leased'").fetchone()[0]
+    assert leased == most
+    assert len(jobs) == (1 if batch or failures else sender.PARALLEL)
+    conn.close()
 
 
 def test_no_post_is_begun_so_late_that_it_outlives_its_lease() -> None:

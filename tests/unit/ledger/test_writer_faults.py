@@ -228,3 +228,52 @@ def test_any_call_to_the_system_may_fail_once(
                 assert len(logged) <= 1, f"{place}: logged more than once: {logged}"
                 break
     assert hit > 0.8 * len(places)
+
+
+GARBAGE = b"this is not a database" * 400
+
+
+def _run_damaged(calls: SystemCalls, folder: Path) -> None:
+    """Begin with a damaged ledger: it is kept under another name, and a new one takes the records."""
+    folder.mkdir()
+    path = folder / "litellm.db"
+    path.write_bytes(GARBAGE)
+    with calls.watching():
+        made = Writer(StoreOptions(path, events=True, timing=TIMING))
+        try:
+            one = call("1")
+            answers = [_post(made, record) for record in (Started(one), ended(one, 0.5))]
+            assert all(answer.result(60).durable for answer in answers), calls.fail
+            soon(lambda: path.exists() and _is_recorded(path), f"the record with {calls.fail} failing")
+            assert made._thread.is_alive(), calls.fail
+            assert made.unrecorded == 0, calls.fail
+        finally:
+            made.close(60)
+    kept = [file.read_bytes() for file in folder.glob("litellm.db.corrupt-*") if "-wal" not in file.name]
+    assert GARBAGE in kept, calls.fail
+
+
+def _is_recorded(path: Path) -> bool:
+    try:
+        return _ended(path) == {"1"}
+    except sqlite3.DatabaseError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_any_call_may_fail_once_while_a_damaged_ledger_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    counting = SystemCalls(("lmstack-writer",), after=how == "after")
+    _run_damaged(counting, tmp_path / "count")
+    places = [
+        place for place in counting.places(turns=1) if place[1] == "ledger_file.py" or place[0].startswith("posix.")
+    ]
+    assert {"posix.rename", "fcntl.flock", "posix.open", "posix.stat"} <= {place[0] for place in places}
+    hit = 0
+    for number, place in enumerate(places):
+        calls = SystemCalls(("lmstack-writer",), place, how == "after")
+        _run_damaged(calls, tmp_path / str(number))
+        hit += calls.failed
+    assert hit > 0.8 * len(places)
