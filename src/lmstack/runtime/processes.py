@@ -44,8 +44,8 @@ def socket_path(root: Path) -> Path:
 def processes(root: Path, known: Iterable[int] = ()) -> list[int]:
     """Return the pids of every process that this folder's local runtime started, with their children.
 
-    A process is ours when it is recorded, or when its command line or its environment names this folder. macOS hides the
-    environment of some programs. ``known`` are pids that supervisord has reported.
+    A process is ours when it is recorded, or when its command line or environment names this folder. macOS hides some
+    environments. ``known`` are pids that supervisord has reported.
     """
     import psutil
 
