@@ -194,7 +194,8 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
         elif not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
-    argv = [str(Path(sys.executable).with_name("litellm")), "--config", str(folder / "litellm-config.yaml"), "--host", "127.0.0.1", "--port", str(port), *kind.flags]  # fmt: skip
+    serve = [sys.executable, "-m", "lmstack.gateway.app.serve"] if kind.ours and set(GRANIAN) <= set(kind.flags) else [str(Path(sys.executable).with_name("litellm"))]  # fmt: skip
+    argv = [*serve, "--config", str(folder / "litellm-config.yaml"), "--host", "127.0.0.1", "--port", str(port), *kind.flags]  # fmt: skip
     began = time.perf_counter()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(argv, cwd=folder, env=clean_environ(folder, **env), stdout=log, stderr=log)

@@ -115,6 +115,45 @@ def test_eval_of_env_pairs_the_address_with_its_own_key(folders: tuple[Path, Pat
     assert '"$(lm key show)"' in inside
 
 
+def test_a_broken_setting_keeps_nobody_from_seeing_and_stopping_what_runs(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmstack.runtime import base, local
+    from lmstack.stack.project import Project
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(local.LocalRuntime, "down", lambda *_: stopped.append(True) or base.Stopped(True))
+    monkeypatch.setattr(local.LocalRuntime, "services", lambda _: [base.Service("litellm-proxy", "running")])
+    base.save_state(Project(folders[0]), base.State("local", "", "http://localhost:4567", ["auto"], 0.0))
+    (folders[0] / ".env").write_text("LITELLM_PROT=1\n")
+    for words, says in ((["status"], "running"), (["logs"], ""), (["down"], "Stopped.")):
+        assert lm.run([*words, "-C", str(folders[0])]) == 0, words
+        assert says in capsys.readouterr().out
+    assert stopped == [True]
+
+
+@pytest.mark.parametrize("words", generate.command_names(), ids=" ".join)
+def test_a_folder_that_does_not_exist_is_an_error_for_every_command_but_init(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    code = lm.run(["-C", str(tmp_path / "no" / "such"), *words, *NEEDED.get(words, "").split()])
+    if words == ("init",):
+        assert (tmp_path / "no" / "such" / ".env").exists()
+        return
+    assert code == 2
+    assert "error: there is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_shows_nothing_says_why(folders: tuple[Path, Path]) -> None:
+    stack = folders[0]
+    assert "there is no log yet; start the gateway with: lm up" in lm_in(stack, "logs").stderr
+    (stack / "logs").mkdir()
+    (stack / "logs" / "litellm-proxy.log").write_text("INFO: hello\n")
+    assert lm_in(stack, "logs").stdout == "INFO: hello\n"
+    assert lm_in(stack, "logs", "--level", "error").stderr == "note: no line of the log matches\n"
+
+
 def test_a_models_name_cannot_end_the_comment_or_the_export(folders: tuple[Path, Path]) -> None:
     for name in ("x\nrm -rf /", "x; rm -rf /", "$(id)", "", '"', "a b"):
         done = lm_in(folders[0], "env", "llm", "--model", name)
@@ -216,14 +255,14 @@ ENDINGS: dict[str, tuple[BaseException, str]] = {
 def test_every_command_ends_in_one_json_document_however_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    needed = [value for value in NEEDED.get(words, "").split() if value]
+    needed = NEEDED.get(words, "").split()
     for raised, says in ENDINGS.values():
 
-        def raising(_: object, raised: BaseException = raised) -> None:
+        def raising(*_: object, raised: BaseException = raised) -> None:
             raise raised
 
         monkeypatch.setattr("lmstack.cli.app.project_of", raising)
-        for line in (["--json", *words, *needed], [*words, *(["--json"] if words[0] == "run" else []), *needed, *(["--json"] if words[0] != "run" else [])]):  # fmt: skip
+        for line in (["--json", *words, *needed], [*words, "--json", *needed]):
             code = lm.run(line)
             told = json.loads(capsys.readouterr().out)
             assert (code, told["ok"], told["command"], told["data"]["error"]) == (1, False, " ".join(words), says), line

@@ -90,7 +90,7 @@ def _port(plan: Plan) -> Finding:
 
 
 def _ledger(project: Project) -> Finding:
-    status = ledger_status(current_runtime(project.settings(), project))
+    status = ledger_status(current_runtime(project))
     dead = len(ask(project, "events", state="dead", limit=1000)) if status["status"] == "ok" else 0
     return checks.ledger(status, dead)
 
@@ -114,7 +114,7 @@ def write_report(project: Project, target: Path, data: dict[str, Any], settings_
     """Write findings, settings, configuration and logs as one archive. Keys are removed from every part."""
     settings = project.settings()
     values = {name: value.text for name, value in {**settings.values, **settings.extra}.items()}
-    runtime = current_runtime(settings, project)
+    runtime = current_runtime(project)
     parts = {
         "doctor.json": json.dumps(data, indent=2),
         "settings.txt": settings_text,

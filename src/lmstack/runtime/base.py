@@ -91,6 +91,9 @@ class Runtime(Protocol):
 
     name: str
 
+    def require_tools(self, plan: Plan) -> None:
+        """Raise MissingToolError when a program or package that a start needs is missing."""
+
     def check(self, plan: Plan, options: UpOptions) -> tuple[str, ...]:
         """Check everything that can fail, before anything is changed; return remarks."""
 
@@ -148,6 +151,7 @@ class Progress:
     _last: str = field(default="", init=False)
 
     def __call__(self, text: str) -> None:
+        """Print one line, unless it repeats the last one."""
         if self.quiet or text == self._last:
             return
         self._last = text

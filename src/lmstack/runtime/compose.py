@@ -58,10 +58,15 @@ class ComposeRuntime:
         self.compose = ComposeProject(project)
         self.ledger = VolumeLedger(self.compose)
 
+    def require_tools(self, plan: Plan) -> None:
+        """Raise MissingToolError when docker, its engine or compose is missing."""
+        require_engine()
+        compose_command()
+
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check engine, compose, files, image and port; return remarks. Changes nothing."""
         self.compose.require_own_name()
-        compose_command()
+        self.require_tools(plan)
         if not plan.deployments:
             raise no_models(plan)
         missing = [name for name in NEEDED_FILES if not (self.project.root / name).exists()]

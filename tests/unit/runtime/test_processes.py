@@ -14,7 +14,7 @@ from lmstack.runtime.processes import end_processes, forget_processes, processes
 
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process with a child. Nothing in their command lines or environments says whose they are."""
+    """Start a process with a child. Nothing in their command lines or environments names a stack."""
     child = "import time; time.sleep(600)"
     script = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); print('up', flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
