@@ -75,7 +75,7 @@ def seconds(text: str) -> float:
 
 
 def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Ask the ledger of this folder's runtime."""
+    """Return the answer of a ledger query, from the runtime that this folder uses."""
     return current_runtime(project).query(query, arguments)
 
 
