@@ -17,8 +17,9 @@ from lmstack.delivery.contract import Target
 from lmstack.delivery.sender import Sender
 from lmstack.ledger import queries, schema
 from lmstack.ledger import writer as ledger_writer
+from lmstack.ledger.migrations import DIMENSIONS
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Started, Usage
-from lmstack.ledger.schema import DIMENSIONS, migrate
+from lmstack.ledger.schema import migrate
 
 
 def writes(folder: Path, requests: int = 50_000) -> float:

@@ -33,17 +33,24 @@ def docker_missing() -> str:
 
 
 # What takes longest begins first; what is not named here comes after.
-SLOWEST = ("gateway", "test_faults", "test_upgrade", "test_lifecycle", "test_ledger_modes", "test_failures")
+SLOWEST = (
+    "gateway", "test_upgrade", "test_lifecycle", "test_faults", "npm", "test_failures", "test_ledger_modes",
+    "test_delivery_faults", "test_cli", "test_cli_values", "test_litellm_facts",
+)  # fmt: skip
+# Files with tests that start much each and share nothing: any worker may run any of them.
+SPREAD = ("integration", "test_command_line.py")
 
 
 def group_of(item: pytest.Item) -> str:
     """Return a name that all tests have which share something that takes long to start. "" for a test on its own."""
+    for marker in item.iter_markers("xdist_group"):
+        return str(marker.args[0])
     fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
     if "gateway" in fixtures:
-        return "gateway"
+        return "npm" if "node_clients" in fixtures else "gateway"  # npm's programs take as long as all the others
     scopes = {found[-1].scope for found in fixtures.values()}
-    alone = "integration" in item.path.parts and "module" not in scopes
-    return "" if alone else item.path.stem
+    spread = not {*SPREAD}.isdisjoint(item.path.parts) and "module" not in scopes
+    return "" if spread else item.path.stem
 
 
 # First: xdist reads the groups in its own hook of this name, which otherwise runs before that of a conftest.
@@ -54,17 +61,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     why = docker_missing() if wanting else ""
     for item in wanting if why else []:
         item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
-    turns: dict[pytest.Item, tuple[int, bool]] = {}
     for item in items:
         group = group_of(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
-        turn = SLOWEST.index(group) if group in SLOWEST else len(SLOWEST)
-        turns[item] = (
-            turn,
-            "node_clients" in getattr(item, "fixturenames", ()),
-        )  # what waits for npm is last in its group
-    items.sort(key=turns.__getitem__)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    group = group_of(item)
+    return SLOWEST.index(group) if group in SLOWEST else len(SLOWEST)
 
 
 @pytest.fixture(scope="session")

@@ -49,9 +49,12 @@ class SystemCalls:
     _lock: Any = field(default_factory=threading.Lock)
 
     def __call__(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if event != ("c_return" if self.after else "c_call") or self.failed:
+        if event not in ("c_call", "c_return") or self.failed:
             return
         module, name = _named(arg)
+        # A close that fails has closed the file all the same.
+        if event != ("c_return" if self.after or (module, name) == ("posix", "close") else "c_call"):
+            return
         if module not in MODULES or name in INTERNAL or not threading.current_thread().name.startswith(self.threads):
             return
         site = (f"{module}.{name}", Path(frame.f_code.co_filename).name, frame.f_lineno)

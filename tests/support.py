@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(check: Callable[[], T], seconds: float = 20.0, what: str = "") -> T:
+def wait_for(check: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
     """Call ``check`` until it returns something true, and return that. A failure shows the last value."""
     deadline = time.monotonic() + seconds
     while True:

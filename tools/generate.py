@@ -109,7 +109,7 @@ def ledger_page() -> str:
     """Return the text of docs/ledger.md: tools/ledger.md, and the schema that SQLite reports."""
     import sqlite3
 
-    from lmstack.ledger import schema
+    from lmstack.ledger import migrations, schema
 
     conn = sqlite3.connect(":memory:", isolation_level=None)
     schema.migrate(conn)
@@ -120,7 +120,7 @@ def ledger_page() -> str:
     parts += [f"\n### {name}\n\n```sql\n{inspect.cleandoc(sql)}\n```\n" for name, sql in tables.fetchall()]
     parts += ["\n## History\n\n"] + [
         f"{n}. {step.__name__[6:].replace('_', ' ')}: {' '.join((step.__doc__ or '').split())}\n"
-        for n, step in enumerate(schema.MIGRATIONS, 1)
+        for n, step in enumerate(migrations.MIGRATIONS, 1)
     ]
     return "".join(parts)
 

@@ -46,6 +46,8 @@ def linters() -> list[list[str]]:
         ["shellcheck", "start-litellm.sh", ".ci/run"],
         ["yamllint", "-s", "-d", YAML_RULES, *yaml],
         ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],
+        ["check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml"],
+        ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/ci.yml"],
         ["hadolint", "Dockerfile"],
         ["python", "tools/prose.py"],
         ["python", "tools/generate.py", "--check"],

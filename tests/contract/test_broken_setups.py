@@ -1,6 +1,7 @@
 """Set-ups that are broken: each gives one clear message, its exit code, and leaves everything as it was."""
 
 import os
+import shutil
 import socket
 import sqlite3
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import Stack, free_port
+from support import InProcessStack, Stack, free_port
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,17 @@ def snapshot(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:60])
-def test_a_broken_set_up_is_told_in_one_message_and_nothing_changes(tmp_path: Path, case: Broken) -> None:
+def test_a_broken_set_up_is_told_in_one_message_and_nothing_changes(
+    tmp_path: Path, new_folder: Path, case: Broken
+) -> None:
     environ = {"LITELLM_RUNTIME": "local", "DOCKER_HOST": os.environ.get("DOCKER_HOST", ""), **case.environ}
-    stack = Stack(tmp_path, free_port(), {name: value for name, value in environ.items() if value})
+    stack = InProcessStack(tmp_path, free_port(), {name: value for name, value in environ.items() if value})
     if case.environ.get("LITELLM_RUNTIME") == "docker":
         from lmstack.runtime.engine import engine_problem
 
         if engine_problem():
             pytest.skip("no Docker engine answers")
-    stack.lm("init")
+    shutil.copytree(new_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / ".env").write_text(f"# mine\n{case.env}\n")
     for name, text in (("models.yaml", case.models), *case.also):
         if text is not None:

@@ -15,7 +15,6 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Router
 
-import generate
 from lmstack.catalog.models import parse_catalog
 from lmstack.catalog.prices import differences, load_price_map
 from lmstack.gateway.calls import hooks as ours
@@ -55,11 +54,6 @@ def test_our_estimate_of_tokens_is_near_litellms_tokenizer(language: str) -> Non
 @pytest.mark.parametrize("name", ["claude-3-5-sonnet-20241022", "claude-3-haiku-20240307", "gemini/gemini-2.0-flash"])
 def test_retired_models_are_gone_from_litellms_map(name: str) -> None:
     assert name not in litellm.model_cost
-
-
-def test_legal_keys_are_those_of_the_installed_litellm() -> None:
-    written = (generate.ROOT / "src/lmstack/config/legal_keys.json").read_text()
-    assert json.loads(written) == json.loads(generate.legal_keys_of_the_pin())
 
 
 @pytest.mark.parametrize(

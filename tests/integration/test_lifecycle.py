@@ -215,6 +215,34 @@ def test_a_stop_under_load_leaves_no_answered_request_without_its_row(kept: Stac
     stop_under_load(kept, mock)
 
 
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("raise ImportError('broken on purpose')", "broken on purpose"),
+        ("import sys; sys.exit('gone on purpose')", "gone on purpose"),
+        ("import os; os.kill(os.getppid(), 9); os.abort()", ""),
+    ],
+    ids=["raises", "exits", "killed"],
+)
+def test_a_proxy_that_cannot_start_is_noticed_when_it_ends(stack: Stack, mock: Mock, broken: str, reason: str) -> None:
+    """Not at the time-out, and not in words of an earlier start."""
+    stack.write_env(**mock.bases())
+    (stack.root / "logs").mkdir(exist_ok=True)
+    (stack.root / "logs" / "litellm-proxy.log").write_text("OSError: of an earlier start\n")
+    (stack.root / "callbacks" / "taskmaster.py").write_text(broken + "\n")
+    done = stack.lm("up", "--timeout", "3600", check=False, timeout=240)
+    assert done.returncode == 5, done.stderr
+    error = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "litellm-proxy does not start" in error
+    assert reason in error
+    assert "earlier start" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
+    assert stack.pids() == []
+    assert stack.json("status")["data"]["running"] is False
+    assert reason in stack.lm("logs").stdout
+
+
 def test_a_busy_port_is_refused_before_anything_is_touched(stack: Stack, mock: Mock) -> None:
     stack.write_env(**mock.bases())
     before = (stack.root / "litellm-config.yaml").read_text()

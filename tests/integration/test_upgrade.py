@@ -9,12 +9,13 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.stack import health
-from support import KEY, LM, Mock, Stack, clean_environ, running, wait_for
+from support import KEY, LM, ROOT, Mock, Stack, clean_environ, running, wait_for
 
 OTHER = "1.106.3"
 
@@ -38,6 +39,20 @@ def sabotage(made: Path, code: str) -> None:
     served = 'import os, sys\nif "lmstack.gateway.app.serve" in sys.orig_argv:\n    '
     (packages / "sabotage.py").write_text(served + code + "\n")
     (packages / "sabotage.pth").write_text("import sabotage\n")
+
+
+def legal_keys(version: str) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads((ROOT / "src" / "lmstack" / "config" / "legal_keys.json").read_text())
+    return known | {"litellm": version}
+
+
+def tells_keys(made: Path, known: dict[str, Any]) -> None:
+    """Let the release's interpreter tell its legal keys at once. LiteLLM's import takes seconds."""
+    (made / "keys.json").write_text(json.dumps(known))
+    python = made / "bin" / "python"
+    real = python.rename(made / "bin" / "python-of-venv")
+    python.write_text(f'#!/bin/sh\n[ "$1" = - ] && exec cat {made}/keys.json\nexec {real} "$@"\n')
+    python.chmod(0o755)
 
 
 def runs(stack: Stack) -> str:
@@ -100,6 +115,7 @@ def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack
     env = (stack.root / ".env").read_text()
     made = release(stack, "1.106.4")
     sabotage(made, start)
+    tells_keys(made, legal_keys("1.106.4"))
     done = stack.lm("upgrade", "--to", "1.106.4", "--timeout", "60", check=False)
     assert done.returncode == 5, done.stderr
     assert says in done.stderr
@@ -111,13 +127,9 @@ def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack
 
 
 def test_a_release_that_does_not_know_our_settings_is_refused_before_anything_stops(stack: Stack) -> None:
-    known = json.loads((Path(__file__).resolve().parents[2] / "src/lmstack/config/legal_keys.json").read_text())
-    known |= {"litellm": "1.106.5", "router_settings": [k for k in known["router_settings"] if k != "routing_groups"]}
-    made = release(stack, "1.106.5")
-    (made / "keys.json").write_text(json.dumps(known))
-    (made / "bin" / "python").unlink()
-    (made / "bin" / "python").write_text(f"#!/bin/sh\nexec cat {made}/keys.json\n")
-    (made / "bin" / "python").chmod(0o755)
+    known = legal_keys("1.106.5")
+    known["router_settings"].remove("routing_groups")
+    tells_keys(release(stack, "1.106.5"), known)
     started = stack.json("status")["data"]["started_at"]
     done = stack.lm("upgrade", "--to", "1.106.5", check=False)
     assert done.returncode == 3

@@ -3,10 +3,9 @@
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from lmstack.cli.app import Context, command
-from lmstack.cli.options import OneOf, model_names
+from lmstack.cli.options import LmCommand, OneOf, model_names
 from lmstack.cli.words import split_run
 from lmstack.config.settings import GUIDE_KEY
 from lmstack.errors import UsageError
@@ -42,12 +41,13 @@ def env(
     return Result("env", data, tuple(lines))
 
 
-class _RunCommand(TyperCommand):
+class _RunCommand(LmCommand):
     """Parse `lm run CLIENT WORDS...`: every word after the client belongs to the program."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own, client, words = split_run(args, PROGRAMS)
-        return super().parse_args(ctx, [*own, "--", *client, *words])
+        is_option = client[:1] and client[0].startswith("-")  # an unknown one: Typer reports it
+        return super().parse_args(ctx, [*own, *([] if is_option else ["--"]), *client, *words])
 
 
 @command("run", "lm run claude-code -p 'Hello!'", cls=_RunCommand)
@@ -60,10 +60,16 @@ def run(
     ] = None,
     model: _MODEL = "auto",
 ) -> Result:
-    """Run a program with the variables that `lm env` prints. Its exit code becomes the exit code of lm."""
+    """Run a program with the variables that `lm env` prints. Its exit code becomes the exit code of lm.
+
+    With --json, lm prints the program's output and exit code as JSON when it has ended.
+    """
     _check(model)
     argv, environ = launch.client_command(context.project, client, args or [], model)
-    launch.replace_process(argv, environ)
+    if not context.as_json:
+        launch.replace_process(argv, environ)
+    code, output = launch.run_captured(argv, environ)
+    return Result("run", {"command": argv, "exit_code": code, "output": output}, exit=code)
 
 
 @command("open", "lm open")

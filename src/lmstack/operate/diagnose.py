@@ -18,7 +18,7 @@ from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.runtime import releases
 from lmstack.runtime.base import State, load_state
 from lmstack.runtime.choose import current_runtime, machine
-from lmstack.runtime.processes import check_port_free
+from lmstack.runtime.ports import check_port_free
 from lmstack.stack.health import ollama_answers
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project

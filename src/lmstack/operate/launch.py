@@ -1,7 +1,9 @@
 """Start other programs that use this gateway: a client, or the browser."""
 
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -38,7 +40,23 @@ def replace_process(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn
     try:
         os.execvpe(argv[0], list(argv), {**os.environ, **environ})  # noqa: S606 - the program replaces lm
     except OSError as error:
-        raise MissingToolError(f"cannot run '{argv[0]}': {error.strerror}", f"check it with: file -L {argv[0]}") from None  # fmt: skip
+        raise _cannot_run(argv[0], error) from None
+
+
+def run_captured(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str]:
+    """Run a program to its end and return its exit code and its standard output. Everything else stays as it is."""
+    try:
+        done = subprocess.run(list(argv), env={**os.environ, **environ}, stdout=subprocess.PIPE, check=False)
+    except OSError as error:
+        raise _cannot_run(argv[0], error) from None
+    code = done.returncode if done.returncode >= 0 else 128 - done.returncode  # ended by a signal: as a shell says it
+    return code, done.stdout.decode(errors="replace")
+
+
+def _cannot_run(program: str, error: OSError) -> MissingToolError:
+    return MissingToolError(
+        f"cannot run '{program}': {error.strerror}", f"check it with: file -L {shlex.quote(program)}"
+    )
 
 
 def has_desktop() -> bool:

@@ -6,6 +6,7 @@ a container sees them.
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from lmstack.errors import ConfigError, Problem, invalid
 from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
 from lmstack.runtime.compose_project import ComposeProject, service_name
-from lmstack.runtime.engine import engine_problem, ollama_remark, require_engine
+from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
 from lmstack.runtime.logs import wanted_lines
-from lmstack.runtime.processes import check_port_free
+from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
 from lmstack.stack import proxy_side
 from lmstack.stack.plan import STOCK_ENVIRON, Plan, no_models
@@ -58,8 +59,8 @@ class ComposeRuntime:
 
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check engine, compose, files, image and port; return remarks. Changes nothing."""
-        require_engine()
         self.compose.require_own_name()
+        compose_command()
         if not plan.deployments:
             raise no_models(plan)
         missing = [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
@@ -102,9 +103,21 @@ class ComposeRuntime:
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
         images.record(self.project, plan.settings.image)
 
+    def settle(self) -> None:
+        """Do nothing: the engine knows its containers."""
+
+    def placement(self) -> base.Placement:
+        """Return the image of the settings, its digest or id, and the engine."""
+        image = self.project.settings().image
+        return base.Placement(image, images.image_id(image) or "", asdict(selected_engine()))
+
+    def give_up(self, say: base.Say) -> None:
+        """Stop the containers and keep them: `lm logs` shows why the start failed."""
+        self.compose.run(["--profile", "redis", "stop"], DOWN_SECONDS)
+        base.clear_state(self.project)
+
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Stop and remove the containers; remove the volumes too when ``volumes`` is set."""
-        require_engine()
         self.compose.require_own_name()
         ran = bool(self.compose.containers())
         if not ran and not images.was_recorded(self.project):
@@ -118,7 +131,7 @@ class ComposeRuntime:
         """Return the state of this folder's containers; empty when the compose file is not ours."""
         if self.project.foreign_compose() is not None:
             return []
-        problem = engine_problem()
+        problem = self.compose.engine_conflict() or engine_problem()
         if problem is not None:
             started = base.load_state(self.project)
             return [base.Service(PROXY, "failed", f"unknown: {problem}")] if started else []
@@ -166,11 +179,6 @@ class ComposeRuntime:
 
     def keep_releases(self, versions: set[str]) -> None:
         """Keep every image: other stacks may use it."""
-
-    def image_ran(self) -> tuple[str, str]:
-        """Return the image of the settings, and the digest or id that it has here."""
-        image = self.project.settings().image
-        return image, images.image_id(image) or ""
 
     def _environment(self, plan: Plan, config: str) -> dict[str, str]:
         """Return the variables that compose puts into the containers."""

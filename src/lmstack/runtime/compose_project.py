@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import proc
-from lmstack.errors import ConfigError
-from lmstack.runtime.engine import compose_command, docker_client
+from lmstack.errors import ConfigError, LmError
+from lmstack.runtime.base import load_state
+from lmstack.runtime.engine import Engine, compose_command, docker_client, engine_conflict, require_engine
 from lmstack.stack.project import PROXY_SERVICE, Project
 
 SERVICES = (PROXY_SERVICE, "redis")
@@ -65,9 +66,28 @@ class ComposeProject:
         if foreign is not None:
             raise ConfigError(foreign, "make a stack with: lm init; or name the stack's folder with -C FOLDER")
 
+    def engine_conflict(self) -> str | None:
+        """Return why the engine is not the one on which this stack was started; None when it is."""
+        state = load_state(self.project)
+        return engine_conflict(Engine(**state.engine)) if state is not None and state.engine else None
+
+    def require_same_engine(self) -> None:
+        """Raise LmError when the stack was started on another engine: here, it would look as if nothing ran."""
+        conflict = self.engine_conflict()
+        if conflict is not None:
+            state = load_state(self.project)
+            before = Engine(**state.engine).chosen_by if state is not None else ""
+            raise LmError(
+                conflict,
+                f"repeat the command with {before or 'DOCKER_HOST and DOCKER_CONTEXT unset'}; "
+                f"if that engine is gone for good: rm {self.project.state / 'state.json'}",
+            )
+
     def require_own_name(self) -> None:
-        """Raise ConfigError when another folder uses this project name. Compose knows a project by its name alone."""
+        """Raise LmError when another engine or another folder has this project. Compose knows it by its name alone."""
         self.require_own_file()
+        self.require_same_engine()
+        require_engine()
         name = self.name
         for container in docker_client().containers.list(all=True, filters={"label": [f"{_LABEL}.project={name}"]}):
             place = container.labels.get(f"{_LABEL}.project.working_dir", "")

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -51,23 +52,80 @@ def engine_summary() -> str:
     return f"client {client}, engine {docker_client().version()['Version']}, {' '.join(compose)} {short}"
 
 
-def engine_host() -> str:
-    """Return the address that DOCKER_HOST or the current `docker context` names; "" for the default socket."""
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Which Docker engine is meant. ``chosen_by`` is what a user types to choose it again; ``id`` is its own name."""
+
+    chosen_by: str = ""
+    host: str = ""
+    id: str = ""
+
+
+def selected_engine() -> Engine:
+    """Return the engine that the docker command would use now. ``id`` is empty when it does not answer."""
     import docker
 
-    host = os.environ.get("DOCKER_HOST")
-    if not host:
-        context = docker.ContextAPI.get_current_context()
-        host = context.Host if context is not None else None
-    return host or ""
+    chosen_by, host = _selection()
+    try:
+        identity = str(docker_client().info().get("ID", ""))
+    except (docker.errors.DockerException, OSError):
+        identity = ""
+    return Engine(chosen_by, host, identity)
+
+
+def engine_conflict(started: Engine) -> str | None:
+    """Return why the selected engine is not the one that ``started`` names, None when it is or may be the same."""
+    if not started.id:
+        return None
+    now = selected_engine()
+    same_address = (now.chosen_by, now.host) == (started.chosen_by, started.host)
+    if now.id == started.id or (not now.id and same_address):
+        return None
+    return (
+        f"this stack was started on another Docker engine ({started.chosen_by or 'the default one'}); "
+        f"docker now uses {now.chosen_by or 'the default one'}"
+    )
 
 
 def docker_client() -> Any:
-    """Return a client of the SDK. The SDK alone would ignore the current `docker context`."""
+    """Return a client of the SDK for the engine that the docker command would use.
+
+    The SDK alone would ignore DOCKER_CONTEXT and the current `docker context`.
+    """
     import docker
 
-    host = engine_host()
-    return docker.DockerClient(base_url=host, timeout=15) if host else docker.from_env(timeout=15)
+    context = _context()
+    if context is None:
+        return docker.from_env(timeout=15)
+    return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False, timeout=15)
+
+
+def _selection() -> tuple[str, str]:
+    """Return how the engine is chosen, as a variable to set, and its address; both "" for the default socket."""
+    host = os.environ.get("DOCKER_HOST", "")
+    if host:
+        return f"DOCKER_HOST={host}", host
+    context = _context()
+    return (f"DOCKER_CONTEXT={context.name}", str(context.Host)) if context is not None else ("", "")
+
+
+def _context() -> Any:
+    """Return the selected `docker context`, None for the default one. As for the docker command, DOCKER_HOST wins."""
+    import docker
+
+    if os.environ.get("DOCKER_HOST"):
+        return None
+    name = os.environ.get("DOCKER_CONTEXT", "")
+    try:
+        context = docker.ContextAPI.get_context(name or None)
+    except Exception as error:  # the SDK raises bare exceptions for damaged files
+        raise MissingToolError(f"the docker context cannot be read: {error}", "see: docker context ls") from None
+    if context is None and name:
+        raise MissingToolError(
+            f"the docker context '{name}' (DOCKER_CONTEXT) is not found",
+            "see: docker context ls; or name the engine by its address: DOCKER_HOST=...",
+        )
+    return None if context is None or context.name == "default" else context
 
 
 def compose_command() -> list[str]:

@@ -17,13 +17,14 @@ from lmstack.releases import allowed
 from lmstack.runtime import base, releases, supervisor
 from lmstack.runtime.ledger_file import ask_ledger, ledger_errors
 from lmstack.runtime.logs import follow, stored_lines, wanted_lines
+from lmstack.runtime.ports import check_port_free, free_port
 from lmstack.runtime.processes import (
     MARK,
-    check_port_free,
     end_processes,
-    free_port,
+    forget_processes,
     is_supervised,
     processes,
+    record_processes,
     socket_path,
 )
 from lmstack.stack import proxy_side
@@ -47,6 +48,7 @@ class LocalRuntime:
 
     def __init__(self, project: Project) -> None:
         self.project = project
+        self._log_start = 0  # where the log of the present start begins
 
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check release, models, folders and port; return remarks."""
@@ -85,16 +87,31 @@ class LocalRuntime:
         env = self._environment(plan, port) | supervisor.argument_variables(started)
         files.write(self.project.config_file, config)
         files.write(self._conf, supervisor.supervisor_conf(started, socket_path(root)), 0o600)
+        self._log_start = self._proxy_log.stat().st_size if self._proxy_log.exists() else 0
         argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._conf)]
         pid = proc.start_detached(argv, env=env, cwd=root, log=self.project.logs / "supervisord.log")
         files.write(self.project.state / "supervisord.pid", f"{pid}\n")
+        record_processes(root)
+
+    def settle(self) -> None:
+        """Record every process, so that `lm down` finds them where the system hides command lines."""
+        record_processes(self.project.root)
+
+    def placement(self) -> base.Placement:
+        """Return an empty placement: there is no image and no engine."""
+        return base.Placement()
+
+    def give_up(self, say: base.Say) -> None:
+        """Stop everything; the log files stay."""
+        self.down(False, say)
 
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Let supervisord stop its programs, then end every process of ours that is left."""
         left = processes(self.project.root)
         reached = supervisor.shut_down(self.project.root)
-        end_processes(left, supervisor.STOP_SECONDS + 5, asked=reached)
+        end_processes(left, supervisor.STOP_SECONDS + 5, already_stopping=reached)
         base.clear_state(self.project)
+        forget_processes(self.project.root)
         for name in ("supervisord.pid", "supervisor.sock"):
             files.remove(self.project.state / name)
         return base.Stopped(reached or bool(left), self._delete_ledger() if volumes else ())
@@ -136,12 +153,12 @@ class LocalRuntime:
             yield from follow(paths[0], query)
 
     def log_tail(self, lines: int) -> str:
-        """Return the last lines of the proxy's log; of supervisord's log when the proxy wrote none."""
-        for name in (f"{PROXY}.log", "supervisord.log"):
-            found = list(deque(stored_lines(self.project.logs / name), lines))
-            if found:
-                return "\n".join(found)
-        return ""
+        """Return the last lines of the proxy's log; of supervisord's log when the proxy wrote none.
+
+        After a start, lines from before that start are left out.
+        """
+        own = deque(stored_lines(self._proxy_log, self._log_start), lines)
+        return "\n".join(own or deque(stored_lines(self.project.logs / "supervisord.log"), lines))
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the answer of a ledger query. Reads the file only."""
@@ -172,6 +189,10 @@ class LocalRuntime:
     @property
     def _conf(self) -> Path:
         return self.project.state / "supervisord.conf"
+
+    @property
+    def _proxy_log(self) -> Path:
+        return self.project.logs / f"{PROXY}.log"
 
     def _environment(self, plan: Plan, port: int | None) -> dict[str, str]:
         env = {**os.environ, **plan.environ, MARK: str(self.project.root), "LEDGER_PATH": str(self.project.ledger)}

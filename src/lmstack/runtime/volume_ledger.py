@@ -9,7 +9,7 @@ from lmstack import proc
 from lmstack.errors import LmError, NoLedgerError
 from lmstack.ledger import backup
 from lmstack.runtime.compose_project import ComposeProject
-from lmstack.runtime.engine import docker_client, require_engine
+from lmstack.runtime.engine import docker_client
 from lmstack.stack.project import PROXY_SERVICE
 
 LEDGER = "/app/logs/litellm.db"
@@ -47,7 +47,6 @@ class VolumeLedger:
         self, module: str, arguments: list[str], seconds: float, given: Path | None = None, into: Path | None = None
     ) -> str:
         """Run one module of ours in the running container, else in a short-lived one; return what it prints."""
-        require_engine()
         self.compose.require_own_name()
         running = self._runs()
         if not running and given is None:

@@ -14,7 +14,7 @@ from bench.faults.receiver import FaultyReceiver
 from faulty_calls import Place, SystemCalls, soon
 from lmstack.delivery import poster, sender
 from lmstack.delivery.contract import Target
-from lmstack.ledger import outbox, schema
+from lmstack.ledger import events, outbox, retries, schema
 
 TASKS = ("task:a", "task:b")
 THREADS = ("lmstack-sender", "ThreadPoolExecutor")
@@ -35,7 +35,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     schema.migrate(conn)
     with schema.writing(conn):
         for number in range(4):
-            outbox.put(conn, outbox.COST, TASKS[number % 2], {"number": number}, time.time())
+            outbox.put(conn, events.COST, TASKS[number % 2], {"number": number}, time.time())
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
     return path
@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, ssl_context: ssl.SSLContext) -> None:
     monkeypatch.setattr(sender, "RETRY_SECONDS", 0.01)
     # httpcore waits for an answer after a send that failed. A busy machine that needs longer only makes a post repeat.
     monkeypatch.setattr(poster, "TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(outbox, "SCHEDULE", (0.02,) * 11)
+    monkeypatch.setattr(retries, "SCHEDULE", (0.02,) * 11)
 
 
 def _copy(template: Path, path: Path) -> Path:
@@ -67,7 +67,7 @@ def _copy(template: Path, path: Path) -> Path:
     return path
 
 
-def _events(path: Path) -> list[tuple[str, str, str]]:
+def _states(path: Path) -> list[tuple[str, str, str]]:
     conn = sqlite3.connect(path)
     try:
         return conn.execute("SELECT event_id, order_key, state FROM outbox ORDER BY seq").fetchall()
@@ -76,7 +76,7 @@ def _events(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _delivered(path: Path) -> Callable[[], bool]:
-    return lambda: {state for _, _, state in _events(path)} == {"delivered"}
+    return lambda: {state for _, _, state in _states(path)} == {"delivered"}
 
 
 def _run(calls: SystemCalls, path: Path, receiver: FaultyReceiver, batch: bool) -> None:
@@ -101,7 +101,7 @@ def _places(path: Path, receiver: FaultyReceiver, batch: bool, fails_first: bool
 
 def _check(place: Place, path: Path, receiver: FaultyReceiver, logged: list[str]) -> None:
     for task in TASKS:
-        ids = [id_ for id_, key, _ in _events(path) if key == task]
+        ids = [id_ for id_, key, _ in _states(path) if key == task]
         came = [id_ for arrived in receiver.order.values() for id_ in dict.fromkeys(arrived) if id_ in ids]
         assert came == ids, f"{place}: lost, or out of order"
     assert len(logged) <= 1, f"{place}: logged more than once: {logged}"
