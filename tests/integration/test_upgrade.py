@@ -21,7 +21,7 @@ OTHER = "1.106.3"
 
 
 def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path:
-    """An environment with the installed LiteLLM under another number, as `lm upgrade` would have made it."""
+    """Make an environment with the installed LiteLLM under another number, as `lm upgrade` makes one."""
     made = stack.root / ".lmstack" / f"litellm-{version}"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
     packages = next(made.glob("lib/python3*/site-packages"))
@@ -114,8 +114,8 @@ FAILING = {
 def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack: Stack, start: str, says: str) -> None:
     env = (stack.root / ".env").read_text()
     made = release(stack, "1.106.4")
-    sabotage(made, start)
     tells_keys(made, legal_keys("1.106.4"))
+    sabotage(made, start)
     done = stack.lm("upgrade", "--to", "1.106.4", "--timeout", "60", check=False)
     assert done.returncode == 5, done.stderr
     assert says in done.stderr
