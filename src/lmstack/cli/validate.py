@@ -24,7 +24,7 @@ def validate(
     ] = None,
 ) -> Result:
     """Check .env, models.yaml, the LiteLLM config, compose file and Dockerfile, strictly and offline. All problems are
-    listed at once; exit code 3. A setting that works but costs money or may surprise you is a warning."""
+    listed together; exit code 3. A setting that works but costs money or may surprise you is a warning."""
     project = context.project
     problems = problems_of_file(project, file) if file else problems_of_project(project)
     if any(not problem.warning for problem in problems):

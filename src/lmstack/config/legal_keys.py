@@ -1,8 +1,8 @@
 """Lists the configuration keys that a LiteLLM release knows, with their types.
 
 `lm` never imports this module. The interpreter of a LiteLLM release runs it as a script. LiteLLM's own
---validate_config accepts any misspelling, so `lm validate` needs this list, which is never typed by hand: `make docs`
-writes legal_keys.json from the pinned release, and `lm upgrade` asks the new release.
+check accepts any misspelling, so `lm validate` needs this list. It is never typed by hand. `make docs` writes
+legal_keys.json from the pinned release, and `lm upgrade` asks the new release.
 """
 
 import contextlib
