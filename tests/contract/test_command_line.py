@@ -21,7 +21,7 @@ from lmstack.cli.words import command_word, split_run, wants_json
 from lmstack.errors import LmError
 from lmstack.operate.clients import CLIENTS
 from lmstack.result import naming_folder
-from support import LM, Stack, clean_environ, free_port, wait_for
+from support import LM, InProcessStack, Stack, clean_environ, free_port, wait_for
 
 SECRET = "sk-this-is-a-strong-secret-key"
 
@@ -29,6 +29,11 @@ SECRET = "sk-this-is-a-strong-secret-key"
 def lm_in(folder: Path, *words: str | bytes, **more: Any) -> subprocess.CompletedProcess[str]:
     environ = more.pop("env", None) or clean_environ(folder, LITELLM_RUNTIME="local")
     return subprocess.run([*LM, *words], cwd=folder, env=environ, text=True, timeout=60, **{"capture_output": True, "stdin": subprocess.DEVNULL, **more})  # fmt: skip
+
+
+def lm_here(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, where the test is not about the process."""
+    return InProcessStack(folder, 0, {"LITELLM_RUNTIME": "local"}).lm(*words, check=False)
 
 
 @pytest.fixture
@@ -97,10 +102,10 @@ def test_the_folder_may_stand_before_or_after_the_command(
 @pytest.mark.parametrize("client", sorted(CLIENTS))
 def test_exports_for_another_folder_ask_for_that_folders_key(folders: tuple[Path, Path], client: str) -> None:
     stack, elsewhere = folders
-    text = lm_in(elsewhere, "env", client, "-C", str(stack)).stdout
+    text = lm_here(elsewhere, "env", client, "-C", str(stack)).stdout
     assert SECRET not in text
     assert f'"$(lm key show -C {shlex.quote(str(stack))})"' in text
-    told = json.loads(lm_in(elsewhere, "env", client, "--dir", str(stack), "--json").stdout)["data"]["environ"]
+    told = json.loads(lm_here(elsewhere, "env", client, "--dir", str(stack), "--json").stdout)["data"]["environ"]
     assert f'"$(lm key show -C {shlex.quote(str(stack))})"' in told.values()
 
 
@@ -111,7 +116,7 @@ def test_eval_of_env_pairs_the_address_with_its_own_key(folders: tuple[Path, Pat
     env = clean_environ(elsewhere, STACK=str(stack))
     done = subprocess.run(["bash", "-c", script], cwd=elsewhere, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"http://localhost:4567/v1 {SECRET}"
-    inside = lm_in(stack, "env", "openai").stdout
+    inside = lm_here(stack, "env", "openai").stdout
     assert '"$(lm key show)"' in inside
 
 
@@ -147,25 +152,25 @@ def test_a_folder_that_does_not_exist_is_an_error_for_every_command_but_init(
 
 def test_a_log_that_shows_nothing_says_why(folders: tuple[Path, Path]) -> None:
     stack = folders[0]
-    assert "there is no log yet; start the gateway with: lm up" in lm_in(stack, "logs").stderr
+    assert "there is no log yet; start the gateway with: lm up" in lm_here(stack, "logs").stderr
     (stack / "logs").mkdir()
     (stack / "logs" / "litellm-proxy.log").write_text("INFO: hello\n")
-    assert lm_in(stack, "logs").stdout == "INFO: hello\n"
-    assert lm_in(stack, "logs", "--level", "error").stderr == "note: no line of the log matches\n"
+    assert lm_here(stack, "logs").stdout == "INFO: hello\n"
+    assert lm_here(stack, "logs", "--level", "error").stderr == "note: no line of the log matches\n"
 
 
 def test_a_models_name_cannot_end_the_comment_or_the_export(folders: tuple[Path, Path]) -> None:
     for name in ("x\nrm -rf /", "x; rm -rf /", "$(id)", "", '"', "a b"):
-        done = lm_in(folders[0], "env", "llm", "--model", name)
+        done = lm_here(folders[0], "env", "llm", "--model", name)
         assert (done.returncode, done.stdout) == (2, ""), name
 
 
 def test_hints_name_the_folder_that_was_asked_for(folders: tuple[Path, Path]) -> None:
     stack, elsewhere = folders
     flag = f"lm -C {shlex.quote(str(stack))}"
-    assert f"start with: {flag} up" in lm_in(elsewhere, "usage", "-C", str(stack)).stderr
-    assert f"Start it with: {flag} up" in lm_in(elsewhere, "status", "-C", str(stack)).stdout
-    assert "Start it with: lm up" in lm_in(stack, "status").stdout
+    assert f"start with: {flag} up" in lm_here(elsewhere, "usage", "-C", str(stack)).stderr
+    assert f"Start it with: {flag} up" in lm_here(elsewhere, "status", "-C", str(stack)).stdout
+    assert "Start it with: lm up" in lm_here(stack, "status").stdout
 
 
 @pytest.mark.parametrize(
@@ -220,17 +225,17 @@ def test_wrong_usage_and_unanswered_questions_are_one_json_document(
 
 def test_help_and_version_are_json_when_json_is_asked_for(folders: tuple[Path, Path]) -> None:
     for words in (["--version"], ["up", "--help"], ["--help"], ["events", "-h"]):
-        done = lm_in(folders[0], "--json", *words)
+        done = lm_here(folders[0], "--json", *words)
         assert json.loads(done.stdout)["data"]["text"], words
         assert done.returncode == 0
-    done = lm_in(folders[0], "requests", "--since", "-h", "--json")
+    done = lm_here(folders[0], "requests", "--since", "-h", "--json")
     assert "is no time span" in json.loads(done.stdout)["data"]["error"]
 
 
 def test_a_bug_is_json_with_its_class_and_a_traceback_on_stderr(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lmstack.cli.app.find_project", lambda _: {}["nothing"])
+    monkeypatch.setattr("lmstack.cli.shared.find_project", lambda _: {}["nothing"])
     assert lm.run(["--json", "status"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["command"] == "status"

@@ -109,6 +109,11 @@ def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(ke
     )
 
 
+def test_a_single_killed_worker_is_replaced_and_no_connection_is_refused(kept: Stack) -> None:
+    kept.lm("up")
+    kill_a_worker_under_load(kept)
+
+
 def test_a_second_signal_loses_nothing_committed(kept: Stack) -> None:
     kept.lm("up")
     calls = [
@@ -128,11 +133,6 @@ def test_a_killed_supervisor_is_cleaned_up_by_down(kept: Stack) -> None:
     assert kept.pids()
     kept.lm("down")
     assert kept.pids() == []
-
-
-def test_a_single_killed_worker_is_replaced_and_no_connection_is_refused(kept: Stack) -> None:
-    kept.lm("up")
-    kill_a_worker_under_load(kept)
 
 
 def test_a_worker_whose_server_was_killed_ends(kept: Stack) -> None:

@@ -58,7 +58,7 @@ def test_up_status_logs_and_down_without_what_only_linux_has(
     assert stack.lm("logs", "-n", "3").stdout.count("\n") <= 6
     if killed:
         os.kill(int((stack.root / ".lmstack" / "supervisord.run").read_text()), signal.SIGKILL)
-        found = wait_for(lambda: [s for s in stack.json("status")["data"]["services"] if s["state"] == "failed"], 10)
+        found = wait_for(lambda: [s for s in stack.json("status")["data"]["services"] if s["state"] == "failed"])
         assert "without its supervisor" in found[0]["detail"]
     assert stack.lm("down").stdout.startswith("Stopped.")
     assert stack.pids() == []
