@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from lmstack.cli import app as cli
+from lmstack.runtime import images
 from lmstack.runtime.base import State, save_state
 from lmstack.runtime.engine import docker_client
 from lmstack.stack.assets import lay_down
@@ -194,3 +195,19 @@ def test_services_beside_ours_in_the_same_project_live_on(docker_gateway: Stack)
         docker("compose", *files, "rm", "-sfv", "database", folder=root)
         docker("volume", "rm", "-f", f"{root.name}_data")
         beside.unlink()
+
+
+def test_a_volume_that_is_older_than_the_stack_is_not_deleted(tmp_path: Path) -> None:
+    """Check it with a volume that a stack in another folder with the same name has left."""
+    mine = own_stack(tmp_path / "twin")
+    docker("volume", "create", "--label", "com.docker.compose.project=twin", "twin_litellm-logs")
+    try:
+        (mine.state / "image.json").unlink()
+        images.record(mine, "image", {"twin_litellm-logs", "twin_gone"})
+        images.record(mine, "image", set())
+        told = lm(mine.root, ["down", "--volumes", "--yes"], LITELLM_RUNTIME="docker")
+        assert "twin_litellm-logs is older than this stack" in told
+        assert "twin_litellm-logs" in docker("volume", "ls", "-q").split()
+        assert "error" not in lm(mine.root, ["down"], LITELLM_RUNTIME="docker")
+    finally:
+        docker("volume", "rm", "-f", "twin_litellm-logs")

@@ -30,7 +30,9 @@ def open_ledger(path: Path) -> sqlite3.Connection:
         raise FileNotFoundError(path)
     conn = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
     conn.row_factory = sqlite3.Row
-    check_version(conn)
+    if not check_version(conn):  # the gateway has started just now, and has not made its tables yet
+        conn.close()
+        raise FileNotFoundError(path)
     return conn
 
 

@@ -65,9 +65,9 @@ def migrate(conn: sqlite3.Connection) -> None:
             conn.execute("INSERT INTO migrations VALUES (?, ?, ?)", (number, step.__name__, time.time()))
 
 
-def check_version(conn: sqlite3.Connection) -> None:
-    """Raise LedgerVersionError when the file is newer than this code."""
-    _applied(conn)
+def check_version(conn: sqlite3.Connection) -> int:
+    """Return the number of the file's schema, 0 while it has no tables. Raise LedgerVersionError for a newer file."""
+    return _applied(conn)
 
 
 def _applied(conn: sqlite3.Connection) -> int:

@@ -107,8 +107,9 @@ class ComposeRuntime:
         """Start the containers. Compose replaces only those that have changed."""
         env = self._environment(plan, config)
         profile = ["--profile", "redis"] if _own_redis(plan) else []
+        older_volumes = self.compose.volumes()
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
-        images.record(self.project, plan.settings.image)
+        images.record(self.project, plan.settings.image, older_volumes)
 
     def settle(self) -> None:
         """Do nothing: the engine knows its containers."""
@@ -130,6 +131,8 @@ class ComposeRuntime:
         if not ran and not images.was_recorded(self.project):
             return base.Stopped(False)  # nothing was ever started from here: volumes of this name are not ours
         before = self.compose.volumes()
+        if volumes:
+            images.refuse_found_volumes(self.project, before)
         self.compose.run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
         base.clear_state(self.project)
         return base.Stopped(ran, tuple(sorted(before - self.compose.volumes())))

@@ -41,14 +41,34 @@ def refuse_bad_digest(image: str, force: bool) -> None:
         )
 
 
-def record(project: Project, image: str) -> None:
-    """Remember the image of this start and its digest. `lm down` keeps the record."""
-    files.write(_record(project), json.dumps({"image": image, "digest": image_id(image)}) + "\n")
+def record(project: Project, image: str, older_volumes: set[str]) -> None:
+    """Remember the image of this start and its digest. `lm down` keeps the record.
+
+    ``older_volumes`` counts only at the first start: those volumes existed before it.
+    """
+    kept = found_volumes(project) if was_recorded(project) else older_volumes
+    entry = {"image": image, "digest": image_id(image), "found_volumes": sorted(kept)}
+    files.write(_record(project), json.dumps(entry) + "\n")
+
+
+def found_volumes(project: Project) -> set[str]:
+    """Return the volumes that existed before this folder's first start. They may hold another stack's ledger."""
+    return set(json.loads(files.read(_record(project)) or "{}").get("found_volumes", []))
 
 
 def was_recorded(project: Project) -> bool:
     """Return whether a Docker stack was ever started from this folder."""
     return _record(project).exists()
+
+
+def refuse_found_volumes(project: Project, present: set[str]) -> None:
+    """Raise ConfigError when a volume of this project is older than this stack: it may be another stack's."""
+    older = sorted(found_volumes(project) & present)
+    if older:
+        raise ConfigError(
+            f"nothing was deleted or stopped: the volume {older[0]} is older than this stack, and may belong to another one",
+            f"keep it with: lm down; or delete it yourself after that: docker volume rm {' '.join(older)}",
+        )
 
 
 def digest_remark(project: Project, image: str) -> tuple[str, ...]:

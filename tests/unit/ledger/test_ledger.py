@@ -128,3 +128,10 @@ def test_a_newer_ledger_is_refused_and_a_reader_changes_nothing(writer: ledger_w
         queries.ask(ledger, "requests", {})
     with pytest.raises(FileNotFoundError):
         queries.ask(ledger.with_name("none.db"), "requests", {})
+
+
+def test_a_ledger_without_tables_is_no_ledger_yet(tmp_path: Path) -> None:
+    path = tmp_path / "litellm.db"
+    schema.connect(path).close()
+    with pytest.raises(FileNotFoundError):
+        queries.ask(path, "requests", {})
