@@ -1,4 +1,4 @@
-"""What litellm-config.yaml names as its callback. It only points at lmstack.gateway."""
+"""Give LiteLLM our callback: litellm-config.yaml names this module. The code is in lmstack.gateway."""
 
 from lmstack.gateway.calls.hooks import handler
 

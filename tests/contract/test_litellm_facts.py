@@ -98,9 +98,9 @@ def test_litellms_log_prints_the_traceback_that_a_filter_leaves() -> None:
 def test_redis_pys_default_policy_is_one_object_whose_retries_we_can_set() -> None:
     import redis
 
-    from lmstack.gateway.app.startup import _fail_fast_on_redis
+    from lmstack.gateway.app.litellm_patches import disable_redis_retries
 
-    _fail_fast_on_redis()
+    disable_redis_retries()
     client = redis.Redis(host="127.0.0.1", port=1)
     assert client.connection_pool.make_connection().retry.get_retries() == 0
 

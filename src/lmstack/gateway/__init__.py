@@ -1,1 +1,1 @@
-"""Inside the proxy: the only room that may import litellm, fastapi or starlette. Never imports the operator's rooms."""
+"""Run inside the proxy. Only this room may import litellm or fastapi. It never imports a room of the operator's side."""

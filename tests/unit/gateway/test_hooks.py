@@ -10,7 +10,7 @@ import pytest
 from fastapi import HTTPException
 
 from lmstack.gateway import worker
-from lmstack.gateway.app import startup
+from lmstack.gateway.app import middleware
 from lmstack.gateway.calls import hooks
 from lmstack.gateway.calls.streams import StreamUsage
 from lmstack.ledger import queries
@@ -43,14 +43,14 @@ async def unanswered(begun: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
     scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [(b"x-task-id", b"t")]}
-    await startup.Door(app)(scope, None, None)  # type: ignore[arg-type]
+    await middleware.GatewayMiddleware(app)(scope, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "dropped"])
 def test_a_request_that_no_hook_ends_is_ended_when_it_is_over(
     ledger: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(startup, "ABANDONED_SECONDS", 0.01)
+    monkeypatch.setattr(middleware, "ABANDONED_SECONDS", 0.01)
     loop, begun = asyncio.new_event_loop(), asyncio.Event()
     coroutine = unanswered(begun)
     request = loop.create_task(coroutine)

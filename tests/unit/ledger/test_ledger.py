@@ -513,14 +513,14 @@ def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
 
 def test_the_log_is_without_the_requests_words_and_a_broken_record_breaks_nobody() -> None:
     request = {"messages": [{"role": "user", "content": "my grandmother's recipe for soup"}]}
-    rid = logfilter.Discreet(lambda: request).filter
+    redact = logfilter.RedactionFilter(lambda: request).filter
 
     def record(level: int, text: str, *args: object) -> logging.LogRecord:
         try:
             raise ValueError("no: my grandmother's recipe for soup")
         except ValueError:
             made = logging.LogRecord("LiteLLM", level, "f.py", 1, text, args, sys.exc_info())
-        assert rid(made)
+        assert redact(made)
         return made
 
     error = record(logging.ERROR, "failed: %s", "my grandmother's recipe for soup")

@@ -1,1 +1,1 @@
-"""Around LiteLLM's app: start-up, routes, log filter. Never handles one single call."""
+"""Connect lmstack with LiteLLM's app: start-up, middleware, routes, log filter. Never handles a single LLM call."""

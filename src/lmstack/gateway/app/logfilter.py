@@ -1,6 +1,6 @@
-"""LiteLLM's warnings and errors, as they reach the log: without the request's own words.
+"""Remove prompt and answer text from LiteLLM's warnings and errors. Lines of lower levels stay complete.
 
-Whoever sets LITELLM_LOG_LEVEL=DEBUG asks for everything; that passes as it is.
+LITELLM_LOG_LEVEL=DEBUG asks for complete lines, so DEBUG and INFO lines pass unchanged.
 """
 
 import contextlib
@@ -11,29 +11,29 @@ from typing import Any
 
 from lmstack.gateway.calls import error_text
 
-LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
-# A traceback's frames quote source code only.
+LITELLM_LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
+# The frames of a traceback quote source code only, so they need no redaction.
 _FRAMES = re.compile(r"((?:^  File \".*\n(?:^    .*\n)*)+)", re.MULTILINE)
 
 
-class Discreet(logging.Filter):
-    """``request`` gives the body of the request that is being served, if any."""
+class RedactionFilter(logging.Filter):
+    """Redact log records. ``current_body`` returns the body of the request that is being served, or None."""
 
-    def __init__(self, request: Callable[[], Mapping[str, Any] | None]) -> None:
+    def __init__(self, current_body: Callable[[], Mapping[str, Any] | None]) -> None:
         super().__init__()
-        self._request = request
+        self._current_body = current_body
         self._formatter = logging.Formatter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record's texts; every record passes. Whatever goes wrong here must not reach who logs."""
+        """Redact the texts of a record and keep the record. An error here must not reach the code that logs."""
         with contextlib.suppress(Exception):
             if record.levelno >= logging.WARNING:
-                self._rid(record, self._request())
+                self._redact(record, self._current_body())
         return True
 
-    def _rid(self, record: logging.LogRecord, request: Mapping[str, Any] | None) -> None:
+    def _redact(self, record: logging.LogRecord, body: Mapping[str, Any] | None) -> None:
         if record.exc_info:
             parts = _FRAMES.split(record.exc_text or self._formatter.formatException(record.exc_info))
-            parts[::2] = [error_text.without(part, request) for part in parts[::2]]
+            parts[::2] = [error_text.without(part, body) for part in parts[::2]]
             record.exc_text = "".join(parts)
-        record.msg, record.args = error_text.without(record.getMessage(), request), None
+        record.msg, record.args = error_text.without(record.getMessage(), body), None

@@ -1,0 +1,70 @@
+"""Change the private parts of LiteLLM that lmstack depends on. Every change to LiteLLM's own objects is in this module.
+
+LiteLLM has no public interface for these changes. tests/contract/test_litellm_facts.py checks each of them at a new release.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from litellm.proxy import proxy_server
+from litellm.router_utils.cooldown_cache import CooldownCache
+from starlette.routing import Route
+
+
+def wrap_app(middleware: type[Any]) -> bool:
+    """Put ``middleware`` around LiteLLM's app. Return False when it is there already.
+
+    Starlette's public ``add_middleware`` refuses an app that has started, and LiteLLM's app has started by now.
+    """
+    if isinstance(proxy_server.app.middleware_stack, middleware):
+        return False
+    proxy_server.app.middleware_stack = middleware(proxy_server.app.middleware_stack)
+    return True
+
+
+def add_routes_first(routes: Iterable[Route]) -> None:
+    """Insert routes before LiteLLM's own. The public ``app.get`` adds a route behind them, where it is never reached."""
+    proxy_server.app.router.routes[:0] = list(routes)
+
+
+def run_before_shutdown(action: Callable[[], Awaitable[None]]) -> None:
+    """Await ``action`` when a worker stops, before LiteLLM's own shutdown. LiteLLM offers no hook for it."""
+    litellm_shutdown = proxy_server.proxy_shutdown_event
+
+    async def shutdown(*args: Any, **kwargs: Any) -> None:
+        await action()
+        await litellm_shutdown(*args, **kwargs)
+
+    proxy_server.proxy_shutdown_event = shutdown
+
+
+def skip_cooldown_when(is_clients_fault: Callable[[str], bool]) -> None:
+    """Start no cooldown for a deployment when the client's request caused the failure.
+
+    LiteLLM starts a cooldown for each error that it reports as 500. Its own errors about a malformed request are among
+    them, and it tries every model with such a request. One client could then block all models for all other clients.
+    """
+    litellm_add = CooldownCache.add_deployment_to_cooldown
+
+    def add(self: CooldownCache, model_id: str, *args: Any, **kwargs: Any) -> None:
+        if not is_clients_fault(model_id):
+            litellm_add(self, model_id, *args, **kwargs)
+
+    CooldownCache.add_deployment_to_cooldown = add
+
+
+def disable_redis_retries() -> None:
+    """Set the retries of redis-py's default retry policy to zero. Do nothing when redis-py is not installed.
+
+    After a failure LiteLLM's router calls Redis synchronously. The default policy sleeps for seconds between its retries.
+    Without Redis, one failing model would then block the event loop of the worker, and with it every request.
+    LiteLLM sets no policy, so its clients copy the default object.
+    """
+    try:
+        import redis
+    except ImportError:
+        return
+    policy = inspect.signature(redis.Redis.__init__).parameters["retry"].default
+    if hasattr(policy, "_retries"):
+        policy._retries = 0

@@ -1,0 +1,60 @@
+"""Wrap LiteLLM's whole app in one ASGI middleware. It never raises an error of its own into a request."""
+
+import asyncio
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from lmstack.gateway.calls.current import RequestContext, request_context
+from lmstack.gateway.calls.outcome import abandon
+from lmstack.ledger.records import Call
+
+# These endpoints accept JSON only. A form content type there is what `curl -d` sends by default.
+JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
+# LiteLLM closes an abandoned stream only after its response has ended, so our stream hook ends the row within this time.
+ABANDONED_SECONDS = 2.0
+
+
+class GatewayMiddleware:
+    """Do three things for each HTTP request.
+
+    - Keep its path and ``x-`` headers for the hooks. LiteLLM's data lacks them when authentication fails.
+    - Set the content type to JSON where a client sent JSON with curl's default content type.
+    - End the ledger rows that no hook has ended when the request is over. They would stay open otherwise.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. Pass WebSocket and lifespan events on unchanged."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        context = RequestContext(_extension_headers(scope), scope["path"])
+        request_context.set(context)
+        if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
+            scope["headers"] = _with_json_content_type(scope["headers"])
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            for call in context.calls:
+                if not call.ended:
+                    _abandon_soon(call)
+
+
+def _extension_headers(scope: Scope) -> dict[str, str]:
+    return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k.startswith(b"x-")}
+
+
+def _with_json_content_type(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [
+        (k, b"application/json") if k == b"content-type" and v.startswith(b"application/x-www-form") else (k, v)
+        for k, v in headers
+    ]
+
+
+def _abandon_soon(call: Call) -> None:
+    try:
+        asyncio.get_running_loop().call_later(ABANDONED_SECONDS, abandon, call)
+    except RuntimeError:  # The server dropped the coroutine, and Python closes it where no event loop runs.
+        abandon(call)

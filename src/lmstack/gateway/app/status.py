@@ -1,0 +1,95 @@
+"""Answer GET /health and GET /models for callers without a key. Makes no provider call and shows no secret."""
+
+from collections.abc import Mapping, MutableMapping
+from datetime import datetime, timezone
+from typing import Any
+
+from litellm.proxy import proxy_server
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Match, Route
+
+from lmstack.gateway import worker
+
+CREDENTIAL_HEADERS = frozenset(
+    {b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key"}
+)
+
+
+class AnonymousRoute(Route):
+    """Match requests without credentials only. For a request with credentials, LiteLLM's route and its check answer."""
+
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
+        """Return a full match or none. A partial match would hide LiteLLM's route for another method."""
+        if scope["type"] == "http" and any(name in CREDENTIAL_HEADERS for name, _ in scope["headers"]):
+            return Match.NONE, {}
+        match, child = super().matches(scope)
+        return (match if match is Match.FULL else Match.NONE), child
+
+
+def anonymous_routes() -> list[Route]:
+    """Return the two routes that need no key."""
+    return [
+        AnonymousRoute("/models", models, methods=["GET"]),
+        AnonymousRoute("/health", health, methods=["GET"]),
+    ]
+
+
+async def health(request: Request) -> JSONResponse:
+    """Report the last result of each deployment in this worker, and LiteLLM's background probes of free models."""
+    own = worker.get()
+    report = health_report(_deployments(), own.sightings, proxy_server.health_check_results)
+    return JSONResponse(report | {"ledger": own.counts()})
+
+
+async def models(request: Request) -> JSONResponse:
+    """List the model names that a client can request, in the form of OpenAI's list."""
+    router = proxy_server.llm_router
+    names = router.get_model_names() if router else []
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "lmstack"} for name in dict.fromkeys(names)]
+    return JSONResponse({"object": "list", "data": data})
+
+
+def health_report(
+    deployments: list[Mapping[str, Any]], sightings: Mapping[str, worker.Sighting], probes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return LiteLLM's keys (healthy_endpoints, ...) and ``status``: healthy, degraded (some fail), unhealthy (all fail)."""
+    groups: dict[str, list[dict[str, Any]]] = {"healthy": [], "unhealthy": [], "unchecked": []}
+    for deployment in deployments:
+        state, entry = _state_of(deployment, sightings, probes)
+        groups[state].append(entry)
+    bad, total = len(groups["unhealthy"]), len(deployments)
+    status = "healthy" if total and not bad else "unhealthy" if bad == total else "degraded"
+    report: dict[str, Any] = {"status": status}
+    for state, entries in groups.items():
+        report[f"{state}_endpoints"], report[f"{state}_count"] = entries, len(entries)
+    return report
+
+
+def _state_of(
+    deployment: Mapping[str, Any], sightings: Mapping[str, worker.Sighting], probes: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    info = deployment.get("model_info") or {}
+    name = deployment["model_name"]
+    entry: dict[str, Any] = {
+        "model": name, "provider": info.get("lm_provider"), "tier": info.get("lm_tier"),
+        "source": None, "checked_at": None, "error": None,
+    }  # fmt: skip
+    last = sightings.get(name)
+    if last is not None:
+        at = datetime.fromtimestamp(last.at, timezone.utc).isoformat(timespec="seconds")
+        entry |= {"source": "traffic", "checked_at": at}
+        if last.fault:
+            entry["error"] = last.fault.type
+        return ("unhealthy" if last.fault else "healthy"), entry
+    for state in ("healthy", "unhealthy"):
+        if any(probe.get("model_id") == info.get("id") for probe in probes.get(f"{state}_endpoints") or ()):
+            return state, entry | {"source": "probe"}
+    return "unchecked", entry
+
+
+def _deployments() -> list[Mapping[str, Any]]:
+    """Return each deployment once. LiteLLM also lists the members of a routing group under the group's name."""
+    router = proxy_server.llm_router
+    listed: list[Mapping[str, Any]] = (router.get_model_list() or []) if router else []
+    return [d for d in listed if (d.get("model_info") or {}).get("id") == d["model_name"]]
