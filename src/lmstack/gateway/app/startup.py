@@ -12,9 +12,11 @@ import signal
 import threading
 
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+from starlette.types import ASGIApp
 
 from lmstack.gateway import worker
-from lmstack.gateway.app import litellm_patches, status
+from lmstack.gateway.app import litellm_patches, refusals, status
+from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
 from lmstack.gateway.calls.current import body, is_clients_fault
@@ -27,7 +29,7 @@ FLUSH_SECONDS = 10.0
 def install() -> None:
     """Add our middleware, routes, patches and log filter to LiteLLM, and open the ledger. An error here ends the worker."""
     drop_empty_variables()
-    if not litellm_patches.wrap_app(GatewayMiddleware):
+    if not litellm_patches.wrap_app(_wrapped, RequestGate):
         return
     litellm_patches.add_routes_first(status.anonymous_routes())
     litellm_patches.run_before_shutdown(flush)
@@ -39,6 +41,11 @@ def install() -> None:
     for name in LITELLM_LOGGERS:
         logging.getLogger(name).addFilter(redaction)
     worker.get()
+
+
+def _wrapped(app: ASGIApp) -> ASGIApp:
+    """Return LiteLLM's app behind our middleware: the gate first, then what follows a request to its end."""
+    return RequestGate(GatewayMiddleware(app), litellm_patches.master_key, refusals.note)
 
 
 async def flush() -> None:
