@@ -1,16 +1,19 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-quick lint types check bench bench-quick bench-routing faults docs lock
+.PHONY: help setup test test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
 	./start-litellm.sh --setup-only --dev
-test: setup ## run every test; skips are listed with their reason
-	.venv/bin/python -m pytest -n 3 --dist loadfile --durations=15 -m "not docker"
-	.venv/bin/python -m pytest -m docker
+# By group: what shares a gateway runs on one worker, and the order of tests/conftest.py is kept.
+PYTEST = .venv/bin/python -m pytest --dist loadgroup --no-loadscope-reorder -m "not docker"
+unexport PYTHONDONTWRITEBYTECODE
+test: test-quick ## run every test; skips are listed with their reason
+	$(PYTEST) -n 4 --durations=25 tests/integration
+	.venv/bin/python -m pytest -m docker tests/docker tests/integration
 test-quick: setup ## run the tests that need no proxy
-	.venv/bin/python -m pytest -n 2 tests/unit tests/contract/test_docs.py
-lint: setup ## ruff, import-linter, shellcheck, yamllint, hadolint, compose schema
+	$(PYTEST) -n 3 --durations=10 tests/unit tests/contract
+lint: setup ## ruff, import-linter, prose, module length, shellcheck, yamllint, hadolint, compose schema
 	.venv/bin/python tools/lint.py
 types: setup ## mypy, strict
 	.venv/bin/python -m mypy
@@ -25,5 +28,9 @@ faults: setup ## the long fault campaigns; fails on a loss
 	.venv/bin/python -m bench.faults
 docs: setup ## write what is generated: .env.example, litellm-config.yaml, help, CLI reference, legal keys
 	.venv/bin/python tools/generate.py
+docs-site: setup ## build the documentation site, strictly, into build/site/html
+	.venv/bin/python tools/docs_site.py
+recording: setup ## record docs/assets/terminal.svg: real commands against a mock provider
+	.venv/bin/python tools/recording.py
 lock: setup ## lock dependencies again, with hashes and without index addresses
 	.venv/bin/python tools/lock.py

@@ -10,15 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.faults.campaigns import World
+from bench.faults.loaded_stack import LoadedStack
 from bench.faults.post import Post
 from bench.overhead import upstream
 from lmstack.delivery.contract import Target
 from lmstack.delivery.sender import Sender
 from lmstack.ledger import queries, schema
 from lmstack.ledger import writer as ledger_writer
+from lmstack.ledger.migrations import DIMENSIONS
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Started, Usage
-from lmstack.ledger.schema import DIMENSIONS, migrate
+from lmstack.ledger.schema import migrate
 
 
 def writes(folder: Path, requests: int = 50_000) -> float:
@@ -113,19 +114,19 @@ def catchup(folder: Path, events: int = 108_000) -> tuple[float, float]:
 
 def soak(folder: Path, requests: int = 20_000) -> None:
     """Resident memory of the proxy, every 2,000 requests."""
-    world = World(folder)
+    loaded = LoadedStack(folder)
     try:
-        process = world.proxy()
+        process = loaded.proxy()
         assert process is not None
         samples = []
         for done in range(0, requests + 1, 2000):
             if done:
-                world.load(2000)
+                loaded.load(2000)
             samples.append(process.memory_info().rss / 1e6)
             print(f"    {done:6} requests: {samples[-1]:.0f} MB", flush=True)
-        print(f"soak: {samples[-1] - samples[len(samples) // 2]:+.0f} MB over the second half; {world.balance(600)}")
+        print(f"soak: {samples[-1] - samples[len(samples) // 2]:+.0f} MB over the second half; {loaded.balance(600)}")
     finally:
-        world.close()
+        loaded.close()
 
 
 PARTS: dict[str, Callable[[Path], object]] = {"writes": writes, "usage": usage, "catchup": catchup, "soak": soak}

@@ -145,4 +145,4 @@ if __name__ == "__main__":
     for name, figures in zip(("our hooks", "control"), main(), strict=True):
         print("{}: one pass of the loop, ms: median {:.3f}, p99.9 {:.3f}, worst {:.3f}".format(name, *figures))
     print("one step of our hooks, ms: median {:.3f}, p99.9 {:.3f}, worst {:.3f}".format(*longest_steps()))
-    print("CPU for each request, ms:", ", ".join(f"{n} at once {ms:.2f}" for n, ms in costs().items()))
+    print("CPU for each request, ms:", ", ".join(f"{n} parallel {ms:.2f}" for n, ms in costs().items()))

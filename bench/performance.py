@@ -104,10 +104,10 @@ def internals(requests: int, events: int) -> list[str]:
         f"| ledger, rows written a second | {rows:.0f} |",
         f"| delivery, events a second, one post each | {single:.0f} |",
         f"| delivery, events a second, TASKMASTER_BATCH=on | {batched:.0f} |",
-        *(f"| CPU of our hooks and the ledger's writer for each request, {n} at once, ms | {ms:.2f} |" for n, ms in hooks.items()),
+        *(f"| CPU of our hooks and the ledger's writer for each request, {n} parallel, ms | {ms:.2f} |" for n, ms in hooks.items()),
         f"| one pass of the event loop with 64 requests in our hooks, ms: median, 99.9 %, worst | {lags[0]} |",
         f"| the same without our hooks | {lags[1]} |",
-        f"| one step of a request in our hooks, 64 at once, ms: median, 99.9 %, worst | {', '.join(f'{ms:.3f}' for ms in looplag.longest_steps())} |",
+        f"| one step of a request in our hooks, 64 parallel, ms: median, 99.9 %, worst | {', '.join(f'{ms:.3f}' for ms in looplag.longest_steps())} |",
     ]  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""Fixtures: what they are made of is in support.py."""
+"""Fixtures. What they are made of is in support.py."""
 
 import functools
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,26 +13,79 @@ from pytest_httpserver import HTTPServer
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import of litellm asks the network three times
 
-from support import Mock, Stack, TaskMaster, docker_missing, free_port, running
+from support import InProcessStack, Mock, Stack, TaskMaster, free_port, running
 
 SECRET = "whsec_dGVzdC1zZWNyZXQ="
-_why_no_docker = functools.cache(docker_missing)
 
 
+@functools.cache
+def docker_missing() -> str:
+    """Return why tests against a real engine cannot run here, "" when they can."""
+    from lmstack.releases.pins import IMAGE
+    from lmstack.runtime.engine import docker_client, engine_problem
+
+    problem = engine_problem()
+    if problem:
+        return problem
+    have = {tag for image in docker_client().images.list() for tag in image.tags}
+    lacking = [name for name in (IMAGE, "redis:7-alpine") if name not in have]
+    return f"the engine lacks {', '.join(lacking)}" if lacking else ""
+
+
+# What takes longest begins first; what is not named here comes after.
+SLOWEST = (
+    "gateway", "test_upgrade", "test_lifecycle", "test_faults", "npm", "test_failures", "test_ledger_modes",
+    "test_delivery_faults", "test_cli", "test_cli_values", "test_litellm_facts",
+)  # fmt: skip
+# Files with tests that start much each and share nothing: any worker may run any of them.
+SPREAD = ("integration", "test_command_line.py")
+
+
+def group_of(item: pytest.Item) -> str:
+    """Return a name that all tests have which share something that takes long to start. "" for a test on its own."""
+    for marker in item.iter_markers("xdist_group"):
+        return str(marker.args[0])
+    fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    if "gateway" in fixtures:
+        return "npm" if "node_clients" in fixtures else "gateway"  # npm's programs take as long as all the others
+    scopes = {found[-1].scope for found in fixtures.values()}
+    spread = not {*SPREAD}.isdisjoint(item.path.parts) and "module" not in scopes
+    return "" if spread else item.path.stem
+
+
+# First: xdist reads the groups in its own hook of this name, which otherwise runs before that of a conftest.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need an engine are skipped, with the reason, where there is none; the slow ones begin first."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+    """Give tests that share something to one worker, the slowest first. Skip what needs an engine where there is none."""
     wanting = [item for item in items if item.get_closest_marker("docker")]
-    why = _why_no_docker() if wanting else ""
+    why = docker_missing() if wanting else ""
     for item in wanting if why else []:
         item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
+    for item in items:
+        group = group_of(item)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    group = group_of(item)
+    return SLOWEST.index(group) if group in SLOWEST else len(SLOWEST)
+
+
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with `lm init`, to be copied."""
+    root = tmp_path_factory.mktemp("new")
+    InProcessStack(root, 0).lm("init", "--dir", str(root))
+    return root
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A folder with nothing running yet; whatever a test starts in it is stopped."""
+def stack(tmp_path: Path, new_folder: Path) -> Iterator[Stack]:
+    """Make a folder in which nothing runs yet. What a test starts in it is stopped."""
+    shutil.copytree(new_folder, tmp_path, dirs_exist_ok=True)
     made = Stack(tmp_path, free_port(), {"LITELLM_RUNTIME": "local"})
-    made.lm("init", "--dir", str(tmp_path))
     made.write_env()
     yield made
     if made.pids():
@@ -41,6 +95,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def mock() -> Iterator[Mock]:
+    """Run the llmock that most tests of this worker share."""
     one = Mock()
     yield one
     one.stop()
@@ -48,6 +103,7 @@ def mock() -> Iterator[Mock]:
 
 @pytest.fixture(scope="session")
 def taskmaster() -> Iterator[TaskMaster]:
+    """Run the TaskMaster that most tests of this worker share."""
     server = HTTPServer(host="127.0.0.1")
     server.start()
     yield TaskMaster(server)
@@ -56,7 +112,7 @@ def taskmaster() -> Iterator[TaskMaster]:
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory, mock: Mock, taskmaster: TaskMaster) -> Iterator[Stack]:
-    """A running gateway: all four providers are llmock, TaskMaster listens."""
+    """Start the gateway that most tests share: all four providers are llmock, TaskMaster listens."""
     events = {"TASKMASTER_API_URL": taskmaster.url, "TASKMASTER_WEBHOOK_SECRET": SECRET}
     with running(tmp_path_factory.mktemp("gateway"), **mock.bases(), **events) as made:
         yield made
@@ -64,7 +120,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, mock: Mock, taskmaster: Ta
 
 @pytest.fixture(scope="session")
 def bridge_mock() -> Iterator[Mock]:
-    """llmock where a container can reach it."""
+    """Run llmock where a container can reach it."""
     one = Mock("0.0.0.0")
     yield one
     one.stop()
@@ -72,7 +128,7 @@ def bridge_mock() -> Iterator[Mock]:
 
 @pytest.fixture(scope="session")
 def bridge_taskmaster() -> Iterator[TaskMaster]:
-    """TaskMaster at the guide's own port, where a container can reach it."""
+    """Run TaskMaster at the guide's own port, where a container can reach it."""
     server = HTTPServer(host="0.0.0.0", port=3001)
     server.start()
     yield TaskMaster(server)
@@ -81,7 +137,7 @@ def bridge_taskmaster() -> Iterator[TaskMaster]:
 
 @pytest.fixture(scope="session")
 def compose_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PATH on which the guide's `docker-compose` is found too: compose v2's plugin answers to that name."""
+    """Return a PATH with the guide's `docker-compose` on it: compose v2's plugin answers to that name."""
     import os
 
     found = subprocess.run(
@@ -97,7 +153,7 @@ def compose_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 def docker_gateway(
     tmp_path_factory: pytest.TempPathFactory, bridge_mock: Mock, bridge_taskmaster: TaskMaster, compose_path: str
 ) -> Iterator[Stack]:
-    """The compose stack, started by `lm up`: llmock for every provider, TaskMaster at host.docker.internal:3001."""
+    """Start the compose stack: llmock is every provider, TaskMaster is at host.docker.internal:3001."""
     made = Stack(tmp_path_factory.mktemp("stack"), free_port(), {"LITELLM_RUNTIME": "docker", "PATH": compose_path})
     made.lm("init", "--dir", str(made.root))
     made.write_env(
@@ -111,7 +167,7 @@ def docker_gateway(
 
 @pytest.fixture
 def side_stack(docker_gateway: Stack, tmp_path_factory: pytest.TempPathFactory, bridge_mock: Mock) -> Iterator[Stack]:
-    """A second stack beside the shared one, for tests that break or rebuild things."""
+    """Make a second stack beside the shared one, for tests that break or rebuild things."""
     made = Stack(tmp_path_factory.mktemp("side"), free_port(), docker_gateway.env)
     made.lm("init", "--dir", str(made.root))
     made.write_env(**bridge_mock.bases())

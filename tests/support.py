@@ -1,6 +1,9 @@
 """Real things for the tests: a stack in its own folder, llmock as every provider, a TaskMaster that listens."""
 
+from __future__ import annotations
+
 import contextlib
+import io
 import json
 import os
 import signal
@@ -14,9 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import jsonschema
 import pytest
-import yaml
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -25,19 +26,20 @@ from lmstack.ledger import queries
 ROOT = Path(__file__).resolve().parents[1]
 LM = [sys.executable, "-m", "lmstack"]
 KEY = "taskmaster-litellm-key"
-# Nothing of the developer's own environment may reach a stack under test.
+# No setting of the developer may reach a stack under test.
 LEAKS = ("OPENAI", "ANTHROPIC", "GOOGLE", "GEMINI", "OLLAMA", "LITELLM", "TASKMASTER", "LEDGER", "REDIS", "LMSTACK")
 T = TypeVar("T")
 
 
 def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def wait_for(check: Callable[[], T], seconds: float = 20.0, what: str = "") -> T:
-    """Poll until ``check`` gives something true; its last value is in the failure."""
+def wait_for(check: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
+    """Call ``check`` until it returns something true, and return that. A failure shows the last value."""
     deadline = time.monotonic() + seconds
     while True:
         value = check()
@@ -49,13 +51,15 @@ def wait_for(check: Callable[[], T], seconds: float = 20.0, what: str = "") -> T
 
 
 def clean_environ(home: Path, **more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(LEAKS)}
+    """Return this process's environment without the developer's settings, with ``more`` added."""
+    # Without bytecode, every process of a test would compile all of lmstack again.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith((*LEAKS, "PYTHONDONTWRITEBYTECODE"))}
     return {**kept, "HOME": str(home), "NO_COLOR": "1", **more}
 
 
 @dataclass
 class Stack:
-    """One folder with a stack in it, driven through the real ``lm``."""
+    """Drive the stack in one folder through the real ``lm``."""
 
     root: Path
     port: int
@@ -63,9 +67,11 @@ class Stack:
 
     @property
     def url(self) -> str:
+        """Return the gateway's address."""
         return f"http://localhost:{self.port}"
 
     def lm(self, *words: str, check: bool = True, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+        """Run one command in a process of its own."""
         done = subprocess.run(
             [*LM, *words],
             cwd=self.root,
@@ -78,19 +84,22 @@ class Stack:
         return done
 
     def json(self, *words: str, check: bool = True) -> dict[str, Any]:
+        """Run one command and return what it prints with --json."""
         return json.loads(self.lm(*words, "--json", check=check).stdout)
 
     def write_env(self, **values: str) -> None:
+        """Write .env with the stack's port, one worker, and these values."""
         (self.root / ".env").write_text(
             "".join(f"{k}={v}\n" for k, v in {"LITELLM_PORT": str(self.port), "LITELLM_WORKERS": "1", **values}.items())
         )
 
     @property
     def ledger(self) -> Path:
+        """Return the path of the ledger."""
         return self.root / "logs" / "litellm.db"
 
     def ask(self, name: str, **arguments: Any) -> list[dict[str, Any]]:
-        """The ledger's answer, from the file or from inside the container."""
+        """Return the ledger's answer, from the file or from inside the container."""
         if self.env.get("LITELLM_RUNTIME") == "docker":
             from lmstack.runtime.compose import ComposeRuntime
             from lmstack.stack.project import Project
@@ -99,7 +108,7 @@ class Stack:
         return queries.ask(self.ledger, name, arguments)
 
     def shell(self, script: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command of the guide, as a user types it in the stack's folder."""
+        """Run a command of the guide, as a user types it in the stack's folder."""
         env = clean_environ(self.root, **self.env)
         done = subprocess.run(
             ["bash", "-c", script], cwd=self.root, env=env, capture_output=True, text=True, timeout=300
@@ -108,7 +117,7 @@ class Stack:
         return done
 
     def row(self, call_id: str) -> dict[str, Any]:
-        """The finished ledger row of one call."""
+        """Wait for the finished row of one call, and return it."""
 
         def ended() -> dict[str, Any] | None:
             rows = self.ask("request", id=call_id)
@@ -119,19 +128,43 @@ class Stack:
     def post(
         self, path: str, body: dict[str, Any], key: str | None = KEY, timeout: float = 60, **headers: str
     ) -> httpx.Response:
+        """Send one request to the gateway. An underscore in a header's name is a dash."""
         auth = {"authorization": f"Bearer {key}"} if key else {}
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.post(self.url + path, json=body, headers={**auth, **given}, timeout=timeout, trust_env=False)
 
     def pids(self) -> list[int]:
+        """Return the processes of this stack."""
         from lmstack.runtime.processes import processes
 
         return processes(self.root)
 
 
+class InProcessStack(Stack):
+    """Run ``lm`` in this process, where a test is about what a command says and writes: a process takes 0.3 s."""
+
+    def lm(self, *words: str, check: bool = True, timeout: float = 0) -> subprocess.CompletedProcess[str]:
+        """Run one command line, as the console script does once it has looked for a page of help."""
+        from lmstack.cli import app
+
+        assert "run" not in words, "`lm run` replaces its process: use Stack"
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.chdir(self.root)
+            for name in os.environ.keys() - (environ := clean_environ(self.root, **self.env)).keys():
+                patch.delenv(name)
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.StringIO())
+            code = app.run(words)
+        done = subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+        assert not check or code == 0, f"lm {words}: {code}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
 @contextlib.contextmanager
 def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Stack]:
-    """A gateway in the local runtime, with that .env and models.yaml; afterwards nothing of it is left."""
+    """Start a gateway in the local runtime with that .env and models.yaml. Afterwards nothing of it is left."""
     made = Stack(folder, free_port(), {"LITELLM_RUNTIME": "local"})
     made.lm("init", "--dir", str(folder))
     made.write_env(**env)
@@ -144,7 +177,7 @@ def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Sta
 
 
 class Mock:
-    """llmock: a provider nobody here wrote, scripted over HTTP."""
+    """Run llmock, a provider that other people wrote. It is scripted over HTTP."""
 
     def __init__(self, host: str = "127.0.0.1", *options: str) -> None:
         self.port = free_port()
@@ -160,17 +193,21 @@ class Mock:
         return False
 
     def script(self, *behaviors: dict[str, Any]) -> None:
+        """Tell llmock what to do with the requests that follow."""
         httpx.post(
             f"{self.url}/_llmock/scenario", json={"behaviors": list(behaviors)}, trust_env=False
         ).raise_for_status()
 
     def reset(self) -> None:
+        """Forget every script and every request."""
         httpx.post(f"{self.url}/_llmock/reset", trust_env=False).raise_for_status()
 
     def requests(self) -> list[dict[str, Any]]:
+        """Return the requests since the last reset."""
         return httpx.get(f"{self.url}/_llmock/requests", trust_env=False, timeout=30).json()["requests"]
 
     def bases(self) -> dict[str, str]:
+        """Return the settings that make llmock all four providers."""
         return {
             "OPENAI_API_KEY": "sk-test-openai-0123456789", "OPENAI_API_BASE": f"{self.url}/v1",
             "ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_API_BASE": f"{self.url}/anthropic",
@@ -179,12 +216,13 @@ class Mock:
         }  # fmt: skip
 
     def stop(self) -> None:
+        """End the process."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(10)
 
 
 class TaskMaster:
-    """A receiver of events: everything that was posted, with its headers."""
+    """Keep every event that is posted, with its headers."""
 
     def __init__(self, server: HTTPServer) -> None:
         self.url = f"http://{server.host}:{server.port}"
@@ -198,7 +236,7 @@ class TaskMaster:
         return Response(status=204)
 
     def events(self, call_id: str, count: int = 1) -> list[tuple[dict[str, str], dict[str, Any]]]:
-        """The request events of one call, once ``count`` are there."""
+        """Wait for ``count`` request events of one call, and return them."""
 
         def found() -> list[tuple[dict[str, str], dict[str, Any]]]:
             hits = [(h, b) for h, b, _ in list(self.received) if b.get("call_id") == call_id]
@@ -207,27 +245,6 @@ class TaskMaster:
         return wait_for(found, what=f"{count} events of {call_id}")
 
     def costs(self, task_id: str) -> list[dict[str, Any]]:
+        """Return the cost events of one task that have come."""
         wanted = "litellm.cost.recorded"
         return [b for h, b, _ in list(self.received) if h["ce-type"] == wanted and b["task_id"] == task_id]
-
-
-def docker_missing() -> str:
-    """Why tests against a real engine cannot run here, "" when they can."""
-    from lmstack.releases.pins import IMAGE
-    from lmstack.runtime.compose import docker_client, engine_problem
-
-    problem = engine_problem()
-    if problem:
-        return problem
-    have = {tag for image in docker_client().images.list() for tag in image.tags}
-    lacking = [name for name in (IMAGE, "redis:7-alpine") if name not in have]
-    return f"the engine lacks {', '.join(lacking)}" if lacking else ""
-
-
-CONTRACT = yaml.safe_load((ROOT / "docs" / "taskmaster-api.yaml").read_text())
-
-
-def check_schema(name: str, value: object) -> None:
-    """Validate against one of the published schemas."""
-    schema = {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
-    jsonschema.Draft202012Validator(schema).validate(value)

@@ -1,11 +1,11 @@
-"""Locks the dependencies: hashes, every platform's markers, no index addresses. Needs uv (in the dev extra's lock)."""
+"""Lock the dependencies, with hashes and markers for every platform, and without index addresses. Needs uv."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# What each file adds to [project.dependencies]. The editable install's build backend is locked too.
+# Each file locks [project.dependencies] and these extras. The build backend of the editable install is locked too.
 LOCKS = {"runtime": ["proxy", "embedded"], "dev": ["proxy", "embedded", "dev"]}
 
 

@@ -1,0 +1,1 @@
+"""Campaigns that look for lost rows and lost events while things fail."""

@@ -1,4 +1,4 @@
-"""``python -m bench.faults``: run campaigns, print their counts, fail on a loss."""
+"""``python -m bench.faults``: run campaigns, print their counts, and fail when something was lost."""
 
 import argparse
 import sys
@@ -8,17 +8,17 @@ from bench.faults.campaigns import CAMPAIGNS
 
 
 def main() -> int:
-    """Returns 1 when any campaign lost something."""
+    """Run the campaigns that are named. Return 1 when one of them lost something."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(CAMPAIGNS)}")
-    parser.add_argument("--short", action="store_true", help="seconds each, as in the tests")
+    parser.add_argument("--short", action="store_true", help="a few seconds each, as in the tests")
     given = parser.parse_args()
     if unknown := set(given.names) - set(CAMPAIGNS):
         parser.error(f"no such campaign: {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
     lost = 0
     for name in given.names or CAMPAIGNS:
         began = time.monotonic()
-        counts = CAMPAIGNS[name](given.short)
+        counts = CAMPAIGNS[name](given.short, None)
         lost += int(counts["lost"])
         print(f"{name} ({time.monotonic() - began:.0f} s)")
         for key, value in counts.items():

@@ -25,10 +25,12 @@ class Post:
         self.count = 0
 
     def start(self, injected_clock: bool = False, **options: object) -> None:
+        """Start the sender, on the injected clock or on the real one."""
         target = Target(self.receiver.url + "/api/litellm/log", "key", "whsec_c2VjcmV0", **options)  # type: ignore[arg-type]
         self.sender = Sender(self.path, target, clock=(lambda: self.now[0]) if injected_clock else time.time)
 
     def add(self, count: int, task: str | None = None) -> None:
+        """Write that many finished requests to the ledger. Every fifth has failed."""
         for _ in range(count):
             self.count += 1
             if self.count % 2000 == 0:
@@ -51,6 +53,7 @@ class Post:
         assert self.writer.flush(30)
 
     def states(self) -> dict[str, int]:
+        """Return how many events each state has."""
         return {r["state"]: r["events"] for r in queries.ask(self.path, "event_counts", {})}
 
     def tick(self, seconds: float) -> None:
@@ -58,15 +61,17 @@ class Post:
         self.now[0] += seconds
 
     def waits(self) -> float:
-        """Seconds until the first lane is due, by the injected clock; 0 when none waits."""
+        """Return the seconds until the first lane is due, by the injected clock; 0 when none waits."""
         with contextlib.closing(sqlite3.connect(self.path)) as conn:
             (due,) = conn.execute("SELECT MIN(due_at) FROM lanes WHERE lease_owner IS NULL").fetchone()
         return 0.0 if due is None else max(0.0, float(due) - self.now[0])
 
     def all_delivered(self) -> bool:
+        """Return whether every event is delivered."""
         return set(self.states()) == {"delivered"}
 
     def stop(self) -> None:
+        """Stop the sender, the writer and the receiver."""
         if self.sender:
             self.sender.close(20)
         self.writer.close()

@@ -53,9 +53,10 @@ class FaultyReceiver:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()  # stop() waits one turn
 
     def handle(self, http: BaseHTTPRequestHandler, headers: dict[str, str], body: bytes) -> None:
+        """Answer one post as ``mode`` says."""
         with self._lock:
             self.tries += 1
             mode = "503" if self.fails_first > 0 else self.mode
@@ -88,7 +89,7 @@ class FaultyReceiver:
             self.reply(http, 204)
 
     def bomb(self, http: BaseHTTPRequestHandler) -> None:
-        """An answer of 200 MB, packed into 200 kB."""
+        """Answer with 200 MB, packed into 200 kB."""
         packed = gzip.compress(bytes(200_000_000), 1)
         with contextlib.suppress(OSError):
             http.send_response(200)
@@ -99,6 +100,7 @@ class FaultyReceiver:
         http.close_connection = True
 
     def take(self, headers: dict[str, str], body: bytes) -> None:
+        """Count the events of one post."""
         batch = headers["content-type"].startswith("application/cloudevents-batch")
         events = (
             json.loads(body)
@@ -116,6 +118,7 @@ class FaultyReceiver:
                 self.bodies.append((headers, body))
 
     def reply(self, http: BaseHTTPRequestHandler, status: int, headers: dict[str, str] | None = None) -> None:
+        """Send an answer without a body."""
         http.send_response(status)
         for name, value in (headers or {}).items():
             http.send_header(name, value)
@@ -123,15 +126,16 @@ class FaultyReceiver:
         http.end_headers()
 
     def p99_lag(self) -> float:
-        """Seconds between an event's time and its arrival."""
+        """Return how many seconds pass between an event's time and its arrival, at the 99th percentile."""
         ordered = sorted(self.lags)
         return ordered[int(len(ordered) * 0.99)] if ordered else 0.0
 
     def duplicates(self) -> int:
-        """How often an event came again (with the same id; there is no other kind)."""
+        """Return how often an event came again, with the same id."""
         return sum(count - 1 for count in self.taken.values())
 
     def stop(self) -> None:
+        """Release the posts that hang, and stop listening."""
         self._released.set()
         self.server.shutdown()
         self.server.server_close()

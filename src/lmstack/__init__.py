@@ -1,3 +1,3 @@
-"""The CLI side of lmstack: plan, render and run a stock LiteLLM proxy. It never imports litellm."""
+"""Turn a stock LiteLLM proxy into an LLM gateway: the command `lm`, and what runs inside the proxy."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -50,7 +50,9 @@ def _discard() -> None:
 
 
 def _interrupted() -> int:
-    if "--json" in sys.argv[1:]:
+    from lmstack.cli.words import wants_json
+
+    if wants_json(sys.argv[1:]):
         print(
             '{"command": "lm", "ok": false, "data": {"error": "interrupted", "hint": "", "problems": []}, "messages": []}'
         )

@@ -1,6 +1,7 @@
 """Set-ups that are broken: each gives one clear message, its exit code, and leaves everything as it was."""
 
 import os
+import shutil
 import socket
 import sqlite3
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import Stack, free_port
+from support import InProcessStack, Stack, free_port
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,15 @@ CASES = (
     Broken("there is no setting 'LITELLM_PROT'", words=("config", "set", "LITELLM_PROT", "1"), code=2),
     Broken("LITELLM_PORT must be a port", words=("config", "set", "LITELLM_PORT", "x")),
     Broken("'amount' cannot be -1", words=("budget", "set", "task", "T", "--", "-1"), code=2),
-    Broken("'team' is not one of all, task, agent", words=("budget", "set", "team", "T", "1"), code=2),
+    Broken("'team' is not one of 'all', 'task', 'agent'", words=("budget", "set", "team", "T", "1"), code=2),
     Broken("'emacs' is not one of 'openai'", words=("env", "emacs"), code=2),
-    Broken("there is no tier 'best'", words=("route", "Hello!", "--tier", "best"), code=2),
-    Broken("nothing was started from this folder", words=("test",), code=5),
+    Broken("'best' is not one of 'cheap', 'standard', 'premium'", words=("route", "Hello!", "--tier", "best"), code=2),
+    Broken("no gateway was started from this folder", words=("test",), code=5),
     Broken("--to must be a release such as", words=("upgrade", "--to", "newest"), code=2),
     Broken("LiteLLM 1.107.0 is a malicious release (21 October 2026) and is refused", words=("upgrade", "--to", "1.107.0")),
     Broken("LiteLLM 1.83.0 has a SQL injection", words=("upgrade", "--to", "1.83.0")),
-    Broken("LITELLM_IMAGE is set (.env:2) and decides what runs", "LITELLM_IMAGE=x:v1", words=("upgrade", "--to", "1.106.3")),
-    Broken("did not come by 'lm upgrade'", words=("rollback",), code=1),
+    Broken("LITELLM_IMAGE is set (.env:2) and decides which release runs", "LITELLM_IMAGE=x:v1", words=("upgrade", "--to", "1.106.3")),
+    Broken("was not installed by lm upgrade", words=("rollback",), code=1),
     Broken("LITELLM_VERSION must be a release such as", "LITELLM_VERSION=latest"),
     Broken("LiteLLM 1.107.0 is refused: it is a malicious release", "LITELLM_VERSION=1.107.0\nOPENAI_API_KEY=sk-x123456"),
     Broken("LiteLLM 1.106.9 is not installed here", "LITELLM_VERSION=1.106.9\nOPENAI_API_KEY=sk-x123456", code=4),
@@ -89,20 +90,22 @@ CASES = (
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """Every file but locks; a command may make its lock."""
+    """Return every file but locks: a command may make its lock."""
     return {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file() and ".lmstack" not in p.parts}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says[:60])
-def test_a_broken_set_up_is_told_in_one_message_and_nothing_changes(tmp_path: Path, case: Broken) -> None:
+def test_a_broken_set_up_is_told_in_one_message_and_nothing_changes(
+    tmp_path: Path, new_folder: Path, case: Broken
+) -> None:
     environ = {"LITELLM_RUNTIME": "local", "DOCKER_HOST": os.environ.get("DOCKER_HOST", ""), **case.environ}
-    stack = Stack(tmp_path, free_port(), {name: value for name, value in environ.items() if value})
+    stack = InProcessStack(tmp_path, free_port(), {name: value for name, value in environ.items() if value})
     if case.environ.get("LITELLM_RUNTIME") == "docker":
-        from lmstack.runtime.compose import engine_problem
+        from lmstack.runtime.engine import engine_problem
 
         if engine_problem():
             pytest.skip("no Docker engine answers")
-    stack.lm("init")
+    shutil.copytree(new_folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / ".env").write_text(f"# mine\n{case.env}\n")
     for name, text in (("models.yaml", case.models), *case.also):
         if text is not None:

@@ -5,55 +5,28 @@ import os
 import subprocess
 import zipfile
 from pathlib import Path
-from typing import Any
+
+import pytest
 
 import generate
-import pytest
-import yaml
-
+from documented import JSON_OUTPUT, NEED_A_GATEWAY, check_json_keys
 from lmstack.cli.app import FAMILIES
 from lmstack.config.settings import SETTINGS
 from lmstack.stack.assets import ASSETS
 from support import LM, ROOT, Stack, clean_environ
 
-JSON_OUTPUT: dict[str, dict[str, str]] = yaml.safe_load((ROOT / "tools" / "json_output.yaml").read_text())
-# These need the gateway that the other tests share; the rest runs in a folder of its own.
-LIVE = {"up", "restart", "usage", "errors", "requests", "request CALL", "logs", "status", "health", "test gpt-4o-mini", "events status", "events list", "events tail", "events dead", "events replay"}  # fmt: skip
-# tests/integration/test_upgrade.py compares these: they move a gateway of their own.
-ELSEWHERE = {"upgrade --to RELEASE", "rollback"}
-NO_JSON = {"run", "taskmaster dev"}
+# Ends at Ctrl-C alone; test_command_line.py compares its keys.
+UNTIL_CTRL_C = {"taskmaster dev"}
 
 
-def check_keys(words: str, result: dict[str, Any]) -> None:
-    assert sorted(result) == ["command", "data", "messages", "ok"]
-    assert words.startswith(result["command"])
-    data, paths = result["data"], JSON_OUTPUT[words]
-    assert set(data) == {path.partition("[]")[0] for path in paths}
-    for path in paths:
-        name, nested, key = path.partition("[].")
-        if nested and data[name]:
-            assert key in data[name][0]
-            assert len(data[name][0]) == sum(other.startswith(f"{name}[].") for other in paths), name
-
-
-@pytest.mark.parametrize("words", sorted(JSON_OUTPUT.keys() - LIVE - ELSEWHERE))
+@pytest.mark.parametrize("words", sorted(JSON_OUTPUT.keys() - NEED_A_GATEWAY - UNTIL_CTRL_C))
 def test_the_json_of_a_command_has_the_keys_that_the_docs_list(stack: Stack, words: str) -> None:
     stack.write_env(OPENAI_API_KEY="sk-x0123456789", OPENAI_API_BASE="http://127.0.0.1:9/v1")
     if words.startswith(("budget show", "budget unset")):
         stack.lm("budget", "set", "task", "T", "2")
     if words.startswith("restore"):
         stack.lm("backup", "b.tar.gz", "--env")
-    check_keys(words, json.loads(stack.lm(*words.split(), "--json", check=False).stdout))
-
-
-@pytest.mark.parametrize("words", sorted(LIVE))
-def test_the_json_of_a_running_gateway_has_the_keys_that_the_docs_list(gateway: Stack, words: str) -> None:
-    answer = gateway.post(
-        "/v1/chat/completions", {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello!"}]}
-    )
-    call = answer.headers["x-litellm-call-id"]
-    gateway.row(call)
-    check_keys(words, gateway.json(*words.replace("CALL", call).split()))
+    check_json_keys(words, json.loads(stack.lm(*words.split(), "--json", check=False).stdout))
 
 
 def test_a_command_imports_its_own_family_and_that_has_it() -> None:
@@ -72,7 +45,7 @@ def test_a_command_imports_its_own_family_and_that_has_it() -> None:
 def test_every_command_has_its_json_listed() -> None:
     listed = set(JSON_OUTPUT)
     for words in map(" ".join, generate.command_names()):
-        assert words in NO_JSON or any(one == words or one.startswith(f"{words} ") for one in listed), words
+        assert any(one == words or one.startswith(f"{words} ") for one in listed), words
 
 
 @pytest.mark.parametrize("words", generate.command_names(), ids=" ".join)

@@ -1,22 +1,27 @@
 """The surface of `lm`, typed as a user types it: where options may stand, what --json gives when something goes wrong, and
 circumstances that no command chose, such as a closed output or a folder that is gone."""
 
+import contextlib
 import io
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import typer
 
+import generate
 from lmstack.cli import app as lm
 from lmstack.cli.words import command_word, split_run, wants_json
+from lmstack.errors import LmError
 from lmstack.operate.clients import CLIENTS
 from lmstack.result import naming_folder
-from support import LM, Stack, clean_environ
+from support import LM, Stack, clean_environ, free_port, wait_for
 
 SECRET = "sk-this-is-a-strong-secret-key"
 
@@ -158,7 +163,7 @@ def test_the_example_asks_for_the_key_in_a_way_that_a_shell_can_answer(folders: 
         (["request"], 2, "Missing argument 'id'."),
         (["requests", "-n", "many"], 2, "Invalid value for '--limit'"),
         (["down", "--volumes"], 1, "a question was not answered; nothing was changed"),
-        (["env", "--model", ""], 2, "--model is no model's name"),
+        (["env", "--model", ""], 2, "--model is not the name of a model"),
     ],
 )
 def test_wrong_usage_and_unanswered_questions_are_one_json_document(
@@ -198,22 +203,81 @@ def test_a_bug_is_json_with_its_class_and_a_traceback_on_stderr(
     assert "error: a bug in lm: KeyError" in err
 
 
-@pytest.mark.parametrize("raised", [KeyboardInterrupt(), typer.Abort()])
-def test_ctrl_c_and_the_end_of_input_are_json(
-    folders: tuple[Path, Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    raised: BaseException,
-) -> None:
-    def raising(_: object) -> None:
-        raise raised
+ENDINGS: dict[str, tuple[BaseException, str]] = {
+    "Ctrl-C": (KeyboardInterrupt(), "interrupted"),
+    "the end of input": (typer.Abort(), "a question was not answered; nothing was changed"),
+    "an expected failure": (LmError("no luck", "try again"), "no luck"),
+    "a refusal of the machine": (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied"),
+    "a bug": (ZeroDivisionError("1/0"), "a bug in lm: ZeroDivisionError"),
+}
 
-    monkeypatch.setattr("lmstack.cli.stack.current_runtime", lambda *_: raising(_))
-    assert lm.run(["status", "--json", "-C", str(folders[0])]) == 1
-    error = json.loads(capsys.readouterr().out)["data"]["error"]
-    assert error == (
-        "interrupted" if isinstance(raised, KeyboardInterrupt) else "a question was not answered; nothing was changed"
-    )
+
+@pytest.mark.parametrize("words", generate.command_names(), ids=" ".join)
+def test_every_command_ends_in_one_json_document_however_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    needed = [value for value in NEEDED.get(words, "").split() if value]
+    for raised, says in ENDINGS.values():
+
+        def raising(_: object, raised: BaseException = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr("lmstack.cli.app.project_of", raising)
+        for line in (["--json", *words, *needed], [*words, *(["--json"] if words[0] == "run" else []), *needed, *(["--json"] if words[0] != "run" else [])]):  # fmt: skip
+            code = lm.run(line)
+            told = json.loads(capsys.readouterr().out)
+            assert (code, told["ok"], told["command"], told["data"]["error"]) == (1, False, " ".join(words), says), line
+            assert set(told["data"]) - {"class"} == {"error", "hint", "problems"}
+
+
+# The arguments that a command cannot do without.
+NEEDED = {("request",): "req", ("route",): "Hello", ("run",): "openai true", ("restore",): "b.tar.gz", ("config", "get"): "LITELLM_PORT", ("config", "set"): "LITELLM_PORT 1", ("config", "unset"): "LITELLM_PORT", ("budget", "set"): "task T 1", ("budget", "unset"): "task T"}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", generate.command_names(), ids=" ".join)
+def test_help_and_wrong_usage_of_every_command_are_one_json_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert lm.run(["--json", *words, "--help"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["text"].startswith(f"Usage: lm {' '.join(words)}")
+    assert lm.run(["--json", *words, "--nosuch"]) == 2
+    assert "No such option: --nosuch" in json.loads(capsys.readouterr().out)["data"]["error"]
+
+
+def test_run_gives_the_programs_output_and_exit_code_as_json(tmp_path: Path) -> None:
+    script = "import sys; print('hello'); print('aside', file=sys.stderr); sys.exit(7)"
+    for line in (["--json", "run", "openai"], ["run", "--json", "openai"]):
+        done = lm_in(tmp_path, *line, sys.executable, "-c", script, "--json")
+        told = json.loads(done.stdout)
+        assert (done.returncode, told["ok"], done.stderr) == (7, False, "aside\n")
+        assert told["data"] == {
+            "command": [sys.executable, "-c", script, "--json"],
+            "exit_code": 7,
+            "output": "hello\n",
+        }
+    killed = lm_in(tmp_path, "--json", "run", "openai", "bash", "-c", "kill -9 $$")
+    assert (killed.returncode, json.loads(killed.stdout)["data"]["exit_code"]) == (137, 137)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_the_example_receiver_is_one_json_document_after_its_events(tmp_path: Path, stop: signal.Signals) -> None:
+    port = free_port()
+    argv = [*LM, "taskmaster", "dev", "--json", "--port", str(port)]
+    process = subprocess.Popen(argv, cwd=tmp_path, env=clean_environ(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{url}/api/health", trust_env=False).status_code == 200
+        return False
+
+    wait_for(answers, what="the receiver")
+    httpx.post(url, json={"x": 1}, headers={"ce-id": "1", "ce-type": "made.up"}, trust_env=False).raise_for_status()
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=30)
+    assert json.loads(out)["data"] == {"port": port, "events": 1}
+    assert 'made.up {"x": 1}' in err
+    assert process.returncode == 0
 
 
 def test_a_folder_that_is_gone_a_missing_home_and_odd_bytes_are_no_traceback(tmp_path: Path) -> None:
@@ -277,13 +341,14 @@ def test_open_prints_the_address_and_needs_no_browser(tmp_path: Path) -> None:
 def test_open_opens_a_browser_only_on_a_desktop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: bool, opens: bool
 ) -> None:
-    from lmstack.cli import clients
     from lmstack.runtime import base
 
     asked: list[str] = []
     monkeypatch.setattr("webbrowser.open", lambda address: asked.append(address) or True)
-    monkeypatch.setattr(clients, "load_state", lambda _: base.State("local", "", "http://localhost:4321", [], 0.0))
-    monkeypatch.setattr(clients, "_desktop", lambda: desktop)
+    state = base.State("local", "", "http://localhost:4321", [], 0.0)
+    for module in ("lmstack.cli.env", "lmstack.operate.launch"):
+        monkeypatch.setattr(f"{module}.load_state", lambda _: state)
+    monkeypatch.setattr("lmstack.operate.launch.has_desktop", lambda: desktop)
     assert lm.run(["open", "-C", str(tmp_path)]) == 0
     assert asked == (["http://localhost:4321/"] if opens else [])
     assert lm.run(["open", "--print", "-C", str(tmp_path)]) == 0
@@ -318,9 +383,7 @@ def test_names_are_completed(tmp_path: Path) -> None:
 def test_a_report_replaces_a_file_only_when_told_to(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lmstack.cli import doctor
-
-    monkeypatch.setattr(doctor, "_findings", lambda *_: [])
+    monkeypatch.setattr("lmstack.cli.doctor.diagnose", lambda *_: [])
     target = folders[1] / "mine"
     target.write_text("mine")
     (folders[1] / "link").symlink_to(target)
@@ -339,7 +402,7 @@ def test_a_report_replaces_a_file_only_when_told_to(
 def test_usage_as_csv_holds_no_formula() -> None:
     import csv
 
-    from lmstack.cli.ledger import _csv
+    from lmstack.cli.usage import _csv
 
     names = ["=cmd|' /C calc'!A0", "+1+1", "-1", "@SUM(1)", "\tx", "plain", "two\nlines", None]
     rows = [{"name": name, "requests": 1, "cost_usd": -0.5} for name in names]
@@ -349,7 +412,7 @@ def test_usage_as_csv_holds_no_formula() -> None:
 
 def test_run_hands_on_the_programs_words_and_exit_code(stack: Stack) -> None:
     """`lm run` hands the program's exit code and words on, whatever they look like."""
-    done = stack.lm(
+    done = Stack(stack.root, stack.port, stack.env).lm(
         "run", "openai", sys.executable, "-c", "import sys; sys.exit(len(sys.argv))", "--json", "-q", check=False
     )
     assert done.returncode == 3
@@ -380,7 +443,7 @@ def test_a_broken_socket_is_not_taken_for_a_reader_that_has_left(
     def broken(*_: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("lmstack.cli.stack.current_runtime", broken)
+    monkeypatch.setattr("lmstack.operate.status.current_runtime", broken)
     assert lm.run(["status", "-C", str(folders[0])]) == 1
     assert "error: Broken pipe" in capsys.readouterr().err
 

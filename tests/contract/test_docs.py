@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-import generate
 import pytest
 
+import generate
 from lmstack.config.settings import SETTINGS
 from support import ROOT
 

@@ -230,7 +230,7 @@ def test_up_records_the_digest_and_warns_when_it_changes_unasked(side_stack: Sta
     file.write_text(json.dumps({**json.loads(file.read_text()), "digest": "sha256:other"}))
     side_stack.lm("down")
     messages = side_stack.json("up")["messages"]
-    assert any("is not the one that ran before" in message for message in messages)
+    assert any("at the last start it was" in message for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -331,11 +331,11 @@ def test_without_permission_or_compose_the_error_says_which(side_stack: Stack, t
     if os.geteuid() == 0:
         # Imports first: another user may not even read this interpreter.
         code = (
-            "import docker, os; from lmstack.runtime.compose import require_engine; os.setuid(65534); require_engine()"
+            "import docker, os; from lmstack.runtime.engine import require_engine; os.setuid(65534); require_engine()"
         )
         env = {**os.environ, "HOME": "/nonexistent"}
         denied = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-        assert "may not talk to the Docker engine" in denied.stderr
+        assert "may not use the Docker engine" in denied.stderr
 
 
 def test_ready_is_quick_once_images_exist(side_stack: Stack) -> None:

@@ -69,7 +69,8 @@ def test_a_backup_is_taken_under_load_and_put_back_with_its_waiting_events(tmp_p
         assert len(stack.ask("events", limit=10_000)) >= saved["ledger"]["waiting_events"]
         ask(stack, "later")  # it goes on
 
-        stack.lm("restore", done["kept"], "--yes")
+        stack.lm("down")  # it works without a gateway, too
+        assert stack.json("restore", done["kept"], "--yes")["data"]["running"] is False
         assert {"before", "after", "load"} <= set(tasks(stack))
         assert "tier: 2" in (tmp_path / "models.yaml").read_text()
 

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from documented import check_schema
 from lmstack.catalog.models import parse_catalog
 from lmstack.stack.project import shipped_catalog
-from support import KEY, Mock, Stack, TaskMaster, check_schema, wait_for
+from support import KEY, Mock, Stack, TaskMaster, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT, MESSAGES, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/embeddings"

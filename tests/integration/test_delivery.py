@@ -8,11 +8,12 @@ import psutil
 import pytest
 from bench.faults.post import Post
 
-from lmstack.delivery import contract, poster, sender
+from documented import check_schema
+from lmstack.delivery import availability, contract, sender
 from lmstack.delivery.contract import Target
 from lmstack.delivery.sender import Sender
-from lmstack.ledger import outbox, queries, schema, writer
-from support import check_schema, wait_for
+from lmstack.ledger import events, queries, retries, schema, writer
+from support import wait_for
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_everything_arrives_once_in_order_per_task_and_keeps_the_published_contr
         assert arrived == kept
     for headers, body in post.receiver.bodies:
         check_schema("EventType", headers["ce-type"])
-        check_schema("CostEvent" if headers["ce-type"] == outbox.COST else "RequestEvent", json.loads(body))
+        check_schema("CostEvent" if headers["ce-type"] == events.COST else "RequestEvent", json.loads(body))
         assert headers["authorization"] == "Bearer key"
         assert headers["webhook-signature"] == contract.sign(
             "whsec_c2VjcmV0", headers["ce-id"], int(headers["webhook-timestamp"]), body.decode()
@@ -63,7 +64,7 @@ def test_a_batch_carries_many_events_and_keeps_the_contract(post: Post) -> None:
 def test_a_receiver_that_fails_and_recovers_loses_nothing(
     post: Post, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "SCHEDULE", (0.2,) * 11)
+    monkeypatch.setattr(retries, "SCHEDULE", (0.2,) * 11)
     post.receiver.mode = mode
     post.add(20, "t")
     post.start()
@@ -167,7 +168,7 @@ def test_410_pauses_and_drops_nothing(post: Post) -> None:
     assert post.receiver.tries <= tries + sender.PARALLEL
     # A post that was under way may have begun its pause later than this line was reached: let the clock run on.
     wait_for(lambda: post.all_delivered() or post.tick(60), 20)
-    assert post.now[0] - began >= poster.PAUSE_AFTER_GONE_SECONDS
+    assert post.now[0] - began >= availability.PAUSE_AFTER_GONE_SECONDS
 
 
 def test_a_slow_receiver_holds_up_only_the_tasks_that_it_is_slow_on(post: Post) -> None:

@@ -1,4 +1,4 @@
-"""Strict mode, the other servers, a second signal, and the example receiver, all with the real proxy."""
+"""Strict mode, the other servers, own prices, a stop under load, and the example receiver, with the real proxy."""
 
 import concurrent.futures
 import contextlib
@@ -15,10 +15,12 @@ import httpx
 import pytest
 
 from lmstack.stack.plan import STOCK_ENVIRON
-from support import KEY, ROOT, Mock, Stack, TaskMaster, clean_environ, free_port, wait_for
+from stopping import stop_under_load
+from support import KEY, ROOT, Mock, Stack, TaskMaster, clean_environ, free_port, running, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT = "/v1/chat/completions"
+SECRET = "whsec_dGVzdC1zZWNyZXQ="
 BODY = {"model": "gpt-4o-mini", "messages": HELLO}
 
 
@@ -126,57 +128,56 @@ def test_an_answer_from_the_cache_costs_nothing_and_says_so(stack: Stack, mock: 
     assert len([r for r in mock.requests() if r["model"] == "gpt-4o-mini"]) == 1
 
 
-def test_own_prices_count_for_streams_too_and_an_unknown_price_stays_unknown(stack: Stack, mock: Mock) -> None:
-    mock.reset()
-    stack.write_env(**mock.bases())
+@pytest.fixture(scope="module")
+def receiver_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The example receiver: its address, and the file with what it prints."""
+    port, log = free_port(), tmp_path_factory.mktemp("receiver") / "receiver.log"
+    argv = [sys.executable, str(ROOT / "src" / "lmstack" / "operate" / "receiver.py"), str(port)]
+    with log.open("wb") as stream:
+        environ = {**os.environ, "TASKMASTER_WEBHOOK_SECRET": SECRET}
+        process = subprocess.Popen(argv, env=environ, stdout=stream, stderr=stream)
+    yield f"http://127.0.0.1:{port}", log
+    process.terminate()
+    process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def priced(tmp_path_factory: pytest.TempPathFactory, mock: Mock, receiver_log: tuple[str, Path]) -> Iterator[Stack]:
+    """A gateway with own prices, which sends its events to the example receiver. The last test stops it."""
     own = "gpt-4o-mini: {input: 100, output: 200}\n  house: {provider: openai, model: house-1, input: 300, output: 400}\n  mystery: {provider: openai, model: mystery-1}"
-    (stack.root / "models.yaml").write_text(f"models:\n  {own}\n")
-    stack.lm("up")
+    events = {"TASKMASTER_API_URL": receiver_log[0], "TASKMASTER_WEBHOOK_SECRET": SECRET}
+    mock.reset()
+    with running(tmp_path_factory.mktemp("priced"), f"models:\n  {own}\n", **mock.bases(), **events) as made:
+        yield made
+
+
+def test_the_example_receiver_verifies_every_signature(priced: Stack, receiver_log: tuple[str, Path]) -> None:
+    url, log = receiver_log
+    for _ in range(20):
+        priced.post(CHAT, BODY, x_task_id="example")
+    wait_for(lambda: {r["state"]: r["events"] for r in priced.ask("event_counts")} == {"delivered": 40}, 20)
+    lines = log.read_text().splitlines()
+    assert len(lines) == 40
+    assert all(re.match(r"litellm\.(request\.succeeded|cost\.recorded) \{", line) for line in lines)
+    assert priced.json("health")["data"]["taskmaster"]["status"] == "reachable"
+    forged = httpx.post(
+        f"{url}/api/litellm/log", json={}, headers={"webhook-id": "x", "webhook-timestamp": "0"}, trust_env=False
+    )
+    assert forged.status_code == 401
+
+
+def test_own_prices_count_for_streams_too_and_an_unknown_price_stays_unknown(priced: Stack) -> None:
     for model, prices in (("gpt-4o-mini", (100, 200)), ("house", (300, 400)), ("mystery", None)):
         for stream in (False, True):
-            row = stack.row(stack.post(CHAT, {**BODY, "model": model, "stream": stream}).headers["x-litellm-call-id"])
+            row = priced.row(priced.post(CHAT, {**BODY, "model": model, "stream": stream}).headers["x-litellm-call-id"])
             expected = prices and (row["prompt_tokens"] * prices[0] + row["completion_tokens"] * prices[1]) / 1e6
             assert row["completion_tokens"] > 0
             assert row["cost_usd"] == (pytest.approx(expected) if expected else None), (model, stream)
 
 
-def test_a_second_signal_loses_nothing_committed(stack: Stack, mock: Mock) -> None:
-    stack.write_env(**mock.bases())
-    stack.lm("up")
-    calls = [stack.post(CHAT, BODY).headers["x-litellm-call-id"] for _ in range(20)]
-    pid = next(s["pid"] for s in stack.json("status")["data"]["services"] if s["name"] == "litellm-proxy")
-    os.kill(pid, signal.SIGTERM)
-    os.kill(pid, signal.SIGTERM)
-    assert {stack.row(call)["status"] for call in calls} == {"succeeded"}
-
-
-def test_the_example_receiver_verifies_every_signature(stack: Stack, mock: Mock) -> None:
-    port, secret = free_port(), "whsec_dGVzdC1zZWNyZXQ="
-    argv = [sys.executable, str(ROOT / "src" / "lmstack" / "operate" / "receiver.py"), str(port)]
-    with (stack.root / "receiver.log").open("wb") as log:
-        receiver = subprocess.Popen(
-            argv, env={**os.environ, "TASKMASTER_WEBHOOK_SECRET": secret}, stdout=log, stderr=log
-        )
-    try:
-        stack.write_env(**mock.bases(), TASKMASTER_API_URL=f"http://127.0.0.1:{port}", TASKMASTER_WEBHOOK_SECRET=secret)
-        stack.lm("up")
-        for _ in range(20):
-            stack.post(CHAT, BODY, x_task_id="example")
-        wait_for(lambda: {r["state"]: r["events"] for r in stack.ask("event_counts")} == {"delivered": 40}, 20)
-        lines = (stack.root / "receiver.log").read_text().splitlines()
-        assert len(lines) == 40
-        assert all(re.match(r"litellm\.(request\.succeeded|cost\.recorded) \{", line) for line in lines)
-        assert stack.json("health")["data"]["taskmaster"]["status"] == "reachable"
-        forged = httpx.post(
-            f"http://127.0.0.1:{port}/api/litellm/log",
-            json={},
-            headers={"webhook-id": "x", "webhook-timestamp": "0"},
-            trust_env=False,
-        )
-        assert forged.status_code == 401
-    finally:
-        receiver.terminate()
-        receiver.wait(10)
+def test_a_stop_under_load_leaves_no_answered_request_without_its_row(priced: Stack, mock: Mock) -> None:
+    """With one worker. test_lifecycle.py does it with two."""
+    stop_under_load(priced, mock)
 
 
 def alive(stack: Stack) -> bool:

@@ -1,4 +1,7 @@
-"""A stack's life through the real ``lm``: start, change, kill, drain, stop, with nothing left behind."""
+"""A stack's life through the real ``lm``: start, change, kill, drain, stop, with nothing left behind.
+
+A start takes seconds of CPU. So one stack, ``kept``, goes through most of it; each test brings it up when it is down.
+"""
 
 import concurrent.futures
 import os
@@ -7,15 +10,28 @@ import socket
 import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
 
 import httpx
 import psutil
 import pytest
 
+from stopping import stop_under_load
 from support import ROOT, Mock, Stack, clean_environ, free_port, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, mock: Mock) -> Iterator[Stack]:
+    """A stack with every provider that runs only once a test has brought it up."""
+    made = Stack(tmp_path_factory.mktemp("kept"), free_port(), {"LITELLM_RUNTIME": "local"})
+    made.lm("init", "--dir", str(made.root))
+    made.write_env(**mock.bases())
+    yield made
+    made.lm("down")
+    assert made.pids() == []
 
 
 def test_without_any_key_the_built_in_model_answers_and_down_leaves_no_process(stack: Stack) -> None:
@@ -40,8 +56,8 @@ def test_without_any_key_the_built_in_model_answers_and_down_leaves_no_process(s
         httpx.get(f"{stack.url}/health", trust_env=False)
 
 
-def test_up_twice_changes_nothing_and_a_changed_setting_is_applied(stack: Stack, mock: Mock) -> None:
-    stack.write_env(**mock.bases())
+def test_up_twice_changes_nothing_and_a_changed_setting_is_applied(kept: Stack, mock: Mock) -> None:
+    stack = kept
     assert stack.json("up")["data"]["changed"] is True
     pids = stack.pids()
     assert stack.json("up")["data"]["changed"] is False
@@ -57,8 +73,8 @@ def test_up_twice_changes_nothing_and_a_changed_setting_is_applied(stack: Stack,
     assert stack.json("health")["data"]["status"] == "healthy"
 
 
-def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(stack: Stack, mock: Mock) -> None:
-    stack.write_env(**mock.bases())
+def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(kept: Stack) -> None:
+    stack = kept
     stack.lm("up")
     proxy = proxy_pid(stack)
     answered: list[str] = []
@@ -92,9 +108,30 @@ def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(st
     )
 
 
-def test_a_worker_whose_server_was_killed_ends_and_one_killed_worker_is_replaced(stack: Stack, mock: Mock) -> None:
-    stack.write_env(**mock.bases(), LITELLM_WORKERS="2")
-    stack.lm("up")
+def test_a_second_signal_loses_nothing_committed(kept: Stack) -> None:
+    kept.lm("up")
+    calls = [
+        kept.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO}).headers["x-litellm-call-id"] for _ in range(20)
+    ]
+    proxy = proxy_pid(kept)
+    os.kill(proxy, signal.SIGTERM)
+    os.kill(proxy, signal.SIGTERM)
+    assert {kept.row(call)["status"] for call in calls} == {"succeeded"}
+    wait_for(lambda: proxy_pid(kept) not in (0, proxy), 60, "a new proxy process")
+
+
+def test_a_killed_supervisor_is_cleaned_up_by_down(kept: Stack) -> None:
+    kept.lm("up")
+    supervisor = psutil.Process(proxy_pid(kept)).ppid()
+    os.kill(supervisor, signal.SIGKILL)
+    assert kept.pids()
+    kept.lm("down")
+    assert kept.pids() == []
+
+
+def test_a_worker_whose_server_was_killed_ends_and_one_killed_worker_is_replaced(kept: Stack) -> None:
+    stack = kept
+    stack.lm("up", "--workers", "2")
     server = psutil.Process(proxy_pid(stack))
     workers = [p for p in server.children(recursive=True) if "resource_tracker" not in " ".join(p.cmdline())]
     assert len(workers) == 2
@@ -109,29 +146,38 @@ def test_a_worker_whose_server_was_killed_ends_and_one_killed_worker_is_replaced
     wait_for(lambda: _answers(stack), 90, "the proxy to answer again")
 
 
-def test_down_lets_an_open_request_finish(stack: Stack, mock: Mock) -> None:
-    stack.write_env(**mock.bases())
-    stack.lm("up")
-    mock.reset()
-    mock.script({"type": "delay", "seconds": 3, "times": 1})
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(stack.post, CHAT, {"model": "gpt-4o-mini", "messages": HELLO})
-        wait_for(
-            lambda: any(r["status"] == "started" for r in stack.ask("requests")), what="the request to be under way"
-        )
-        stack.lm("down")
-        assert slow.result().status_code == 200
-    assert stack.pids() == []
+def test_a_stop_under_load_leaves_no_answered_request_without_its_row(kept: Stack, mock: Mock) -> None:
+    """With two workers. test_ledger_modes.py does it with one."""
+    kept.lm("up", "--workers", "2")
+    stop_under_load(kept, mock)
 
 
-def test_a_killed_supervisor_is_cleaned_up_by_down(stack: Stack, mock: Mock) -> None:
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("raise ImportError('broken on purpose')", "broken on purpose"),
+        ("import sys; sys.exit('gone on purpose')", "gone on purpose"),
+        ("import os; os.kill(os.getppid(), 9); os.abort()", ""),
+    ],
+    ids=["raises", "exits", "killed"],
+)
+def test_a_proxy_that_cannot_start_is_noticed_when_it_ends(stack: Stack, mock: Mock, broken: str, reason: str) -> None:
+    """Not at the time-out, and not in words of an earlier start."""
     stack.write_env(**mock.bases())
-    stack.lm("up")
-    supervisor = psutil.Process(proxy_pid(stack)).ppid()
-    os.kill(supervisor, signal.SIGKILL)
-    assert stack.pids()
-    stack.lm("down")
+    (stack.root / "logs").mkdir(exist_ok=True)
+    (stack.root / "logs" / "litellm-proxy.log").write_text("OSError: of an earlier start\n")
+    (stack.root / "callbacks" / "taskmaster.py").write_text(broken + "\n")
+    done = stack.lm("up", "--timeout", "3600", check=False, timeout=240)
+    assert done.returncode == 5, done.stderr
+    error = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "litellm-proxy does not start" in error
+    assert reason in error
+    assert "earlier start" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
     assert stack.pids() == []
+    assert stack.json("status")["data"]["running"] is False
+    assert reason in stack.lm("logs").stdout
 
 
 def test_a_busy_port_is_refused_before_anything_is_touched(stack: Stack, mock: Mock) -> None:

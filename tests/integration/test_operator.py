@@ -120,36 +120,6 @@ def test_the_example_taskmaster_says_when_its_port_is_taken(gateway: Stack) -> N
     assert "Traceback" not in done.stderr
 
 
-# Clients that come from npm, pinned: a test runs what it was written against.
-NODE_CLIENTS = (
-    "@openai/codex@0.169.0",
-    "@anthropic-ai/claude-code@2.1.197",
-    "ai@6.0.326",
-    "@ai-sdk/openai@3.0.141",
-    "task-master-ai@0.43.1",
-    "@continuedev/cli@1.5.47",
-)
-
-
-@pytest.fixture(scope="session")
-def node_clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with them in node_modules; skips, with the reason, where npm is missing or reaches nothing."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    folder = tmp_path_factory.mktemp("node")
-    quick = ["--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=60000"]
-    # npm leaves install scripts out; this one puts the program in its place.
-    place = ["node", str(folder / "node_modules/@anthropic-ai/claude-code/install.cjs")]
-    for argv in (["npm", "install", *quick, "--prefix", str(folder), *NODE_CLIENTS], place):
-        try:
-            done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=180)
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"{argv[0]} does not install the clients within 180 s")
-        if done.returncode:
-            pytest.skip(f"{argv[0]} cannot install the clients: {done.stderr.strip()[:200]}")
-    return folder / "node_modules"
-
-
 def answered(gateway: Stack, argv: list[str], cwd: Path, **env: str) -> str:
     """What a client prints, once a call of its own stands on the ledger."""
     before = {row["id"] for row in gateway.ask("requests", limit=50)}

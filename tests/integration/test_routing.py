@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from documented import check_json_keys
 from support import Mock, Stack, running, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -144,7 +145,7 @@ def test_fifty_at_once_overshoot_a_budget_by_one_request_at_most_and_a_restart_f
     assert codes == {200, 429}
     dearest = max(float(a.headers["x-lm-cost"]) for a in answers if a.status_code == 200)
     assert 0.01 <= spent() <= 0.01 + dearest
-    routed.lm("restart")
+    check_json_keys("restart", routed.json("restart"))
     wait_for(lambda: routed.json("health", check=False)["ok"], 60)
     assert one(0).status_code == 429
     assert spent() <= 0.01 + dearest

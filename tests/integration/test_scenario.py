@@ -6,6 +6,7 @@ import pytest
 
 from support import Mock, Stack, TaskMaster, wait_for
 
+pytestmark = pytest.mark.xdist_group("gateway")  # `world` asks for it by name
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT = "/v1/chat/completions"
 World = tuple[Stack, TaskMaster, Mock]

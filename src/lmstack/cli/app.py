@@ -16,7 +16,7 @@ import typer
 
 from lmstack import __version__
 from lmstack.cli.failures import WrongUsage, check_text, execute, failed, shows_help, wrong_usage
-from lmstack.cli.options import checked, plain, typed
+from lmstack.cli.options import LmCommand, LmGroup, checked, plain, typed
 from lmstack.cli.shared import places, project_of, shared
 from lmstack.cli.words import command_word, own_words, wants_json
 from lmstack.errors import Exit, LmError, ReaderLeftError
@@ -35,7 +35,7 @@ _DIR = Annotated[
 _SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
 
 app = typer.Typer(
-    name="lm", help="Run stock LiteLLM as an LLM gateway a team can trust.", no_args_is_help=True, add_completion=False,
+    cls=LmGroup, name="lm", help="Run stock LiteLLM as an LLM gateway a team can trust.", no_args_is_help=True, add_completion=False,
     rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
@@ -119,9 +119,9 @@ def command(
         run.__signature__ = inspect.Signature([first, *own, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in (first, *own, *shared)}
         text = inspect.cleandoc(f.__doc__ or "") + f"\n\nExample: {example}"
-        group.command(name, help=text, **settings)(run)
+        group.command(name, help=text, **{"cls": LmCommand, **settings})(run)
         if group.registered_callback is None:
-            group.callback()(_group)
+            group.callback(cls=LmGroup)(_group)
         return f
 
     return register
@@ -166,15 +166,22 @@ _VERBATIM = {
 
 # The first word of a command -> the module that has it: a command imports its own family, which is half of its time.
 FAMILIES = {
-    "stack": ("up", "down", "restart", "status", "ls", "health", "logs"),
+    "stack": ("up", "down", "restart"),
+    "status": ("status", "ls", "health"),
+    "logs": ("logs",),
     "config": ("init", "render", "validate", "models", "config", "key", "version"),
-    "ledger": ("usage", "errors", "requests", "request", "events"),
-    "routing": ("route", "budget"),
-    "clients": ("env", "run", "open", "completion"),
-    "doctor": ("doctor", "test"),
+    "usage": ("usage",),
+    "requests": ("requests", "request", "errors"),
+    "events": ("events",),
+    "route": ("route",),
+    "budget": ("budget",),
+    "env": ("env", "run", "open"),
+    "try_models": ("test",),
+    "doctor": ("doctor",),
     "backup": ("backup", "restore"),
     "upgrade": ("upgrade", "rollback"),
     "taskmaster": ("taskmaster",),
+    "completion": ("completion",),
 }
 
 

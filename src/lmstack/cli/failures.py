@@ -72,11 +72,27 @@ def wrong_usage(error: Any) -> Result:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "lm"
     text = "Missing command." if shows_help(error) else error.format_message()
-    text = " ".join(text.split()).replace(": Value error, ", ": ")  # Pydantic's words
+    text = _in_our_words(" ".join(text.split()))
     choice = re.search(r"'([^']*)' is not one of (.+)", text)
     meant = did_you_mean(choice[1], re.findall(r"'([^']*)'", choice[2])) if choice else ""
     wrong = UsageError(short(text), f"{meant}{' ' if meant else ''}see: {path} --help")
     return failure(path.removeprefix("lm ") or "lm", wrong)
+
+
+_PYDANTIC = (
+    (r": Value error, ", ": "),
+    (r"Input should be a valid integer.*", "it must be a whole number"),
+    (r"Input should be a valid number.*", "it must be a number"),
+    (r"Input should be greater than or equal to (\S+)", r"it must be \1 or more"),
+    (r"Input should be less than or equal to (\S+)", r"it must be \1 or less"),
+)
+
+
+def _in_our_words(text: str) -> str:
+    """Return a message of Typer without pydantic's terms."""
+    for found, replacement in _PYDANTIC:
+        text = re.sub(found, replacement, text)
+    return text
 
 
 def shows_help(error: Exception) -> bool:

@@ -9,11 +9,14 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from lmstack.errors import UsageError
 
 RUNTIMES = ("auto", "docker", "local")
-_LARGEST = 2**63 - 1  # what SQLite holds
+SINCE = Annotated[str, typer.Option("--since", help="How far back: 30m, 24h, 7d.")]
+LIMIT = Annotated[int, typer.Option("--limit", "-n", min=0, max=1_000_000, help="How many at most.")]
+_LARGEST = 2**63 - 1  # the largest number in SQLite
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,48 @@ class OneOf:
     """Stands in an ``Annotated[str, ...]``: Typer takes one of these words alone, and completes them."""
 
     words: tuple[str, ...]
+
+
+class LmCommand(TyperCommand):
+    """A command whose text options need no pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _lazily_coerced(super().get_params(ctx))
+
+
+class LmGroup(TyperGroup):
+    """A group of commands whose text options need no pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _lazily_coerced(super().get_params(ctx))
+
+
+class _Coercion:
+    """Typer's conversion of one parameter, made only for a value that needs it.
+
+    Typer converts by pydantic. Its import takes 90 ms of CPU (`lm models`: 250 instead of 340), also for an option that was
+    not given. Nothing given and text for a text option need no conversion.
+    """
+
+    def __init__(self, parameter: Any, stock: Callable[[], Any]) -> None:
+        self.parameter, self.stock = parameter, stock
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        many = self.parameter.nargs != 1 or self.parameter.multiple
+        if value is None:
+            return () if many else None
+        if isinstance(value, str) and not many and self.parameter.type_descriptor.annotation is str:
+            return value
+        return self.stock().coerce(value, param=param, ctx=ctx)
+
+
+def _lazily_coerced(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        stock = getattr(parameter, "get_runtime_param", None)  # older releases of Typer have no pydantic
+        if stock is not None and "get_runtime_param" not in vars(parameter):
+            coercion = _Coercion(parameter, stock)
+            parameter.get_runtime_param = lambda coercion=coercion: coercion
+    return parameters
 
 
 def typed(parameter: inspect.Parameter) -> Any:

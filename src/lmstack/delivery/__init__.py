@@ -1,1 +1,1 @@
-"""From the outbox to TaskMaster. Never imports litellm."""
+"""Send the events in the outbox to TaskMaster. Never imports LiteLLM."""

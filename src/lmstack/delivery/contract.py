@@ -1,4 +1,4 @@
-"""What is posted to TaskMaster: address, headers, signature, and CloudEvents' batched form. No thread, no network."""
+"""Make the requests for TaskMaster: address, headers, signature, and batches of CloudEvents. No thread, no network."""
 
 import base64
 import binascii
@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lmstack.ledger import outbox
-from lmstack.ledger.outbox import Outgoing
+from lmstack.ledger.events import iso
+from lmstack.ledger.outbox import LeasedEvent
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where events go. ``api_key`` and ``secret`` are never logged."""
+    """Where events are sent. ``api_key`` and ``secret`` are never logged."""
 
     url: str
     api_key: str = field(default="", repr=False)
@@ -24,7 +24,7 @@ class Target:
 
 
 def target_from(environ: Mapping[str, str]) -> Target | None:
-    """The receiver that the settings name, None when there is none."""
+    """Return the receiver in the settings, None when there is none."""
     base = environ.get("TASKMASTER_API_URL", "").strip().rstrip("/")
     if not base:
         return None
@@ -37,28 +37,28 @@ def target_from(environ: Mapping[str, str]) -> Target | None:
     )
 
 
-def headers_for(target: Target, event: outbox.Outgoing, now: float) -> dict[str, str]:
-    """CloudEvents 1.0 binary mode, and Standard Webhooks when a secret is set."""
+def headers_for(target: Target, event: LeasedEvent, now: float) -> dict[str, str]:
+    """Return the headers of CloudEvents 1.0 in binary mode, and of Standard Webhooks when a secret is set."""
     headers = {
         "content-type": "application/json",
         "ce-specversion": "1.0",
         "ce-id": event.event_id,
         "ce-source": target.source,
         "ce-type": event.type,
-        "ce-time": outbox.iso(event.created_at),
+        "ce-time": iso(event.created_at),
         "webhook-id": event.event_id,
         "webhook-timestamp": str(int(now)),
     }
     if event.order_key.startswith("task:"):
-        # Header values are ASCII; CloudEvents' HTTP binding percent-encodes the rest.
+        # Header values are ASCII. The HTTP binding of CloudEvents percent-encodes everything else.
         headers["ce-subject"] = "".join(
             chr(b) if 0x21 <= b <= 0x7E and b not in b'"%' else f"%{b:02X}" for b in event.order_key[5:].encode()
         )
-    return headers | _proofs(target, event.event_id, event.payload, now)
+    return headers | _proof_headers(target, event.event_id, event.payload, now)
 
 
-def batch_post(target: Target, events: list[Outgoing], now: float) -> tuple[str, dict[str, str]]:
-    """CloudEvents' batched mode: body and headers. The batch's id follows from its events, so a retry has the same.
+def batch_post(target: Target, events: list[LeasedEvent], now: float) -> tuple[str, dict[str, str]]:
+    """Return body and headers of a batch of CloudEvents. Its id follows from its events, so a retry has the same id.
 
     Raises ValueError when a payload is not JSON.
     """
@@ -68,7 +68,7 @@ def batch_post(target: Target, events: list[Outgoing], now: float) -> tuple[str,
             "id": event.event_id,
             "source": target.source,
             "type": event.type,
-            "time": outbox.iso(event.created_at),
+            "time": iso(event.created_at),
             "datacontenttype": "application/json",
             "data": json.loads(event.payload),
         }
@@ -81,11 +81,11 @@ def batch_post(target: Target, events: list[Outgoing], now: float) -> tuple[str,
         "webhook-id": batch_id,
         "webhook-timestamp": str(int(now)),
     }
-    return body, headers | _proofs(target, batch_id, body, now)
+    return body, headers | _proof_headers(target, batch_id, body, now)
 
 
-def _proofs(target: Target, id_: str, body: str, now: float) -> dict[str, str]:
-    """Who we are, and that nobody changed the body: only where a key or a secret is set."""
+def _proof_headers(target: Target, id_: str, body: str, now: float) -> dict[str, str]:
+    """Return the headers that prove the sender and the body, where a key or a secret is set."""
     proofs = {"authorization": f"Bearer {target.api_key}"} if target.api_key else {}
     if target.secret:
         proofs["webhook-signature"] = sign(target.secret, id_, int(now), body)
@@ -93,7 +93,7 @@ def _proofs(target: Target, id_: str, body: str, now: float) -> dict[str, str]:
 
 
 def sign(secret: str, event_id: str, timestamp: int, body: str) -> str:
-    """Standard Webhooks' ``v1`` signature; a ``whsec_`` secret is base64, any other is taken as it is."""
+    """Return the ``v1`` signature of Standard Webhooks. A ``whsec_`` secret is base64; any other is used as it is."""
     try:
         key = base64.b64decode(secret[6:], validate=True) if secret.startswith("whsec_") else secret.encode()
     except binascii.Error:

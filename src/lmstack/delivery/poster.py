@@ -1,4 +1,4 @@
-"""Posts leased events to TaskMaster and says what became of each. No ledger, no thread of its own."""
+"""Post leased events to TaskMaster, and return the outcomes. No ledger, no thread of its own."""
 
 import contextlib
 import ssl
@@ -11,107 +11,111 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpcore
 import httpx
 
+from lmstack.delivery.availability import PAUSE_AFTER_GONE_SECONDS
 from lmstack.delivery.contract import Target, batch_post, headers_for
 from lmstack.delivery.transport import DeadlineTransport
-from lmstack.ledger.outbox import Failure, Outgoing, Settled
+from lmstack.ledger.outbox import LeasedEvent, RunOutcome
+from lmstack.ledger.retries import Failure
 
 TIMEOUT_SECONDS = 15.0
-# One post with its whole answer. A run begins no post after RUN_SECONDS, so both together must stay below the lease.
+# One post with its whole answer. A run begins no post after RUN_SECONDS. Both together must be shorter than a lease.
 POST_SECONDS = 30.0
 RUN_SECONDS = 20.0
-PAUSE_AFTER_GONE_SECONDS = 600.0
 MAX_ANSWER_BYTES = 64_000
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Poster:
-    """``stopping`` tells whether the sender has been asked to end."""
+    """Posts runs of events. ``stopping`` returns whether the sender is being closed."""
 
     def __init__(self, target: Target, stopping: Callable[[], bool]) -> None:
         self.target, self.stopping = target, stopping
 
     def client(self, connections: int) -> httpx.Client:
-        """Share one client. A new client reads the certificate store, which takes longer than a post."""
-        # trust_env off: events go to the address that was set, not through a proxy of the environment. Redirects are
-        # not followed: the key must go to no other host.
+        """Return one HTTP client for all posts. A new client reads the certificate store, which takes longer than a post."""
+        # Events go to the address in the settings, not through a proxy in the environment: trust_env is off.
+        # Redirects are not followed, so that the key goes to no other host.
         transport = DeadlineTransport(POST_SECONDS, connections)
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         return httpx.Client(
             timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False, follow_redirects=False, cookies=no_cookies
         )
 
-    def run(self, client: httpx.Client, job: list[list[Outgoing]]) -> list[Settled]:
-        """One lane's events, one after the other, up to the first failure."""
+    def run(self, client: httpx.Client, job: list[list[LeasedEvent]]) -> list[RunOutcome]:
+        """Post the events of one lane, one after the other, up to the first failure."""
         (run,) = job
         until = time.monotonic() + RUN_SECONDS
         for place, event in enumerate(run):
             if time.monotonic() > until or (self.stopping() and place):
-                return [Settled(run, place)]
+                return [RunOutcome(run, place)]
             failure = self._post(client, event.payload, headers_for(self.target, event, time.time()))
             if failure is not None:
-                return [Settled(run, place, failure)]
-        return [Settled(run, len(run))]
+                return [RunOutcome(run, place, failure)]
+        return [RunOutcome(run, len(run))]
 
-    def batch(self, client: httpx.Client, job: list[list[Outgoing]]) -> list[Settled]:
-        """Several lanes in one post."""
+    def batch(self, client: httpx.Client, job: list[list[LeasedEvent]]) -> list[RunOutcome]:
+        """Post several lanes together."""
         return self._lanes(client, job, time.monotonic() + RUN_SECONDS)
 
-    def _lanes(self, client: httpx.Client, runs: list[list[Outgoing]], until: float) -> list[Settled]:
-        """Post whole lanes together. What is refused for good is halved, down to the one event that is to blame."""
+    def _lanes(self, client: httpx.Client, runs: list[list[LeasedEvent]], until: float) -> list[RunOutcome]:
+        """Post whole lanes together. Halve a batch that is refused for good, until only the event that causes it is left."""
         if time.monotonic() > until:
-            return [Settled(run, 0) for run in runs]
+            return [RunOutcome(run, 0) for run in runs]
         events = [event for run in runs for event in run]
         failure = self._post_batch(client, events)
         if failure is None:
-            return [Settled(run, len(run)) for run in runs]
+            return [RunOutcome(run, len(run)) for run in runs]
         if not failure.final or len(events) == 1:
-            return [Settled(run, 0, failure) for run in runs]
+            return [RunOutcome(run, 0, failure) for run in runs]
         if len(runs) > 1:
             half = len(runs) // 2
             return self._lanes(client, runs[:half], until) + self._lanes(client, runs[half:], until)
         return [self._halves(client, runs[0], until)]
 
-    def _halves(self, client: httpx.Client, run: list[Outgoing], until: float) -> Settled:
-        """The second half of a lane may only follow the whole first one."""
+    def _halves(self, client: httpx.Client, run: list[LeasedEvent], until: float) -> RunOutcome:
+        """Post one lane in two halves. The second half may only follow the whole first half."""
         half = len(run) // 2
         (first,) = self._lanes(client, [run[:half]], until)
         if first.failure is not None or first.delivered < half:
-            return Settled(run, first.delivered, first.failure)
+            return RunOutcome(run, first.delivered, first.failure)
         (second,) = self._lanes(client, [run[half:]], until)
-        return Settled(run, half + second.delivered, second.failure)
+        return RunOutcome(run, half + second.delivered, second.failure)
 
-    def _post_batch(self, client: httpx.Client, events: list[Outgoing]) -> Failure | None:
+    def _post_batch(self, client: httpx.Client, events: list[LeasedEvent]) -> Failure | None:
         try:
             body, headers = batch_post(self.target, events, time.time())
-        except ValueError:  # no batch can carry it; the halves show which one it is
+        except ValueError:  # the halves show which event it is
             return Failure(None, "the event's payload is not JSON", final=True)
         return self._post(client, body, headers)
 
     def _post(self, client: httpx.Client, body: str, headers: dict[str, str]) -> Failure | None:
         sent = {**headers, "accept-encoding": "identity"}
-        # A key of ours goes before a user and password in the address.
+        # TASKMASTER_API_KEY wins over a user and password in the address.
         auth = httpx.Auth() if self.target.api_key else httpx.USE_CLIENT_DEFAULT
         try:
             with client.stream("POST", self.target.url, content=body.encode(), headers=sent, auth=auth) as answer:
                 retry_after = _retry_after(answer, time.time())
                 _discard(answer)
-        except Exception as error:  # httpx's own, and whatever a broken answer makes of its parsers
-            return unposted(error)
+        except Exception as error:  # httpx's own errors, and those of its parsers over a broken answer
+            return failure_of(error)
         status = answer.status_code
         if 200 <= status < 300:
             return None
         final = 400 <= status < 500 and status not in RETRIED and status != 410
-        return Failure(status, _described(status), PAUSE_AFTER_GONE_SECONDS if status == 410 else retry_after, final)
+        return Failure(status, _status_text(status), PAUSE_AFTER_GONE_SECONDS if status == 410 else retry_after, final)
 
 
-def _described(status: int) -> str:
+def _status_text(status: int) -> str:
     if 300 <= status < 400 and status != 304:
         return f"HTTP {status}: redirects are not followed; put the final address into TASKMASTER_API_URL"
     return f"HTTP {status}"
 
 
-def unposted(error: Exception) -> Failure:
-    """The outcome of a post that raised: tried again later. Other texts than these may quote a key or an address."""
+def failure_of(error: Exception) -> Failure:
+    """Return the failure for a post that raised; it is tried again later.
+
+    Only these texts are kept. Others may contain a key or an address with a password.
+    """
     name = type(error).__name__
     if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
         return Failure(None, f"{name}: TASKMASTER_API_URL must be an address that begins with http:// or https://")
@@ -125,9 +129,9 @@ def unposted(error: Exception) -> Failure:
 
 
 def _discard(answer: httpx.Response) -> None:
-    """Read the answer's body, so that the connection can be used again; but not more of it than is decent."""
+    """Read the body, so that the connection can be used again, but at most MAX_ANSWER_BYTES."""
     size = 0
-    # The status says it all: an event that was taken is not sent again because of a broken body.
+    # Only the status counts. An event that was accepted is not sent again because of a broken body.
     with contextlib.suppress(Exception):
         for chunk in answer.iter_raw():
             size += len(chunk)
@@ -136,6 +140,7 @@ def _discard(answer: httpx.Response) -> None:
 
 
 def _retry_after(answer: httpx.Response, now: float) -> float | None:
+    """Return the seconds in the header ``Retry-After``, None without a usable one."""
     value = answer.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])

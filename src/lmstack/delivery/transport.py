@@ -1,6 +1,6 @@
-"""An HTTP transport that ends every exchange in time. A plain timeout begins anew with each byte that arrives.
+"""An HTTP transport with a deadline for each exchange. A plain timeout begins again with each byte that arrives.
 
-TaskMaster decides how fast its answer comes. One byte every few seconds must not hold a thread for ever.
+The receiver decides how fast its answer comes. An answer of one byte every few seconds must not hold a thread without end.
 """
 
 import ssl
@@ -14,19 +14,20 @@ import httpx
 
 
 class Deadline:
-    """The moment at which the exchange of the current thread must have ended."""
+    """The time at which the exchange of the current thread must end."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self._of_thread = seconds, threading.local()
 
     def begin(self) -> None:
+        """Start the time of a new exchange."""
         self._of_thread.until = time.monotonic() + self.seconds
 
     def cut(self, timeout: float | None, error: type[Exception]) -> float:
-        """Return ``timeout`` or what is left, whichever is less; raise ``error`` when nothing is left."""
+        """Return the shorter of ``timeout`` and the time that is left. Raise ``error`` when no time is left."""
         left: float = getattr(self._of_thread, "until", time.monotonic() + self.seconds) - time.monotonic()
         if left <= 0:
-            raise error(f"no whole answer within {self.seconds:g} seconds")
+            raise error(f"no complete answer within {self.seconds:g} seconds")
         return left if timeout is None else min(timeout, left)
 
 
@@ -81,7 +82,7 @@ class _Body(httpx.SyncByteStream):
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """``seconds`` is for one exchange as a whole: connect, send, receive."""
+    """``seconds`` limits one whole exchange: connect, send, receive."""
 
     def __init__(self, seconds: float, connections: int) -> None:
         self._deadline = Deadline(seconds)
@@ -93,6 +94,7 @@ class DeadlineTransport(httpx.BaseTransport):
         )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return its answer; raise httpcore's timeout errors after the deadline."""
         self._deadline.begin()
         url = request.url
         answer = self._pool.handle_request(
@@ -107,4 +109,5 @@ class DeadlineTransport(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer.stream))
 
     def close(self) -> None:
+        """Close all connections."""
         self._pool.close()

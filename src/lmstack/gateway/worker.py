@@ -1,6 +1,6 @@
-"""What one proxy worker process owns: its writer, its sender, and what it has seen of each model's health.
+"""What one worker process of the proxy owns: its writer, its sender, and the last outcome of each model.
 
-Made on first use, and anew after a fork: threads do not survive one.
+It is made at the first use, and made again after a fork, because threads do not survive a fork.
 """
 
 import logging
@@ -24,14 +24,14 @@ DEFAULT_LEDGER = "/app/logs/litellm.db"
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The last thing this worker saw a model do. ``at`` in Unix seconds; ``fault`` None: it answered."""
+    """The last attempt of a model in this worker. ``at`` is Unix seconds. Without a ``fault`` the model answered."""
 
     at: float
     fault: Fault | None
 
 
 class Worker:
-    """Use ``get()``; tests make their own."""
+    """The state of one process. Use ``get()``; tests make their own."""
 
     def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
@@ -39,32 +39,32 @@ class Worker:
         self.sightings: dict[str, Sighting] = {}
 
     async def write(self, record: Record) -> Verdict:
-        """Make a record durable, then let the sender look."""
+        """Make a record durable and return its verdict. Then let the sender look for events."""
         verdict = await self._writer.write(record)
-        self._woken_by(record)
+        self._wake_sender(record)
         return verdict
 
     def counts(self) -> dict[str, int]:
-        """What the ledger did not take at once: kept in the spool, and lost."""
+        """Return how many records went to the spool file first, and how many are lost."""
         return {"spooled": self._writer.spooled, "unrecorded": self._writer.unrecorded}
 
     def post(self, record: Record) -> None:
         """Queue a record without waiting."""
         self._writer.post(record)
-        self._woken_by(record)
+        self._wake_sender(record)
 
     def note_health(self, deployment: str | None, fault: Fault | None) -> None:
-        """Remember how the last attempt of a deployment went; /health shows it without a paid probe."""
+        """Note the outcome of the last attempt of a deployment. /health shows it without a paid probe."""
         if deployment:
             self.sightings[deployment] = Sighting(time.time(), fault)
 
     def close(self, seconds: float = 5.0) -> None:
-        """Commit and stop sending; what was not delivered stays in the outbox."""
+        """Commit all records and stop sending. Events that were not delivered stay in the outbox."""
         self._writer.close(seconds)
         if self._sender:
             self._sender.close(seconds)
 
-    def _woken_by(self, record: Record) -> None:
+    def _wake_sender(self, record: Record) -> None:
         if self._sender and isinstance(record, Ended):
             self._sender.wake()
 
@@ -77,7 +77,7 @@ def _bounds(environ: Mapping[str, str]) -> Bounds:
 
 
 def is_strict() -> bool:
-    """Whether LEDGER_MODE=strict: what cannot be recorded is refused. Answers also when there is no worker yet."""
+    """Return whether LEDGER_MODE is strict: a request that cannot be recorded is refused. Needs no worker."""
     return os.environ.get("LEDGER_MODE", "").lower() == "strict"
 
 
@@ -87,7 +87,7 @@ _pid = 0
 
 
 def get() -> Worker:
-    """This process's worker."""
+    """Return the worker of this process."""
     global _worker, _pid
     if _worker is None or _pid != os.getpid():
         with _lock:

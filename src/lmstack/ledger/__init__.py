@@ -1,1 +1,1 @@
-"""The durable record in SQLite. Needs the standard library alone; never imports litellm."""
+"""The durable record of all requests, in SQLite. Imports only the standard library and ``lmstack.routing``; never LiteLLM."""

@@ -1,132 +1,89 @@
-"""Records as SQL: what a start, an end and an orphan do to the ledger, each inside the caller's transaction.
+"""Write records to the ledger with SQL. Runs on a connection that the caller owns; no thread, no LiteLLM.
 
-Pure database work on a connection that somebody else owns; no thread, no LiteLLM.
+Each record may be applied twice: a COMMIT can succeed although SQLite reports an error. The request's id decides.
 """
 
 import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lmstack.ledger import outbox, spending
-from lmstack.ledger.records import Attribution, Call, Ended, Fault, Record, Verdict
+from lmstack.ledger import events, outbox, spending, sums
+from lmstack.ledger.records import Call, Ended, Record, Started, Verdict
 from lmstack.ledger.schema import writing
+from lmstack.ledger.sums import Sums
 
 log = logging.getLogger(__name__)
 
-# The error of a request whose worker was taken for dead.
-MADE_UP = "Interrupted"
-# No request costs more; a cost that says so is an error of whoever told it.
+# The error type of a request that a dead worker left open.
+INTERRUPTED = "Interrupted"
+# No request costs more. A higher cost is an error of the program that reported it.
 MAX_COST_USD = 1e6
 
-Sums = dict[tuple[str, str, int], list[float]]
-
-
-# What the value of one record does, and no state of the file.
+# Errors that come from the values of one record, not from the state of the file.
 _REFUSALS = (
     ValueError, TypeError, OverflowError, sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError,
     sqlite3.ProgrammingError,
 )  # fmt: skip
 
 
-def transaction(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> list[Verdict]:
-    """Apply records in one transaction and return a verdict for each; raises sqlite3.Error with nothing applied. What
-    SQLite refuses is not durable: the others must not wait behind it for ever."""
+def transaction(conn: sqlite3.Connection, records: Sequence[Record], worker: str, send_events: bool) -> list[Verdict]:
+    """Apply records in one transaction and return a verdict for each.
+
+    A record that SQLite refuses is not durable, and does not stop the others. Raises sqlite3.Error with nothing applied.
+    """
     try:
         with writing(conn):
-            return apply(conn, records, worker, events)
+            return apply(conn, records, worker, send_events)
     except _REFUSALS:
         with writing(conn):
-            return [_apply_alone(conn, record, worker, events) for record in records]
+            return [apply_alone(conn, record, worker, send_events) for record in records]
 
 
-def adopt(conn: sqlite3.Connection, records: Sequence[Record], worker: str, events: bool) -> list[Verdict]:
-    """Apply what a dead worker had in its spool; what it never ended is interrupted."""
-    with writing(conn):
-        verdicts = [_apply_alone(conn, record, worker, events) for record in records]
-        interrupt_orphans(conn, [worker], time.time(), events)
-    return verdicts
-
-
-def _apply_alone(conn: sqlite3.Connection, record: Record, worker: str, events: bool) -> Verdict:
+def apply_alone(conn: sqlite3.Connection, record: Record, worker: str, send_events: bool) -> Verdict:
+    """Apply one record inside the caller's transaction. Undo only this record when SQLite refuses it."""
     conn.execute("SAVEPOINT alone")
     try:
-        return apply(conn, [record], worker, events)[0]
+        return apply(conn, [record], worker, send_events)[0]
     except _REFUSALS:
-        log.exception("ledger: SQLite refuses a record")
+        log.exception("ledger: SQLite refuses a record; it is lost")
         conn.execute("ROLLBACK TO alone")
         return Verdict(False, checked=False)
     finally:
-        conn.execute("RELEASE alone")
+        if conn.in_transaction:
+            conn.execute("RELEASE alone")
 
 
-def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, events: bool) -> list[Verdict]:
-    """Apply records inside the caller's transaction and return a verdict for each. Applying one twice changes nothing."""
-    sums: Sums = {}
+def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send_events: bool) -> list[Verdict]:
+    """Apply records inside the caller's transaction and return a verdict for each."""
+    batch: Sums = {}
     verdicts = []
     for record in records:
-        over = None
         if isinstance(record, Ended):
-            _end(conn, record, worker, events, sums)
+            end_request(conn, record, worker, send_events, batch)
+            verdicts.append(Verdict(True))
         else:
-            if record.limits:
-                _add_rollups(conn, sums)  # what ended earlier in this batch counts too
-                sums.clear()
-                over = spending.over(conn, record.limits, time.time())
-            if over is None:
-                _insert(conn, record.call, worker)
-        verdicts.append(Verdict(over is None, over))
-    _add_rollups(conn, sums)
+            verdicts.append(_start_request(conn, record, worker, batch))
+    sums.write(conn, batch)
     return verdicts
 
 
-def beat(conn: sqlite3.Connection, worker: str, now: float) -> None:
-    """Show that a worker lives."""
-    conn.execute(
-        "INSERT INTO workers VALUES (?,?,?) ON CONFLICT (id) DO UPDATE SET beat_at = excluded.beat_at",
-        (worker, now, now),
-    )
+def _start_request(conn: sqlite3.Connection, start: Started, worker: str, batch: Sums) -> Verdict:
+    if start.limits and not _is_recorded(conn, start.call.id):
+        sums.write(conn, batch)  # a request that ended earlier in this batch counts, too
+        batch.clear()
+        over = spending.over(conn, start.limits, time.time())
+        if over is not None:
+            return Verdict(False, over)
+    _insert(conn, start.call, worker)
+    return Verdict(True)
 
 
-def beats(conn: sqlite3.Connection) -> dict[str, float]:
-    """The last beat of each worker."""
-    return dict(conn.execute("SELECT id, beat_at FROM workers").fetchall())
-
-
-def interrupt_orphans(conn: sqlite3.Connection, dead: Iterable[str], now: float, events: bool) -> int:
-    """Turn what dead workers never ended into ``interrupted``, with its failure event; returns how many rows.
-
-    The cost is the estimate made at the start, flagged as such: what the provider really charged, nobody knows.
-    """
-    count = 0
-    sums: Sums = {}
-    for worker in dead:
-        rows = conn.execute(
-            "SELECT id, call_id, trace_id, started_at, endpoint, stream, requested_model, task_id, agent_id, user, "
-            "key_alias, estimate_usd FROM requests WHERE status = 'started' AND worker = ?",
-            (worker,),
-        ).fetchall()
-        for row in rows:
-            who = Attribution(task_id=row[7], agent_id=row[8], user=row[9], key_alias=row[10])
-            call = Call(row[0], row[1], row[2], row[3], row[4], bool(row[5]), row[6], who, estimate_usd=row[11])
-            fault = Fault(MADE_UP, None, "the proxy stopped before this request had its answer")
-            end = Ended(
-                call,
-                "interrupted",
-                now,
-                max(0.0, (now - row[3]) * 1000),
-                cost_usd=row[11],
-                cost_estimated=row[11] is not None,
-                fault=fault,
-            )
-            _end(conn, end, worker, events, sums)
-        outbox.release(conn, worker)
-        count += len(rows)
-        conn.execute("DELETE FROM workers WHERE id = ?", (worker,))
-    _add_rollups(conn, sums)
-    return count
+def _is_recorded(conn: sqlite3.Connection, request_id: str) -> bool:
+    """Return whether an earlier try has admitted this request: its own reservation must not count against it."""
+    return conn.execute("SELECT 1 FROM requests WHERE id = ?", (request_id,)).fetchone() is not None
 
 
 def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
@@ -150,12 +107,32 @@ _END = (
 )
 
 
-def _end(conn: sqlite3.Connection, end: Ended, worker: str, events: bool, sums: Sums) -> None:
+def end_request(conn: sqlite3.Connection, end: Ended, worker: str, send_events: bool, batch: Sums) -> None:
+    """End a request: its row, attempts, sums and events. Does nothing for a request that has ended already."""
     if end.cost_usd is not None and not 0 <= end.cost_usd < MAX_COST_USD:
-        end = replace(end, cost_usd=None)  # a cost below nothing would refund a budget
+        end = replace(end, cost_usd=None)  # a negative cost would refund a budget
+    if not _update_row(conn, end, worker, batch):
+        return
+    _insert_attempts(conn, end)
+    _queue_events(conn, end, send_events)
+    sums.count(end, batch)
+
+
+def _update_row(conn: sqlite3.Connection, end: Ended, worker: str, batch: Sums) -> bool:
+    """Return whether the row was open, or is new, or had only an assumed end."""
+    values = _end_values(end)
+    if conn.execute(_END, values).rowcount:
+        return True
+    _insert(conn, end.call, worker)  # the start was never written
+    if conn.execute(_END, values).rowcount:
+        return True
+    return _reopen_interrupted(conn, end.call.id, batch) and bool(conn.execute(_END, values).rowcount)
+
+
+def _end_values(end: Ended) -> tuple[object, ...]:
     call, last = end.call, end.call.attempts[-1] if end.call.attempts else None
     fault = end.fault
-    values = (
+    return (
         end.status, end.ended_at, call.call_id, call.trace_id, call.requested_model,
         last.deployment if last else None, last.model if last else None, last.provider if last else None,
         last.tier if last else None, end.usage.prompt, end.usage.completion, end.usage.cached,
@@ -163,40 +140,14 @@ def _end(conn: sqlite3.Connection, end: Ended, worker: str, events: bool, sums: 
         call.fallbacks, end.cache_hit, fault.type if fault else None, fault.code if fault else None,
         fault.message if fault else None, end.cost_estimated, call.id,
     )  # fmt: skip
-    changed = conn.execute(_END, values).rowcount
-    if not changed:  # its start never came this way
-        _insert(conn, call, worker)
-        changed = conn.execute(_END, values).rowcount
-    if not changed and _take_back(conn, call.id, sums):
-        changed = conn.execute(_END, values).rowcount
-    if not changed:
-        return  # hooks fire twice, a request ends once
-    _insert_attempts(conn, end)
-    _announce(conn, end, events)
-    _sum_up(end, sums)
 
 
-def _take_back(conn: sqlite3.Connection, request_id: str, sums: Sums) -> bool:
-    """Undo an end that another worker made up when it took this one for dead; whether there was one."""
-    row = conn.execute(
-        "SELECT cost_usd, task_id, agent_id, user, requested_model, started_at FROM requests WHERE id = ? AND "
-        "status = 'interrupted' AND error_type = ?",
-        (request_id, MADE_UP),
-    ).fetchone()
-    if row is None:
+def _reopen_interrupted(conn: sqlite3.Connection, request_id: str, batch: Sums) -> bool:
+    """Undo the end that another worker assumed when it took this one for dead. Return whether there was one."""
+    sql = "UPDATE requests SET status = 'started' WHERE id = ? AND status = 'interrupted' AND error_type = ?"
+    if not conn.execute(sql, (request_id, INTERRUPTED)).rowcount:
         return False
-    cost, task, agent, user, model, started_at = row
-    for kind, name in (("task", task), ("agent", agent)):
-        sql = "UPDATE totals SET cost_usd = MAX(0, cost_usd - ?), requests = requests - 1 WHERE kind = ? AND id = ?"
-        conn.execute(sql, (cost or 0.0, kind, name))
-    line = (-1, -1, 0, 0, -(cost or 0.0), -(cost is None))
-    _sum(
-        sums,
-        {"task": task, "agent": agent, "model": model, "provider": None, "tier": None, "user": user},
-        started_at,
-        line,
-    )
-    conn.execute("UPDATE requests SET status = 'started' WHERE id = ?", (request_id,))
+    sums.uncount_interrupted(conn, request_id, batch)
     return True
 
 
@@ -214,71 +165,16 @@ def _insert_attempts(conn: sqlite3.Connection, end: Ended) -> None:
     )  # fmt: skip
 
 
-def _announce(conn: sqlite3.Connection, end: Ended, events: bool) -> None:
+def _queue_events(conn: sqlite3.Connection, end: Ended, send_events: bool) -> None:
+    """Add the cost to the totals of task and agent, and queue the events that TaskMaster gets."""
     who, cost = end.call.attribution, end.cost_usd
-    totals = {kind: _add_total(conn, kind, id_, cost) for kind, id_ in (("task", who.task_id), ("agent", who.agent_id))}
-    if not events:
+    task_total = sums.add_to_total(conn, "task", who.task_id, cost)
+    agent_total = sums.add_to_total(conn, "agent", who.agent_id, cost)
+    if not send_events:
         return
     key = f"task:{who.task_id}" if who.task_id else ""
-    kind = outbox.SUCCEEDED if end.status == "succeeded" else outbox.FAILED
-    outbox.put(conn, kind, key, outbox.request_payload(end, cost), end.ended_at)
+    kind = events.SUCCEEDED if end.status == "succeeded" else events.FAILED
+    outbox.put(conn, kind, key, events.request_payload(end, cost), end.ended_at)
     if cost and not end.cost_estimated:
-        payload = outbox.cost_payload(end, cost, totals["task"], totals["agent"])
-        outbox.put(conn, outbox.COST, key, payload, end.ended_at)
-
-
-def _add_total(conn: sqlite3.Connection, kind: str, id_: str | None, cost: float | None) -> float | None:
-    if id_ is None:
-        return None
-    row = conn.execute(
-        "INSERT INTO totals VALUES (?,?,?,1) ON CONFLICT (kind, id) DO UPDATE SET cost_usd = cost_usd + "
-        "excluded.cost_usd, requests = requests + 1 RETURNING cost_usd",
-        (kind, id_, cost or 0.0),
-    ).fetchone()
-    return float(row[0])
-
-
-def _sum_up(end: Ended, sums: Sums) -> None:
-    """Add one request to the batch's sums: a batch writes each rollup row once."""
-    call, last, who = end.call, end.call.attempts[-1] if end.call.attempts else None, end.call.attribution
-    good = end.status == "succeeded"
-    line = (
-        1,
-        not good,
-        end.usage.prompt or 0,
-        end.usage.completion or 0,
-        end.cost_usd or 0.0,
-        end.status in ("succeeded", "interrupted") and end.cost_usd is None,
-    )
-    names = {
-        "task": who.task_id,
-        "agent": who.agent_id,
-        "model": (last.deployment if last else None) or call.requested_model,
-        "provider": last.provider if last else None,
-        "tier": str(last.tier) if last and last.tier is not None else None,
-        "user": who.user,
-    }
-    _sum(sums, names, call.started_at, line)
-
-
-def _sum(sums: Sums, names: Mapping[str, str | None], started_at: float, line: Sequence[float]) -> None:
-    """Add one line to the sums of its hour, under each dimension's name."""
-    hour = int(started_at) // 3600
-    for dimension, name in names.items():
-        total = sums.setdefault((dimension, name if name is not None else "(none)", hour), [0.0] * 6)
-        for place, value in enumerate(line):
-            total[place] += value
-
-
-def _add_rollups(conn: sqlite3.Connection, sums: Sums) -> None:
-    conn.executemany(
-        "INSERT INTO rollups VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (dimension, hour, name) DO UPDATE SET "
-        "requests = requests + excluded.requests, failures = failures + excluded.failures, "
-        "prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
-        "completion_tokens = completion_tokens + excluded.completion_tokens, "
-        "cost_usd = cost_usd + excluded.cost_usd, unpriced = unpriced + excluded.unpriced",
-        [
-            (d, name, hour, int(r), int(f), int(p), int(c), cost, int(u))
-            for (d, name, hour), (r, f, p, c, cost, u) in sums.items()
-        ],
-    )
+        payload = events.cost_payload(end, cost, task_total, agent_total)
+        outbox.put(conn, events.COST, key, payload, end.ended_at)

@@ -1,8 +1,8 @@
-"""Keeps the ledger within its bounds, a little at a time, so that no writer ever waits for it.
+"""Keep the ledger within its bounds, a few rows at a time, so that no writer waits for it.
 
-Policy: delivered events go after a day. Requests go after ``keep_days``. When the file is still larger than
-``max_mb``, the oldest ended requests go first, then delivered, then dead, then, as the last resort and with a
-warning, the oldest pending events. Rollups and totals stay: usage is known for ever.
+Delivered events are deleted after a day, requests after ``keep_days``. When the file is still larger than ``max_mb``,
+the oldest ended requests go first. Delivered events follow, then dead letters, and pending events last, with a warning.
+Rollups and totals are never deleted, so usage stays known.
 """
 
 import sqlite3
@@ -13,37 +13,27 @@ from lmstack.ledger.schema import writing
 BATCH = 500
 DELIVERED_DAYS = 1.0
 _ENDED = "SELECT id FROM requests WHERE status != 'started'"
-_OVERSIZE_STEPS = (
-    ("requests", None),
-    (
-        "delivered",
-        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'delivered' ORDER BY seq LIMIT ?)",
-    ),
-    ("dead", "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'dead' ORDER BY seq LIMIT ?)"),
-    (
-        "pending",
-        "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'pending' ORDER BY seq LIMIT ?)",
-    ),
-)
+_OLDEST_EVENTS = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = ? ORDER BY seq LIMIT ?)"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long (days) and how large (MB) the ledger may grow; 0 means without bound."""
+    """How long (days) requests are kept, and how large (MB) the ledger may grow. 0 means without bound."""
 
     keep_days: float = 90.0
     max_mb: float = 1024.0
 
 
-def tidy(conn: sqlite3.Connection, bounds: Bounds, now: float) -> dict[str, int]:
-    """Delete at most one batch of each kind in one short transaction; returns what went, by kind."""
+def delete_some(conn: sqlite3.Connection, bounds: Bounds, now: float) -> dict[str, int]:
+    """Delete at most one batch of each kind in one short transaction. Return how many rows went, by kind.
+
+    ``now`` must come from TrustedClock.
+    """
     gone: dict[str, int] = {}
     with writing(conn):
         if bounds.keep_days:
             gone["expired"] = _delete_requests(
-                conn,
-                f"{_ENDED} AND started_at < ? ORDER BY started_at LIMIT ?",
-                (now - bounds.keep_days * 86400, BATCH),
+                conn, f"{_ENDED} AND started_at < ? ORDER BY started_at LIMIT ?", (_expiry(bounds, now), BATCH)
             )
         sql = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = 'delivered' AND delivered_at < ? LIMIT ?)"
         gone["old events"] = conn.execute(sql, (now - DELIVERED_DAYS * 86400, BATCH)).rowcount
@@ -55,14 +45,25 @@ def tidy(conn: sqlite3.Connection, bounds: Bounds, now: float) -> dict[str, int]
     return gone
 
 
+def has_expired(conn: sqlite3.Connection, bounds: Bounds, now: float) -> bool:
+    """Return whether a request is older than ``keep_days``."""
+    sql = f"{_ENDED} AND started_at < ? LIMIT 1"
+    return bool(bounds.keep_days) and conn.execute(sql, (_expiry(bounds, now),)).fetchone() is not None
+
+
+def _expiry(bounds: Bounds, now: float) -> float:
+    return now - bounds.keep_days * 86400
+
+
 def _shrink(conn: sqlite3.Connection) -> dict[str, int]:
-    for kind, sql in _OVERSIZE_STEPS:
-        if sql is None:
-            count = _delete_requests(conn, f"{_ENDED} ORDER BY started_at LIMIT ?", (BATCH,))
-        else:
-            count = conn.execute(sql, (BATCH,)).rowcount
+    """Delete one batch of the least important kind that has rows."""
+    requests = _delete_requests(conn, f"{_ENDED} ORDER BY started_at LIMIT ?", (BATCH,))
+    if requests:
+        return {"requests": requests}
+    for state in ("delivered", "dead", "pending"):
+        count = conn.execute(_OLDEST_EVENTS, (state, BATCH)).rowcount
         if count:
-            return {kind: count}
+            return {state: count}
     return {}
 
 

@@ -1,7 +1,7 @@
-"""Questions to the ledger. Opens read-only (but for ``replay``), never migrates, needs nothing but the standard library.
+"""Read the ledger. Opens it read-only (except for ``replay``), and never migrates it. Needs only the standard library.
 
-``python -m lmstack.ledger.queries NAME '{"since": ...}'`` answers as JSON: that is how the CLI reads a ledger
-that lives in a container. Times are Unix seconds, costs US dollars.
+``python -m lmstack.ledger.queries PATH NAME '{"since": ...}'`` answers as JSON. That is how the CLI reads a ledger
+inside a container. Times are Unix seconds; costs are US dollars.
 """
 
 import json
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lmstack.ledger import outbox, spending
-from lmstack.ledger.schema import DEAD_AFTER_SECONDS, DIMENSIONS, LedgerVersionError, check_version, connect
+from lmstack.ledger.migrations import DIMENSIONS
+from lmstack.ledger.schema import LedgerVersionError, check_version, connect
+from lmstack.ledger.timing import DEAD_AFTER_SECONDS
 from lmstack.routing.budgets import EVERY, parse_limits
 
 GROUPINGS = (*DIMENSIONS, "day")
@@ -23,7 +25,7 @@ Rows = list[dict[str, Any]]
 
 
 def open_ledger(path: Path) -> sqlite3.Connection:
-    """A read-only connection; FileNotFoundError, LedgerVersionError or sqlite3.Error when there is no readable ledger."""
+    """Return a read-only connection. Raise FileNotFoundError, LedgerVersionError or sqlite3.Error when that fails."""
     if not path.exists():
         raise FileNotFoundError(path)
     conn = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
@@ -33,8 +35,10 @@ def open_ledger(path: Path) -> sqlite3.Connection:
 
 
 def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Rows:
-    """Requests, failures, tokens and cost of ended requests per group, dearest first; ``unpriced`` counts answers of
-    unknown cost. Whole hours come from the rollups, the first, partial hour from its rows: exact, and quick over millions.
+    """Return requests, failures, tokens and cost of ended requests for each group, the highest cost first.
+
+    ``unpriced`` counts answers of unknown cost. Whole hours come from the rollups, the first, partial hour from
+    its rows. That is exact, and quick over millions of rows.
     """
     whole = math.ceil(since / 3600)
     name = "date(hour * 3600, 'unixepoch')" if by == "day" else "name"
@@ -51,8 +55,8 @@ def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Ro
                    SUM(status IN ('succeeded','interrupted') AND cost_usd IS NULL)
             FROM requests WHERE started_at >= :since AND started_at < :whole * 3600 AND status != 'started' GROUP BY 1
         ) GROUP BY name ORDER BY cost_usd DESC, requests DESC
-        """  # noqa: S608 - the expressions are ours
-    # Each day's sum is the same over any dimension; the one with the fewest names is read.
+        """  # noqa: S608 - only constants
+    # The sum of a day is the same in each dimension. The tiers have the fewest rows.
     dimension = "tier" if by == "day" else by
     return _rows(conn, sql, {"dimension": dimension, "whole": whole, "since": since})
 
@@ -60,7 +64,7 @@ def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Ro
 def requests(
     conn: sqlite3.Connection, since: float = 0.0, failed: bool = False, task: str | None = None, limit: int = 50
 ) -> Rows:
-    """The newest requests first. A started row whose worker is gone is shown as interrupted."""
+    """Return requests, the newest first. An open request of a dead worker is shown as interrupted."""
     where, args = ["started_at >= ?"], [time.time() - DEAD_AFTER_SECONDS, since]
     if failed:
         where.append("status NOT IN ('succeeded','started')")
@@ -75,9 +79,11 @@ def requests(
     return _rows(conn, sql, (*args, limit))
 
 
-def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the ledger's own column name
-    """One request (by our id, its beginning, or LiteLLM's call id) with its ``attempts``; empty when there is none.
-    Several, five at most, when that many begin so."""
+def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the name of the column
+    """Return the request with this id, or with LiteLLM's call id, with its attempts and events; empty when there is none.
+
+    The beginning of an id is enough. Return up to five requests when several begin with it.
+    """
     found = _rows(conn, "SELECT * FROM requests WHERE id = ? OR call_id = ? LIMIT 1", (id, id))
     if not found and id.startswith("req_"):
         found = _rows(conn, "SELECT * FROM requests WHERE id >= ? AND id < ? LIMIT 5", (id, f"{id}~"))
@@ -93,7 +99,7 @@ def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the ledg
 
 
 def errors(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
-    """What went wrong, by kind: failed attempts, and requests refused before any; most frequent first."""
+    """Return errors by kind, the most frequent first: failed attempts, and requests that were refused before any."""
     sql = """
         SELECT error_type, error_code, provider, deployment, COUNT(*) AS count, MAX(started_at) AS last_at, error_message
         FROM (
@@ -108,14 +114,14 @@ def errors(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
 
 
 def events(conn: sqlite3.Connection, state: str | None = None, limit: int = 50) -> Rows:
-    """Outbox events, newest first; ``state`` is pending, leased, delivered or dead."""
+    """Return events of the outbox, the newest first. ``state`` is pending, leased, delivered or dead."""
     where, args = ("WHERE state = ?", (state, limit)) if state else ("", (limit,))
     columns = "seq, event_id, type, order_key, created_at, state, attempts, next_attempt_at, delivered_at, last_error"
     return _rows(conn, f"SELECT {columns} FROM outbox {where} ORDER BY seq DESC LIMIT ?", args)  # noqa: S608 - literals
 
 
 def event_counts(conn: sqlite3.Connection) -> Rows:
-    """How many events are in each state, and since when the oldest undelivered one waits."""
+    """Return how many events are in each state, and the time of the oldest one."""
     return _rows(
         conn,
         "SELECT state, COUNT(*) AS events, MIN(created_at) AS oldest FROM outbox GROUP BY state ORDER BY state",
@@ -124,12 +130,12 @@ def event_counts(conn: sqlite3.Connection) -> Rows:
 
 
 def status(conn: sqlite3.Connection) -> Rows:
-    """One row: how many requests the ledger has, and when the last one started."""
+    """Return one row: how many requests the ledger has, and when the last one started."""
     return _rows(conn, "SELECT COUNT(*) AS requests, MAX(started_at) AS last_started_at FROM requests", ())
 
 
 def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
-    """Each rule with ``spent_usd`` and ``reserved_usd``; one for everybody (``*``) as those who spent most of it."""
+    """Return each budget with ``spent_usd`` and ``reserved_usd``. A rule for everybody (``*``) gives a row per top spender."""
     now, rows = time.time(), []
     configured = parse_limits(rules)
     own = {(rule.scope, rule.period, rule.name) for rule in configured}
@@ -151,7 +157,7 @@ QUERIES: dict[str, Callable[..., Rows]] = {
 
 
 def ask(path: Path, name: str, arguments: dict[str, Any]) -> Rows:
-    """Open, answer, close. ``replay`` is the one name that writes: dead events become pending again."""
+    """Open the ledger, run one query, close it. Only ``replay`` writes: it makes dead letters pending again."""
     if name == "replay":
         open_ledger(path).close()
         return _replay(path, **arguments)
@@ -175,7 +181,7 @@ def _rows(conn: sqlite3.Connection, sql: str, args: tuple[Any, ...] | dict[str, 
 
 
 def main(argv: list[str]) -> int:
-    """``queries PATH NAME JSON`` -> rows as JSON on stdout; 1 and a line on stderr when there is no ledger."""
+    """Run ``queries PATH NAME JSON``: print rows as JSON. Return 1 and print one line on stderr when that fails."""
     path, name, arguments = argv
     try:
         print(json.dumps(ask(Path(path), name, json.loads(arguments))))

@@ -1,4 +1,4 @@
-"""The values that travel from a hook to the ledger. Plain data: no litellm objects, no prompts, no secrets."""
+"""The values that go from a hook to the ledger. Plain data: no LiteLLM objects, no prompts, no secrets."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from typing import Any
 
 from lmstack.routing.budgets import Limit
 
-_spare: list[str] = []  # random parts that were drawn ahead: one call of the kernel for many
-os.register_at_fork(after_in_child=_spare.clear)  # or parent and child would use the same ones
+_spare: list[str] = []  # random parts for the next ids: one system call for many
+os.register_at_fork(after_in_child=_spare.clear)  # else parent and child would use the same parts
 
 
 def new_id(prefix: str) -> str:
-    """A sortable unique id: ``prefix_`` + 12 hex digits of milliseconds + 20 random hex digits."""
+    """Return a unique id that sorts by time: ``prefix_``, 12 hex digits of milliseconds, 20 random hex digits."""
     try:
         random = _spare.pop()
     except IndexError:
@@ -26,7 +26,7 @@ def new_id(prefix: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What went wrong: error class, HTTP status as text, redacted message."""
+    """An error: its class, its HTTP status as text, its redacted message."""
 
     type: str
     code: str | None
@@ -35,30 +35,30 @@ class Fault:
 
 @dataclass(slots=True)
 class Attempt:
-    """One call to one provider. Times in Unix seconds, latency in milliseconds."""
+    """One call of one provider. Times are Unix seconds; the latency is milliseconds."""
 
     deployment: str | None
     model: str | None
     provider: str | None
-    litellm_model: str | None  # with LiteLLM's provider prefix: what its price map knows
+    litellm_model: str | None  # with LiteLLM's provider prefix, as in its price map
     tier: int | None
-    rates: tuple[float, float] | None  # USD per million tokens in and out; None: nobody knows
-    own_price: bool  # the rates are the user's own, and override LiteLLM's map
+    rates: tuple[float, float] | None  # USD per million tokens, input and output; None: unknown
+    own_price: bool  # the rates come from the user and override LiteLLM's price map
     started_at: float
     latency_ms: float | None = None
-    outcome: str | None = None  # None while it is under way
+    outcome: str | None = None  # None while the attempt runs
     kind: str = ""  # LiteLLM's call type, e.g. acompletion
     fault: Fault | None = None
-    asked: bool = False  # the provider was; what fails before says nothing of it
-    unread: bool = False  # LiteLLM could not make the provider's call out of this request
+    asked: bool = False  # the provider was called; an error before that is not its fault
+    unread: bool = False  # LiteLLM could not make a call of the provider from this request
 
     @property
     def free(self) -> bool:
-        """It costs nothing."""
+        """Whether the model costs nothing."""
         return self.rates == (0.0, 0.0)
 
     def close(self, outcome: str, fault: Fault | None = None) -> None:
-        """Settle the attempt once; later calls change nothing."""
+        """Set the outcome of the attempt. Only the first call has an effect."""
         if self.outcome is None:
             self.outcome, self.fault = outcome, fault
             self.latency_ms = max(0.0, (time.time() - self.started_at) * 1000)
@@ -66,7 +66,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer; None where the provider did not say."""
+    """Tokens of one answer. None where the provider did not report them."""
 
     prompt: int | None = None
     completion: int | None = None
@@ -76,7 +76,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """Whom a call is charged to."""
+    """Who pays for a request."""
 
     task_id: str | None = None
     agent_id: str | None = None
@@ -87,7 +87,7 @@ class Attribution:
 
 @dataclass(slots=True)
 class Call:
-    """One client request while it is under way; the ledger gets a copy of its state at start and end."""
+    """One request of a client while it runs. The ledger gets its state at the start and at the end."""
 
     id: str
     call_id: str | None
@@ -101,40 +101,39 @@ class Call:
     attempts: list[Attempt] = field(default_factory=list)
     ttft_ms: float | None = None
     ended: bool = False
-    estimate_usd: float | None = None  # made at the start, for the case that the end is never known
-    reserved_usd: float | None = None  # what its budgets keep aside until its cost is known
-    late_fault: Fault | None = None  # of a stream's attempt, heard of before anybody knew that it had failed
-    drill: bool = False  # its first attempt is to fail
+    estimate_usd: float | None = None  # made at the start, in case the end is never known
+    reserved_usd: float | None = None  # reserved from its budgets until its cost is known
+    late_fault: Fault | None = None  # the error of a stream, reported before the stream has ended
+    drill: bool = False  # a fallback test: its first attempt must fail
     late: bool = False  # LITELLM_DEADLINE has passed
-    own_key: bool = False  # it brought a provider's key along, which says nothing of ours
-    cost_usd: float | None = None  # once it has ended
-    reported: tuple[Any, float | None] | None = None  # usage and cost of LiteLLM's own log event, if it came first
+    own_key: bool = False  # it has its own provider key: our key did not cause its errors
+    cost_usd: float | None = None  # set at the end
+    reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first
 
     def close(self, outcome: str, fault: Fault | None = None) -> None:
-        """It has ended, and its last attempt, where there is one, with that outcome."""
+        """End the request, and its last attempt with this outcome."""
         self.ended = True
         if self.attempts:
             self.attempts[-1].close(outcome, fault)
 
     def is_at_fault(self, attempt: Attempt) -> bool:
-        """Whether a failure of this attempt says nothing of its deployment: the request could not be read, or brought
-        a key of its own."""
+        """Return whether the request caused a failure of this attempt: it could not be read, or has its own key."""
         return attempt.unread or self.own_key
 
     @property
     def fallbacks(self) -> int:
-        """How often it moved on to another deployment."""
+        """How often the request went on to another deployment."""
         names = [attempt.deployment for attempt in self.attempts]
         return sum(1 for before, after in zip(names, names[1:], strict=False) if before != after)
 
     def elapsed_ms(self) -> float:
-        """Milliseconds since the start, by the monotonic clock."""
+        """Return the milliseconds since the start, by the monotonic clock."""
         return (time.perf_counter() - self.clock) * 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """A budget that is used up, or (``waiting``) may be by what is still under way. USD."""
+    """A budget that is used up. With ``waiting``, the reservations of open requests may use it up. In USD."""
 
     limit: Limit
     spent: float
@@ -143,8 +142,11 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a record. ``durable``: the ledger or the spool has it. ``over``: the budget that does not admit it.
-    ``checked``: its limits were compared with what was spent. ``late``: nobody knows yet; it may still be written."""
+    """The outcome of a record.
+
+    ``durable``: it is in the ledger or the spool file. ``over``: the budget that does not admit it. ``checked``: its
+    limits were compared with the spending. ``late``: the result came too late; the record may still be written.
+    """
 
     durable: bool
     over: Over | None = None
@@ -154,8 +156,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Record: a request is about to reach a provider. With ``limits`` it is only recorded if they admit it; the
-    verdict says so."""
+    """Record: a request is about to go to a provider. It is only recorded if its ``limits`` admit it."""
 
     call: Call
     limits: tuple[Limit, ...] = ()
@@ -163,7 +164,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Record: a request has its terminal status. Inserts the row when the start was never written."""
+    """Record: a request has ended. It makes the row when the start was never written."""
 
     call: Call
     status: str
@@ -180,15 +181,15 @@ Record = Started | Ended
 
 
 def dump(record: Record) -> str:
-    """A record as one line of JSON, for the spool."""
+    """Return a record as one line of JSON, for the spool file."""
     call = replace(record.call, clock=0.0, reported=None, late_fault=None)
     fields = asdict(replace(record, call=call))
-    fields.pop("limits", None)  # what reaches the spool has been let in
+    fields.pop("limits", None)  # a record in the spool file has been admitted
     return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"), default=str)
 
 
 def load(line: str) -> Record:
-    """The record of such a line; ValueError, KeyError or TypeError when it was cut off or is not one."""
+    """Return the record in a line of JSON. Raise ValueError, KeyError or TypeError when there is none."""
     fields = json.loads(line)
     kind, call = fields.pop("kind"), fields["call"]
     call["attribution"] = Attribution(**{**call["attribution"], "tags": tuple(call["attribution"]["tags"])})
@@ -206,7 +207,7 @@ def _attempt(given: dict[str, Any]) -> Attempt:
 
 
 def _known(kind: type, given: dict[str, Any]) -> dict[str, Any]:
-    """A spool may have been written before an upgrade, with fields that are no more."""
+    """Return only the fields of today: an older version may have written the spool file."""
     names = {f.name for f in dataclass_fields(kind)}
     return {name: value for name, value in given.items() if name in names}
 

@@ -1,4 +1,4 @@
-"""What may never be written down: keys, whoever issued them, and the values of our own secret variables."""
+"""Remove keys and secret values from a text before it is written. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,13 +10,13 @@ _SECRET_NAMES = re.compile(r"(API_KEY|MASTER_KEY|SECRET|TOKEN|PASSWORD)$")
 
 
 def secret_values(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The values that must never be recorded, longest first."""
+    """Return the values of secret variables in the environment, the longest first."""
     found = {value for name, value in environ.items() if _SECRET_NAMES.search(name) and len(value) >= 6}
     return tuple(sorted(found, key=len, reverse=True))
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """Anything that is one of ``secrets``, or looks like a key, as ``***``."""
+    """Return the text with ``***`` in place of each of ``secrets``, and of anything that looks like a key."""
     for secret in secrets:
         text = text.replace(secret, "***")
     return _KEY_SHAPES.sub("***", text)

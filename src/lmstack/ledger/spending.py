@@ -1,4 +1,4 @@
-"""What was spent against a budget, inside the writer's transaction: that makes it exact over workers and restarts."""
+"""Compare budgets with what was spent. Runs inside the writer's transaction, so it is exact over several workers."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -10,27 +10,26 @@ _OPEN = {"all": "", "task": " AND task_id = ?", "agent": " AND agent_id = ?"}
 
 
 def over(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> Over | None:
-    """The first limit that does not admit another request; None when all do.
+    """Return the first limit that does not admit another request, None when all do.
 
-    A request is admitted while what was spent and what is under way are below the limit, so that it is overshot by
-    one request at most.
+    A request is admitted while spending and reservations together are below the limit. So one request at most exceeds it.
     """
     for limit in limits:
         used = spent(conn, limit, now)
         if used >= limit.usd:
             return Over(limit, used, waiting=False)
-        under_way = reserved(conn, limit)
-        if under_way and used + under_way >= limit.usd:
+        open_usd = reserved(conn, limit)
+        if open_usd and used + open_usd >= limit.usd:
             return Over(limit, used, waiting=True)
     return None
 
 
 def spent(conn: sqlite3.Connection, limit: Limit, now: float) -> float:
-    """US dollars of ended requests; answers of unknown price are not in it."""
+    """Return the US dollars of ended requests, without answers of unknown price."""
     if limit.period == "total" and limit.scope != "all":
         sql, args = "SELECT cost_usd FROM totals WHERE kind = ? AND id = ?", [limit.scope, limit.name]
     else:
-        # Every request is in exactly one tier's rollup, so that their sum is everybody's.
+        # Each request is in the rollup of exactly one tier, so the sum over the tiers is the sum of all requests.
         sql, args = (
             "SELECT SUM(cost_usd) FROM rollups WHERE dimension = ?",
             ["tier" if limit.scope == "all" else limit.scope],
@@ -44,7 +43,7 @@ def spent(conn: sqlite3.Connection, limit: Limit, now: float) -> float:
 
 
 def reserved(conn: sqlite3.Connection, limit: Limit) -> float:
-    """US dollars kept aside by requests that are under way."""
+    """Return the US dollars that open requests have reserved."""
     args = [limit.name] if limit.scope != "all" else []
     sql = (
         f"SELECT SUM(reserved_usd) FROM requests INDEXED BY requests_open WHERE status = 'started'{_OPEN[limit.scope]}"  # noqa: S608 - literals
@@ -53,7 +52,7 @@ def reserved(conn: sqlite3.Connection, limit: Limit) -> float:
 
 
 def spenders(conn: sqlite3.Connection, scope: str, period: str, now: float, most: int = 10) -> list[str]:
-    """The tasks or agents that spent most."""
+    """Return the tasks or agents with the highest cost."""
     if period == "total":
         sql, args = (
             "SELECT id FROM totals WHERE kind = ? AND cost_usd > 0 ORDER BY cost_usd DESC LIMIT ?",
@@ -66,5 +65,9 @@ def spenders(conn: sqlite3.Connection, scope: str, period: str, now: float, most
 
 
 def _today(now: float) -> str:
+    """Return the SQL condition for the 24 hours of this UTC day. Hours later than ``now`` count, too.
+
+    So a clock that is set back within a day refunds nothing.
+    """
     midnight = int(now) // 86400 * 24
     return f" AND hour IN ({','.join(str(midnight + hour) for hour in range(24))})"

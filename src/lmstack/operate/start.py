@@ -1,4 +1,4 @@
-"""Start a stack, or say that nothing has to be done. Checks first, then effects; prints nothing but progress."""
+"""Start a stack, or find that nothing has to be done. All checks come before the first effect."""
 
 import contextlib
 import time
@@ -9,19 +9,20 @@ from lmstack.operate import changes, stacks
 from lmstack.operate.planning import Planned
 from lmstack.runtime import base
 from lmstack.runtime.choose import own_port, running_runtime
+from lmstack.runtime.readiness import ProgramEndedError, wait_ready
 from lmstack.stack.project import PROXY_SERVICE, Project
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """How a start went. ``took``: seconds until every name was served; ``remarks``: of the checks."""
+    """The result of a start. ``took``: seconds until every model was served. ``remarks``: what the checks remarked."""
 
     took: float
     remarks: tuple[str, ...] = ()
 
 
 def is_unchanged(project: Project, wanted: Planned) -> bool:
-    """Whether exactly this runs, and serves every name."""
+    """Return whether exactly this plan runs and serves every model."""
     from lmstack.stack.health import missing_names
 
     state = base.load_state(project)
@@ -32,12 +33,12 @@ def is_unchanged(project: Project, wanted: Planned) -> bool:
 
 
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
-    """Everything that can be known to fail, before anything is touched; returns remarks."""
+    """Check everything that can fail, before anything is changed; return remarks."""
     return wanted.runtime.check(wanted.plan, replace(options, own_port=own_port(project)))
 
 
 def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:
-    """Check, start, and wait until every planned name is served; UnhealthyError when that does not happen."""
+    """Check, start, and wait until every planned model is served; raise UnhealthyError when that does not happen."""
     plan, runtime = wanted.plan, wanted.runtime
     remarks = check(project, wanted, options)
     for change in changes.since_the_last_start(base.load_state(project), wanted):
@@ -50,14 +51,18 @@ def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.
         runtime.up(plan, wanted.config, options, say)
         base.save_state(project, _state(wanted, time.time()))
         stacks.remember(project.root)
-        took = base.wait_ready(plan, runtime, options.timeout, say)
-    except LmError:
-        # What cannot serve must not run on in the background.
-        if not any(s.name == PROXY_SERVICE and s.state == "running" for s in runtime.services()):
-            with contextlib.suppress(LmError):
-                runtime.down(False, say)
+        took = wait_ready(plan, runtime, options.timeout, say)
+        runtime.settle()
+    except LmError as error:
+        if isinstance(error, ProgramEndedError) or not _proxy_runs(runtime):
+            with contextlib.suppress(LmError):  # the first error is the one to show
+                runtime.give_up(say)
         raise
     return Started(took, remarks)
+
+
+def _proxy_runs(runtime: base.Runtime) -> bool:
+    return any(s.name == PROXY_SERVICE and s.state == "running" for s in runtime.services())
 
 
 def _stop_other_runtime(project: Project, name: str, say: base.Say) -> None:
@@ -68,10 +73,10 @@ def _stop_other_runtime(project: Project, name: str, say: base.Say) -> None:
 
 
 def _state(wanted: Planned, now: float) -> base.State:
-    image, digest = getattr(wanted.runtime, "image_ran", lambda: ("", ""))()
+    place = wanted.runtime.placement()
     return base.State(
-        wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, image, digest, wanted.flags,
-        changes.marks(wanted.plan.settings),
+        wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, place.image, place.image_digest,
+        wanted.flags, changes.marks(wanted.plan.settings), place.engine,
     )  # fmt: skip
 
 

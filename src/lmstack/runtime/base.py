@@ -1,16 +1,14 @@
-"""The interface of a runtime, and what is the same in both: waiting for readiness, and the state file."""
+"""The interface of a runtime, the options and results of its methods, and the state file of the last start."""
 
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from lmstack import files
-from lmstack.errors import UnhealthyError
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
@@ -19,7 +17,7 @@ READY_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What `lm up` last started; in .lmstack/state.json. No secret is in it."""
+    """What `lm up` started last, as .lmstack/state.json holds it. No secret is in it."""
 
     runtime: str
     digest: str
@@ -28,8 +26,9 @@ class State:
     started_at: float
     image: str = ""
     image_digest: str = ""
-    flags: dict[str, str] = field(default_factory=dict)  # what `lm up` was given, as settings
+    flags: dict[str, str] = field(default_factory=dict)  # the options of `lm up`, as settings
     settings: dict[str, str] = field(default_factory=dict)  # each setting's value; of a secret only a short digest
+    engine: dict[str, str] = field(default_factory=dict)  # the Docker engine, as fields of engine.Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which log lines are wanted. ``since`` in seconds before now."""
+    """Which log lines a command shows. ``since`` in seconds before now."""
 
     follow: bool = False
     since: float | None = None
@@ -58,13 +57,22 @@ class LogQuery:
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """How `lm up` was asked. ``timeout`` in seconds."""
+    """The options of `lm up`. ``timeout`` in seconds."""
 
     timeout: float = READY_SECONDS
     foreground: bool = False
     force: bool = False
-    dry_run: bool = False  # touch nothing, not even to see whether a folder can be written
-    own_port: int | None = None  # what the gateway that runs here already listens on
+    dry_run: bool = False  # change nothing, not even to see whether a folder can be written
+    own_port: int | None = None  # the port of the gateway that runs here already
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a stack was started: its image with digest, and the Docker engine. Empty for the local runtime."""
+
+    image: str = ""
+    image_digest: str = ""
+    engine: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,53 +87,62 @@ Say = Callable[[str], None]
 
 
 class Runtime(Protocol):
-    """What a command may ask of either runtime; both raise LmError for expected failures."""
+    """What both runtimes can do. Every method raises LmError for an expected failure."""
 
     name: str
 
     def check(self, plan: Plan, options: UpOptions) -> tuple[str, ...]:
-        """Everything that can be known to fail, before anything is touched; returns remarks."""
+        """Check everything that can fail, before anything is changed; return remarks."""
 
     def code(self) -> str:
-        """The source that would run in the proxy: a new version must be noticed as a change."""
+        """Return the source that would run in the proxy. A new version of it counts as a change."""
 
     def prepare(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
-        """Get what a start needs, while what runs goes on: nothing is stopped before this has worked."""
+        """Get what a start needs. What runs already is not touched."""
 
     def up(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
-        """Start, or apply a change to, the stack; returns when its processes were started."""
+        """Start the stack, or apply a change; return when its processes were started."""
+
+    def settle(self) -> None:
+        """Record what runs, once every model is served."""
+
+    def placement(self) -> Placement:
+        """Return where the stack runs."""
+
+    def give_up(self, say: Say) -> None:
+        """Stop a stack that could not start. Its log stays readable."""
 
     def down(self, volumes: bool, say: Say) -> Stopped:
-        """Drain and stop everything; with ``volumes``, delete the data, also when nothing ran."""
+        """Let open requests finish and stop everything. With ``volumes``, delete the data, also when nothing ran."""
 
     def services(self) -> list[Service]:
-        """What runs."""
+        """Return what runs."""
 
     def logs(self, query: LogQuery) -> Iterator[str]:
-        """The chosen log lines, oldest first; with ``follow`` until Ctrl-C."""
+        """Return the chosen log lines, oldest first; with ``follow`` until Ctrl-C."""
 
     def log_tail(self, lines: int) -> str:
-        """The proxy's last log lines, for an error message."""
+        """Return the proxy's last log lines, for an error message."""
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-        """Ask the ledger (lmstack.ledger.queries)."""
+        """Return the answer of a ledger query (lmstack.ledger.queries)."""
 
     def release_keys(self, version: str, say: Say) -> dict[str, Any]:
-        """Get a LiteLLM release beside what runs, and ask it which configuration it takes (lmstack/config/legal_keys.py)."""
+        """Get a LiteLLM release beside the running one; return which configuration keys it knows."""
 
     def keep_releases(self, versions: set[str]) -> None:
-        """Remove the LiteLLM releases that nobody goes back to."""
+        """Remove all other LiteLLM releases."""
 
     def save_ledger(self, target: Path) -> dict[str, Any]:
-        """Write the ledger into a tar (lmstack.ledger.backup), running or not; returns what is in it."""
+        """Write the ledger into a tar file (lmstack.ledger.backup), running or not; return what is in it."""
 
     def load_ledger(self, source: Path) -> dict[str, Any]:
-        """Replace the ledger by that of a tar; nothing may run."""
+        """Replace the ledger by that of a tar file. Nothing may run."""
 
 
 @dataclass
 class Progress:
-    """One line per change on stderr; on a terminal, the running second is shown in place."""
+    """Prints progress to stderr, one line for each step. On a terminal, ``tick`` shows a passing state in place."""
 
     quiet: bool = False
     _last: str = field(default="", init=False)
@@ -137,43 +154,24 @@ class Progress:
         with contextlib.suppress(BrokenPipeError):  # `lm up 2>&1 | head -1` must not end the start half-way
             print(text, file=sys.stderr, flush=True)
 
+    @property
+    def on_terminal(self) -> bool:
+        """Return whether ``tick`` shows anything."""
+        return not self.quiet and sys.stderr.isatty()
+
     def tick(self, text: str) -> None:
-        """Show a passing state, terminals only."""
-        if not self.quiet and sys.stderr.isatty():
+        """Show a passing state; on terminals only."""
+        if self.on_terminal:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the passing state."""
-        if not self.quiet and sys.stderr.isatty():
+        if self.on_terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def wait_ready(plan: Plan, runtime: Runtime, timeout: float, progress: Progress) -> float:
-    """Poll until the proxy serves every planned name; returns the seconds it took, UnhealthyError with the log's end."""
-    from lmstack.runtime.logs import last_error
-    from lmstack.stack.health import missing_names
-
-    began = time.monotonic()
-    while True:
-        waited = time.monotonic() - began
-        missing = missing_names(plan)
-        if not missing:
-            progress.clear()
-            return waited
-        broken = [s for s in runtime.services() if s.state == "failed"]
-        tail = runtime.log_tail(40).splitlines()
-        if broken or waited > timeout:
-            progress.clear()
-            why = f"{broken[0].name} does not start" if broken else f"the proxy was not ready within {timeout:g} s"
-            if missing != plan.names:
-                why = f"the proxy runs but does not serve: {', '.join(missing)}"
-            raise UnhealthyError(f"{why}. It said: {last_error(tail) or 'nothing'}", "see all of it with: lm logs")
-        progress.tick(f"waiting for the proxy … {waited:.0f} s  {tail[-1][:60] if tail else ''}")
-        time.sleep(0.25)  # the pace of a poll, not a wait for something known
-
-
 def load_state(project: Project) -> State | None:
-    """What was last started here, None when nothing was (or the file is from another version)."""
+    """Return what was last started here; None when nothing was, or when another version wrote the file."""
     text = files.read(project.state / "state.json")
     try:
         return State(**json.loads(text)) if text else None
@@ -182,10 +180,10 @@ def load_state(project: Project) -> State | None:
 
 
 def save_state(project: Project, state: State) -> None:
-    """Remember what was started."""
+    """Write what was started."""
     files.write(project.state / "state.json", json.dumps(asdict(state), indent=2) + "\n")
 
 
 def clear_state(project: Project) -> None:
-    """Nothing runs any more."""
+    """Delete the state file: nothing runs any more."""
     files.remove(project.state / "state.json")

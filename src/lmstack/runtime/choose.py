@@ -33,7 +33,7 @@ def choose(settings: Settings, project: Project, served: bool) -> Choice:
     foreign = project.foreign_compose()
     if foreign is not None:
         return Choice("local", foreign)
-    from lmstack.runtime.compose import engine_problem
+    from lmstack.runtime.engine import engine_problem
 
     problem = engine_problem()
     if problem is None:

@@ -1,6 +1,7 @@
-"""Reading the log files of the local runtime, and choosing lines in either."""
+"""Log files of the local runtime, and the choice of log lines in both runtimes."""
 
 import contextlib
+import json
 import os
 import re
 import time
@@ -11,10 +12,11 @@ from pathlib import Path
 from lmstack.runtime import base
 
 LOG_BACKUPS = 5
+FOLLOW_SECONDS = 0.2
 
 
 def wanted_lines(lines: Iterator[str], query: base.LogQuery) -> list[str]:
-    """Filter by time, level and call id. Lines without a time of their own belong to the one before."""
+    """Return the lines that match. A line without a time belongs to the line before it."""
     cut = None if query.since is None else datetime.fromtimestamp(time.time() - query.since, timezone.utc)
     keep, kept = cut is None, []
     for line in lines:
@@ -32,7 +34,7 @@ _RANK = {"DEBUG": 0, "INFO": 1, "WARNING": 2, "ERROR": 3, "CRITICAL": 4}
 
 
 def line_time(line: str) -> datetime | None:
-    """The time that a JSON log line carries; LiteLLM writes local time without a zone."""
+    """Return the time of a JSON log line, None when it has none. LiteLLM writes local time without a zone."""
     found = _JSON_TIME.search(line)
     if not found:
         return None
@@ -51,36 +53,68 @@ def _matches(line: str, query: base.LogQuery) -> bool:
     return _RANK.get(level, 1) >= _RANK[query.level.upper()]
 
 
-def stored_lines(path: Path) -> Iterator[str]:
+def stored_lines(path: Path, start: int = 0) -> Iterator[str]:
+    """Return the lines of a log file, its rotated files first. ``start`` skips that many bytes of the present file."""
     rotated = [path.with_name(f"{path.name}.{n}") for n in range(LOG_BACKUPS, 0, -1)]
+    if start and path.exists() and path.stat().st_size >= start:
+        rotated = []
+    else:
+        start = 0  # the file was rotated since
     for one in [*rotated, path]:
         with contextlib.suppress(FileNotFoundError), one.open("rb") as stream:
-            # One line may hold anything a provider sent; a file may be larger than memory is worth.
+            stream.seek(start)
+            # Line by line: a file may be too large for memory. Any byte may come: a provider's text can be in it.
             yield from (line.rstrip(b"\r\n").decode("utf-8", "replace") for line in stream)
 
 
 def follow(path: Path, query: base.LogQuery) -> Iterator[str]:
+    """Return the chosen lines that are added to a log file from now on. Never ends by itself."""
     while not path.exists():
-        time.sleep(0.2)
+        time.sleep(FOLLOW_SECONDS)
     stream = path.open(encoding="utf-8", errors="replace")
     stream.seek(0, os.SEEK_END)
+    plain = base.LogQuery(level=query.level, call_id=query.call_id)
     while True:
         line = stream.readline()
         if line:
-            plain = base.LogQuery(level=query.level, call_id=query.call_id)
             yield from wanted_lines(iter([line.rstrip("\n")]), plain)
         elif path.exists() and path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
             stream.close()
             stream = path.open(encoding="utf-8", errors="replace")
         else:
-            time.sleep(0.2)  # the pace of a tail
+            time.sleep(FOLLOW_SECONDS)
 
 
-_ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|error|ERROR|CRITICAL|Error)\b")
+_ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|SystemExit|error|ERROR|CRITICAL|Error)\b")
+# Granian's line about a dead worker comes last and says nothing of the reason.
+_NO_REASON = re.compile(r"Unexpected exit from worker")
+_CAUSED = "The above exception was the direct cause of the following exception:"
 
 
 def last_error(lines: list[str]) -> str:
-    """The last line that names an error, without the frames of its traceback; else the last line."""
-    plain = [line.strip() for line in lines if line.strip() and not line.startswith(("  ", "Traceback"))]
-    named = [line for line in plain if _ERROR.search(line)]
-    return (named or plain or [""])[-1][:300]
+    """Return the last line that names an error, with its cause where a traceback gives one; else the last line."""
+    plain = [line for text in lines for line in _message_lines(text) if line.strip() and not _is_frame(line)]
+    named = [
+        n for n, line in enumerate(plain) if _ERROR.search(line) and not _NO_REASON.search(line) and line != _CAUSED
+    ]
+    if not named:
+        return (plain or [""])[-1].strip()[:300]
+    found = named[-1]
+    cause = plain[found - 2].strip() if found > 1 and plain[found - 1] == _CAUSED else ""
+    return plain[found].strip()[:300] + (f" (cause: {cause[:300]})" if cause else "")
+
+
+def _message_lines(line: str) -> list[str]:
+    """Return the text of a JSON log line, with its traceback, as lines; any other line as it is."""
+    if not line.startswith("{"):
+        return [line]
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return [line]
+    level = entry.get("level", "")
+    return [f"{level}: {entry.get('message', '')}", *str(entry.get("stacktrace") or "").splitlines()]
+
+
+def _is_frame(line: str) -> bool:
+    return line.startswith(("  ", "Traceback"))

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 from lmstack.catalog.models import Catalog, Model, Provider
 from lmstack.config.rules import Rules
 from lmstack.config.settings import Settings
+from lmstack.errors import ConfigError
 from lmstack.routing.candidates import GROUPS, Candidate
 from lmstack.routing.policy import AUTO, Models
 
@@ -123,6 +124,14 @@ def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
         settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages), catalog.rules,
         settings.workers or _room_for_workers(facts), {name: walks[name][1:] for name in models.by_name}, models,
     )  # fmt: skip
+
+
+def no_models(plan: Plan) -> ConfigError:
+    """Return the error for a plan that serves no model."""
+    keys = ", ".join(sorted(set(plan.unserved.values())))
+    return ConfigError(
+        "no model can be served: no provider has a key", f"set one of {keys} in .env, then run 'lm up' again"
+    )
 
 
 def reachable_from(url: str, runtime: str) -> str:

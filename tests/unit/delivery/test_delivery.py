@@ -20,28 +20,31 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from lmstack.delivery import poster, sender
+from lmstack.delivery.availability import Availability
 from lmstack.delivery.contract import Target, target_from
+from lmstack.delivery.inbox import Inbox
 from lmstack.delivery.poster import Poster
-from lmstack.delivery.sender import Inbox, Sender
-from lmstack.ledger import outbox
-from lmstack.ledger.outbox import Failure, Outgoing, Settled
+from lmstack.delivery.sender import Sender
+from lmstack.ledger import events, outbox
+from lmstack.ledger.outbox import LeasedEvent, RunOutcome
+from lmstack.ledger.retries import Failure
 from lmstack.operate import receiver
 
-EVENT = Outgoing(1, "evt_1", outbox.COST, "task:t", 1_700_000_000.0, '{"n":1}', 0)
+EVENT = LeasedEvent(1, "evt_1", events.COST, "task:t", 1_700_000_000.0, '{"n":1}', 0)
 DOWN, REFUSED, GONE = Failure(503, "HTTP 503"), Failure(400, "HTTP 400", None, True), Failure(410, "HTTP 410", 600.0)
 
 
-def event(seq: int, task: str = "t", payload: str = "{}") -> Outgoing:
-    return Outgoing(seq, f"evt_{seq}", outbox.COST, f"task:{task}", 1_700_000_000.0, payload, 0)
+def event(seq: int, task: str = "t", payload: str = "{}") -> LeasedEvent:
+    return LeasedEvent(seq, f"evt_{seq}", events.COST, f"task:{task}", 1_700_000_000.0, payload, 0)
 
 
-def post(target: Target, sent: Outgoing = EVENT) -> Settled:
+def post(target: Target, sent: LeasedEvent = EVENT) -> RunOutcome:
     made = Poster(target, lambda: False)
     with made.client(1) as client:
         return made.run(client, [[sent]])[0]
 
 
-def post_batch(target: Target, job: list[list[Outgoing]]) -> list[Settled]:
+def post_batch(target: Target, job: list[list[LeasedEvent]]) -> list[RunOutcome]:
     made = Poster(target, lambda: False)
     with made.client(1) as client:
         return made.batch(client, job)
@@ -161,7 +164,7 @@ def test_an_answer_without_end_holds_no_thread(
     raw: Callable[[Iterator[bytes]], str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(poster, "POST_SECONDS", 0.5)
-    done: list[Settled] = []
+    done: list[RunOutcome] = []
     url = raw(ENDLESS[name]())
     thread = threading.Thread(target=lambda: done.append(post(Target(url))), daemon=True)
     thread.start()
@@ -248,7 +251,7 @@ def test_what_cannot_be_sent_names_no_secret(target: Target) -> None:
             try:
                 (outcome,) = work(client, job)
             except Exception as error:  # the sender's thread asks the same function
-                outcome = Settled([EVENT], 0, poster.unposted(error))
+                outcome = RunOutcome([EVENT], 0, poster.failure_of(error))
             assert outcome.failure is not None
             assert "s3cret" not in outcome.failure.error
             assert not outcome.failure.final
@@ -304,60 +307,61 @@ def test_a_payload_that_is_not_json_holds_up_no_other_event_of_a_batch(httpserve
 
 
 def test_the_inbox_owns_what_is_under_way_and_what_is_not_settled_yet() -> None:
-    inbox, one, two = Inbox(), [Settled([EVENT], 1)], [Settled([EVENT], 0, DOWN), Settled([EVENT], 1)]
+    inbox, one, two = Inbox(), [RunOutcome([EVENT], 1)], [RunOutcome([EVENT], 0, DOWN), RunOutcome([EVENT], 1)]
     inbox.under_way = 3
     inbox.results.put(one)
     inbox.results.put(two)
-    assert inbox.take(wait=True) == [one, two]
+    assert inbox.take(5) == [one, two]
     assert (inbox.under_way, inbox.unsettled) == (1, one + two)
-    assert inbox.take(wait=False) == []
+    assert inbox.take() == []
     inbox.results.put(one)
     inbox.begin(same_file=True)
     assert (inbox.under_way, inbox.unsettled) == (0, one + two + one)
     inbox.results.put(two)
     inbox.begin(same_file=False)
-    assert (inbox.under_way, inbox.unsettled, inbox.take(wait=False)) == (0, [], [])
+    assert (inbox.under_way, inbox.unsettled, inbox.take()) == (0, [], [])
 
 
 @pytest.fixture
-def judge(tmp_path: Path) -> Sender:
+def stopped(tmp_path: Path) -> Sender:
     made = Sender(tmp_path / "none.db", Target("http://127.0.0.1:1/e"), clock=lambda: 1000.0)
     made.close()
     return made
 
 
-TAKEN, UNSENT = Settled([EVENT], 1), Settled([EVENT], 0)
-MANY = [Settled([EVENT], 0, DOWN)] * 50
+TAKEN, UNSENT = RunOutcome([EVENT], 1), RunOutcome([EVENT], 0)
+MANY = [RunOutcome([EVENT], 0, DOWN)] * 50
 
 
 @pytest.mark.parametrize(
     ("before", "outcomes", "failures", "pause", "back"),
     [
         (0, [TAKEN], 0, 0, False),
-        (0, [Settled([EVENT], 0, DOWN)], 1, 0, False),
+        (0, [RunOutcome([EVENT], 0, DOWN)], 1, 0, False),
         (0, MANY, 1, 0, False),  # one post, so one failure
         (5, [UNSENT], 5, 0, False),  # says nothing about the receiver
-        (5, [Settled([EVENT], 0, REFUSED)], 5, 0, False),
-        (5, [Settled([EVENT], 0, GONE)], 5, 600, False),
-        (5, [Settled([EVENT, EVENT], 1, DOWN)], 1, 0, False),
-        (15, [Settled([EVENT], 0, DOWN)], 16, 1, False),
+        (5, [RunOutcome([EVENT], 0, REFUSED)], 5, 0, False),
+        (5, [RunOutcome([EVENT], 0, GONE)], 5, 600, False),
+        (5, [RunOutcome([EVENT, EVENT], 1, DOWN)], 1, 0, False),
+        (15, [RunOutcome([EVENT], 0, DOWN)], 16, 1, False),
         (16, [UNSENT], 16, 1, False),
-        (20, [Settled([EVENT], 0, DOWN)], 21, 30, False),
+        (20, [RunOutcome([EVENT], 0, DOWN)], 21, 30, False),
         (99, [TAKEN], 0, 0, True),
         (99, [UNSENT, TAKEN], 0, 0, True),
-        (99, [TAKEN, Settled([EVENT], 0, REFUSED)], 0, 0, True),
+        (99, [TAKEN, RunOutcome([EVENT], 0, REFUSED)], 0, 0, True),
     ],
 )
 def test_what_one_post_tells_about_the_receiver(
-    judge: Sender, before: int, outcomes: list[Settled], failures: int, pause: float, back: bool
+    before: int, outcomes: list[RunOutcome], failures: int, pause: float, back: bool
 ) -> None:
-    judge._failures = before
-    assert judge._judge(outcomes) is back
-    assert judge._failures == failures
-    assert judge._not_before == (1000.0 + pause if pause else 0.0)
+    seen = Availability()
+    seen.failures = before
+    assert seen.learn(outcomes, 1000.0) is back
+    assert seen.failures == failures
+    assert seen.not_before == (1000.0 + pause if pause else 0.0)
 
 
-def test_a_job_is_reported_on_once_also_where_the_pool_runs_what_it_refused(judge: Sender) -> None:
+def test_a_job_is_reported_on_once_also_where_the_pool_runs_what_it_refused(stopped: Sender) -> None:
     kept: list[Callable[[], None]] = []
 
     class Refusing:
@@ -369,15 +373,15 @@ def test_a_job_is_reported_on_once_also_where_the_pool_runs_what_it_refused(judg
 
     sent: list[object] = []
 
-    def send(client: object, job: list[list[Outgoing]]) -> list[Settled]:
+    def send(client: object, job: list[list[LeasedEvent]]) -> list[RunOutcome]:
         sent.append(job)
         return [TAKEN]
 
-    judge._start(Refusing(), send, None, [[EVENT]])  # type: ignore[arg-type]
+    stopped._start(Refusing(), send, None, [[EVENT]])  # type: ignore[arg-type]
     for later in kept:
         later()
-    ((outcome,),) = judge._inbox.take(wait=False)
-    assert (judge._inbox.under_way, sent) == (0, [])
+    ((outcome,),) = stopped._inbox.take()
+    assert (stopped._inbox.under_way, sent) == (0, [])
     assert outcome.failure is not None
 
 
@@ -407,7 +411,7 @@ def test_the_example_receiver_drops_each_event_that_it_has_seen_also_from_batche
     post_batch(target, [[event(1), event(2)]])
     post_batch(target, [[event(2), event(3)]])
     assert post(target, event(3)).delivered == 1
-    assert capsys.readouterr().out.count(outbox.COST) == 3
+    assert capsys.readouterr().out.count(events.COST) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,95 +1,29 @@
-"""Every call that the sender makes to the operating system fails once, in turn; no event is lost, swapped or dead.
-
-The calls are not listed by hand. A first run notes each place at which a thread of the sender calls a C function of the
-modules below. Each further run makes one of these places raise, once.
-"""
+"""Each call that the sender makes to the operating system fails once. No event is lost, swapped or dead."""
 
 import shutil
 import sqlite3
-import threading
+import ssl
 import time
-import types
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import httpx
 import pytest
 from bench.faults.receiver import FaultyReceiver
 
+from faulty_calls import Place, SystemCalls, soon
 from lmstack.delivery import poster, sender
 from lmstack.delivery.contract import Target
-from lmstack.ledger import outbox, schema
-from support import wait_for
+from lmstack.ledger import events, outbox, retries, schema
 
-MODULES = {"posix", "time", "_socket", "socket", "select", "_thread", "_sqlite3"}
-# These only count and wait inside the interpreter; no system makes them fail.
-INTERNAL = {"allocate_lock", "get_ident", "get_native_id", "_set_sentinel", "acquire", "release", "locked", "__enter__",
-            "__exit__", "daemon_threads_allowed", "RLock", "_is_owned", "_release_save", "_acquire_restore", "_count",
-            "fspath", "getpid", "_make_thread_handle", "_get_main_thread_ident"}  # fmt: skip
 TASKS = ("task:a", "task:b")
-Place = tuple[str, str, int, int]  # the function, the file and line that call it, and the how-manieth time
-
-
-def _error(module: str, name: str) -> Exception:
-    if module == "_sqlite3":
-        return sqlite3.OperationalError("disk I/O error")
-    if name.startswith("start_"):
-        return RuntimeError("can't start new thread")
-    return OSError(5, "Input/output error")
-
-
-@dataclass
-class Calls:
-    """A profile function: notes the calls of the sender's threads, and fails the one that is asked for."""
-
-    fail: Place | None = None
-    seen: list[Place] = field(default_factory=list)
-    counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    failed: bool = False
-    owner: threading.Thread | None = None
-    lock: Any = field(default_factory=threading.Lock)
-
-    def __call__(self, frame: types.FrameType, event: str, arg: Any) -> None:
-        if event != "c_call" or self.failed:
-            return
-        module, name = _named(arg)
-        if module not in MODULES or name in INTERNAL or not self._ours():
-            return
-        site = (f"{module}.{name}", Path(frame.f_code.co_filename).name, frame.f_lineno)
-        with self.lock:
-            self.counts[site] += 1
-            place = (*site, self.counts[site])
-            self.seen.append(place)
-            if place != self.fail:
-                return
-            self.failed = True
-        raise _error(module, name)
-
-    @staticmethod
-    def _ours() -> bool:
-        return threading.current_thread().name.startswith(("lmstack-sender", "ThreadPoolExecutor"))
-
-
-def _named(function: Any) -> tuple[str, str]:
-    """The module and the name of a C function or method, whatever it is bound to."""
-    name = getattr(function, "__name__", "")
-    bound = getattr(function, "__self__", None)
-    if isinstance(bound, types.ModuleType):
-        return bound.__name__, name
-    module = type(bound).__module__
-    for base in type(bound).__mro__:
-        if base.__module__ in ("sqlite3", "_sqlite3"):
-            return "_sqlite3", name
-        if base.__module__ == "_socket":
-            return "_socket", name
-    return (getattr(function, "__module__", None) or module), name
+THREADS = ("lmstack-sender", "ThreadPoolExecutor")
 
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[FaultyReceiver]:
     made = FaultyReceiver()
+    made.retry_after = ""
     yield made
     made.stop()
 
@@ -101,21 +35,39 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     schema.migrate(conn)
     with schema.writing(conn):
         for number in range(4):
-            outbox.put(conn, outbox.COST, TASKS[number % 2], {"number": number}, time.time())
+            outbox.put(conn, events.COST, TASKS[number % 2], {"number": number}, time.time())
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
     return path
 
 
+@pytest.fixture(scope="module")
+def ssl_context() -> ssl.SSLContext:
+    """Read the certificate store once. That takes longer than the rest of a run, and calls nothing that can be failed."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, ssl_context: ssl.SSLContext) -> None:
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: ssl_context)
     monkeypatch.setattr(sender, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(sender, "RETRY_SECONDS", 0.01)
+    # httpcore waits for an answer after a send that failed. A busy machine that needs longer only makes a post repeat.
     monkeypatch.setattr(poster, "TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(outbox, "SCHEDULE", (0.02,) * 11)
+    monkeypatch.setattr(retries, "SCHEDULE", (0.02,) * 11)
 
 
-def _events(path: Path) -> list[tuple[str, str, str]]:
+def _copy(template: Path, path: Path) -> Path:
+    """Copy the ledger. Its events get new ids, so that a late post of an earlier run cannot be taken for one of this."""
+    shutil.copy(template, path)
+    conn = sqlite3.connect(path)
+    with conn:
+        conn.execute("UPDATE outbox SET event_id = ? || seq", (f"{path.stem}-",))
+    conn.close()
+    return path
+
+
+def _states(path: Path) -> list[tuple[str, str, str]]:
     conn = sqlite3.connect(path)
     try:
         return conn.execute("SELECT event_id, order_key, state FROM outbox ORDER BY seq").fetchall()
@@ -124,41 +76,37 @@ def _events(path: Path) -> list[tuple[str, str, str]]:
 
 
 def _delivered(path: Path) -> Callable[[], bool]:
-    return lambda: {state for _, _, state in _events(path)} == {"delivered"}
+    return lambda: {state for _, _, state in _states(path)} == {"delivered"}
 
 
-def _run(calls: Calls, path: Path, receiver: FaultyReceiver, batch: bool) -> None:
-    """Deliver all of the ledger while ``calls`` looks on, then stop."""
-    threading.setprofile(calls)
-    try:
+def _run(calls: SystemCalls, path: Path, receiver: FaultyReceiver, batch: bool) -> None:
+    """Deliver all events of the ledger while ``calls`` watches, then stop."""
+    with calls.watching():
         made = sender.Sender(path, Target(receiver.url + "/api/litellm/log", "key", "secret", batch=batch))
         try:
-            wait_for(_delivered(path), 20, f"delivery with {calls.fail} failing")
-            wait_for(lambda: made._inbox.under_way == 0, 5, f"no post under way after {calls.fail}")
+            soon(_delivered(path), f"delivery with {calls.fail} failing")
+            soon(lambda: made._inbox.under_way == 0, f"the end of each post after {calls.fail}")
             assert made._thread.is_alive(), calls.fail
         finally:
-            made.close(20)
-    finally:
-        threading.setprofile(None)
+            made.close(60)
     assert not made._thread.is_alive(), calls.fail
 
 
 def _places(path: Path, receiver: FaultyReceiver, batch: bool, fails_first: bool) -> list[Place]:
     receiver.fails_first = int(fails_first)
-    count = Calls()
+    count = SystemCalls(THREADS)
     _run(count, path, receiver, batch)
-    # A place inside a loop is tried at its first two turns.
-    return sorted({place for place in count.seen if place[3] <= 2})
+    return count.places(turns=2)
 
 
-def _check(place: Place, path: Path, receiver: FaultyReceiver, said: list[str]) -> None:
+def _check(place: Place, path: Path, receiver: FaultyReceiver, logged: list[str]) -> None:
     for task in TASKS:
-        ids = [id_ for id_, key, _ in _events(path) if key == task]
+        ids = [id_ for id_, key, _ in _states(path) if key == task]
         came = [id_ for arrived in receiver.order.values() for id_ in dict.fromkeys(arrived) if id_ in ids]
         assert came == ids, f"{place}: lost, or out of order"
-    assert len(said) <= 1, f"{place}: said more than once: {said}"
+    assert len(logged) <= 1, f"{place}: logged more than once: {logged}"
     # httpcore itself overcomes some failures of a socket.
-    assert said or place[0].startswith(("_socket.", "select.", "time.", "posix.open")), f"{place}: not said"
+    assert logged or place[0].startswith(("_socket.", "select.", "time.", "posix.open")), f"{place}: not logged"
 
 
 @pytest.mark.parametrize("case", ["single", "batch", "after a 503"])
@@ -166,24 +114,26 @@ def test_any_call_to_the_system_may_fail_once(
     template: Path, receiver: FaultyReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     batch, fails_first = case == "batch", case == "after a 503"
-    places = _places(Path(shutil.copy(template, tmp_path / "count.db")), receiver, False, False)
+    places = _places(_copy(template, tmp_path / "count.db"), receiver, False, False)
     assert len(places) > 50, "the counting run saw too little: the test proves nothing"
     if case != "single":  # only what this case adds
         known = {place[:3] for place in places}
-        more = _places(Path(shutil.copy(template, tmp_path / "more.db")), receiver, batch, fails_first)
+        more = _places(_copy(template, tmp_path / "more.db"), receiver, batch, fails_first)
         places = [place for place in more if place[:3] not in known]
         assert places
     hit = 0
     for number, place in enumerate(places):
-        receiver.order.clear()
-        receiver.fails_first = int(fails_first)
-        caplog.clear()
-        path = Path(shutil.copy(template, tmp_path / f"{number}.db"))
-        calls = Calls(place)
-        _run(calls, path, receiver, batch)
-        hit += calls.failed
-        said = [record.getMessage() for record in caplog.records if record.name == sender.__name__]
-        if calls.failed:
-            _check(place, path, receiver, said)
-    # How often a loop turns, and which thread is first, differs a little from run to run.
+        # How often a loop turns, and which thread is first, differs a little from run to run: three runs may hit it.
+        for run in range(3):
+            receiver.order.clear()
+            receiver.fails_first = int(fails_first)
+            caplog.clear()
+            path = _copy(template, tmp_path / f"{case}-{number}-{run}.db")
+            calls = SystemCalls(THREADS, place)
+            _run(calls, path, receiver, batch)
+            if calls.failed:
+                hit += 1
+                logged = [record.getMessage() for record in caplog.records if record.name == sender.__name__]
+                _check(place, path, receiver, logged)
+                break
     assert hit > 0.8 * len(places)

@@ -54,7 +54,7 @@ def test_any_request_makes_a_row_and_survives_the_spool(
     fault = attempts.fault_of(HTTPException(400, {"error": error, "type": error}), body)
     record = Ended(call, "failed", 1.0, 2.0, attempts.usage_of(body.get("text")), fault=fault)
     spooled = load(json.dumps(json.loads(dump(record))))
-    assert all(v.durable for v in apply.transaction(ledger, [Started(call), spooled], "w", events=True))
+    assert all(v.durable for v in apply.transaction(ledger, [Started(call), spooled], "w", send_events=True))
     assert ledger.execute("SELECT status FROM requests WHERE id = ?", (call.id,)).fetchall() == [("failed",)]
 
 

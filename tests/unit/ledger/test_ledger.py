@@ -17,11 +17,12 @@ import pytest
 from lmstack.delivery.contract import headers_for, sign, target_from
 from lmstack.gateway.app import logfilter
 from lmstack.gateway.calls import attempts, error_text, faults
-from lmstack.ledger import apply, housekeeping, outbox, queries, records, schema
+from lmstack.ledger import apply, events, housekeeping, outbox, queries, records, retries, schema, workers
 from lmstack.ledger import writer as ledger_writer
-from lmstack.ledger.neighbours import Neighbours
+from lmstack.ledger.neighbours import Neighbours, State
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
 from lmstack.ledger.spool import Spool, read
+from lmstack.ledger.timing import Timing
 from support import wait_for
 
 
@@ -59,9 +60,16 @@ def ledger(tmp_path: Path) -> Path:
     return tmp_path / "litellm.db"
 
 
+QUICK = Timing(heartbeat=0.02, recovery=0.02, retry=0.02)
+
+
+def make_writer(ledger: Path, timing: Timing = QUICK) -> ledger_writer.Writer:
+    return ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True, timing=timing))
+
+
 @pytest.fixture
 def writer(ledger: Path):  # type: ignore[no-untyped-def]
-    one = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
+    one = make_writer(ledger)
     yield one
     one.close()
 
@@ -86,7 +94,7 @@ def test_start_and_end_make_one_row_two_events_and_running_totals(writer: ledger
     rows = queries.ask(ledger, "requests", {})
     assert {(r["id"], r["status"], r["cost_usd"]) for r in rows} == {("1", "succeeded", 0.25), ("2", "succeeded", 0.5)}
     with sqlite3.connect(ledger) as conn:
-        bodies = [r[0] for r in conn.execute("SELECT payload FROM outbox WHERE type = ? ORDER BY seq", (outbox.COST,))]
+        bodies = [r[0] for r in conn.execute("SELECT payload FROM outbox WHERE type = ? ORDER BY seq", (events.COST,))]
     assert '"task_total":0.75' in bodies[1]
 
 
@@ -102,7 +110,7 @@ def test_an_unknown_price_stays_unknown_and_sends_no_cost_event(writer: ledger_w
     write(writer, ended(one, None))
     (row,) = queries.ask(ledger, "requests", {})
     assert row["cost_usd"] is None
-    assert [e["type"] for e in queries.ask(ledger, "events", {})] == [outbox.SUCCEEDED]
+    assert [e["type"] for e in queries.ask(ledger, "events", {})] == [events.SUCCEEDED]
     (usage,) = queries.ask(ledger, "usage", {})
     assert (usage["unpriced"], usage["cost_usd"]) == (1, 0.0)
 
@@ -115,22 +123,43 @@ def test_rows_of_a_dead_worker_become_interrupted_with_an_estimate_and_living_on
     write(writer, Started(call("alive")), Started(orphan))
     conn = schema.connect(ledger)
     conn.execute("UPDATE requests SET worker = 'gone' WHERE id = 'orphan'")
-    assert apply.interrupt_orphans(conn, ["gone"], time.time(), events=True) == 1
+    assert workers.interrupt_requests(conn, ["gone"], time.time(), send_events=True) == 1
     conn.close()
     rows = {r["id"]: r for r in queries.ask(ledger, "requests", {})}
     assert {name: r["status"] for name, r in rows.items()} == {"alive": "started", "orphan": "interrupted"}
     assert (rows["orphan"]["cost_usd"], rows["orphan"]["cost_estimated"]) == (0.125, 1)
-    assert [e["type"] for e in queries.ask(ledger, "events", {})] == [outbox.FAILED]
+    assert [e["type"] for e in queries.ask(ledger, "events", {})] == [events.FAILED]
 
 
-def test_a_worker_is_dead_when_its_beat_stands_still_by_our_own_clock_whatever_the_wall_clock_does() -> None:
+ALIVE, SILENT, DEAD = State.ALIVE, State.SILENT, State.DEAD
+
+
+@pytest.mark.parametrize(
+    ("looks", "states"),
+    [
+        # Each look: our monotonic clock, and the other worker's heartbeat (None: it is not in the ledger).
+        ([(0, 5.0), (4, 6.0), (8, 7.0)], [ALIVE, ALIVE, ALIVE]),
+        ([(0, 5.0), (4, 5.0), (8, 5.0), (12, 5.0), (16, 5.0)], [ALIVE, SILENT, SILENT, SILENT, DEAD]),
+        ([(0, 5.0), (5, 5.0), (10, 5.0), (15, 5.0), (20, 5.0)], [ALIVE, SILENT, SILENT, SILENT, DEAD]),  # 15 s: not yet
+        ([(0, 99.0), (4, -99999.0), (8, -99999.0)], [ALIVE, ALIVE, SILENT]),  # its clock was set back
+        ([(0, 5.0), (4, 5.0), (8, 1e12), (12, 1e12)], [ALIVE, SILENT, ALIVE, SILENT]),  # its clock was set ahead
+        # Who could not look for a while cannot tell: the others could not write their heartbeats either.
+        ([(0, 5.0), (60, 5.0), (64, 5.0)], [ALIVE, ALIVE, SILENT]),
+        ([(0, 5.0), (4, 5.0), (8, 5.0), (12, 5.0), (60, 5.0)], [ALIVE, SILENT, SILENT, SILENT, ALIVE]),
+        ([(0, 5.0), (4, None), (8, 5.0), (12, 5.0)], [ALIVE, None, ALIVE, SILENT]),  # it left, and came back
+    ],
+)
+def test_a_worker_is_dead_when_its_heartbeat_stands_still_by_our_own_clock(
+    looks: list[tuple[float, float | None]], states: list[State | None]
+) -> None:
     neighbours = Neighbours("me", 15.0)
-    assert neighbours.dead({"me": 5.0, "other": 99.0}, 1000) == []
-    assert neighbours.dead({"me": 5.0, "other": -99999.0}, 1004) == []  # the other's clock was set back: it lives
-    # Who could not look for so long cannot tell: the others could not beat either.
-    assert neighbours.dead({"me": 5.0, "other": -99999.0}, 1064) == []
-    found = [neighbours.dead({"me": 5.0, "other": -99999.0}, 1064 + 4 * n) for n in range(1, 5)]
-    assert found == [[], [], [], ["other"]]
+    neighbours.states({}, 1000.0)
+    found = []
+    for now, beat in looks:
+        seen = neighbours.states({"me": 5.0} | ({} if beat is None else {"other": beat}), 1000.0 + now)
+        assert seen["me"] is ALIVE, "this worker itself never is dead"
+        found.append(seen.get("other"))
+    assert found == states
 
 
 def test_what_sqlite_refuses_holds_up_nothing_else(writer: ledger_writer.Writer, ledger: Path) -> None:
@@ -172,7 +201,7 @@ def test_a_read_only_folder_spools_elsewhere_and_recovers(tmp_path: Path, monkey
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
     blocked = tmp_path / "logs"
     blocked.write_text("a file where the folder should be: what no permission bit stops, this does")
-    writer = ledger_writer.Writer(ledger_writer.StoreOptions(blocked / "litellm.db", events=True))
+    writer = make_writer(blocked / "litellm.db")
     writer.post(ended(call("1"), 0.5))
     assert writer.flush(5)
     assert list(elsewhere.rglob("litellm.db.spool-*"))
@@ -198,7 +227,7 @@ def test_when_nothing_takes_a_record_it_waits_in_memory(
 def test_a_damaged_ledger_is_set_aside_and_a_new_one_takes_over(tmp_path: Path) -> None:
     ledger = tmp_path / "litellm.db"
     ledger.write_bytes(b"this is no database, and never was one" * 200)
-    writer = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
+    writer = make_writer(ledger)
     writer.post(ended(call("1"), 0.5))
     writer.flush(5)
     wait_for(lambda: list(tmp_path.glob("litellm.db.corrupt-*")) and rows_of(ledger), 10)
@@ -208,41 +237,40 @@ def test_a_damaged_ledger_is_set_aside_and_a_new_one_takes_over(tmp_path: Path) 
 def test_a_spool_left_by_a_killed_worker_is_taken_over_by_the_next(ledger: Path) -> None:
     left = Spool(ledger, "dead-worker")
     left.append([Started(call("1")), ended(call("1"), 0.5), Started(call("2"))])
-    left.let_go()  # as its process has ended
+    left.release_locks()  # as its process has ended
     with left.files()[0].open("a") as stream:
         stream.write('{"kind": "Ended", "call": {"id"')  # cut off by the kill
     young = Spool(ledger, "just-begun")  # has not come to the ledger yet, but lives
     young.append([Started(call("3"))])
-    os.utime(left.files()[0], (time.time() - 60,) * 2)
-    writer = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
+    writer = make_writer(ledger, Timing(heartbeat=0.02, recovery=0.02, dead_after=0.1))
     wait_for(lambda: not left.files(), 10)
-    os.utime(young.files()[0], (time.time() - 60,) * 2)
-    time.sleep(2 * ledger_writer.BEAT_SECONDS)  # nothing may happen in that time
+    again = Spool(ledger, "dead-later")
+    again.append([Started(call("4"))])
+    again.release_locks()
+    wait_for(lambda: not again.files(), 10)  # so the writer has looked for much longer than the grace period
     assert young.files(), "a spool that its living worker has locked"
-    young.let_go()
+    young.release_locks()
     wait_for(lambda: not young.files(), 10)
     writer.close()
     assert {r["id"]: r["status"] for r in queries.ask(ledger, "requests", {})} == {
         "1": "succeeded",
         "2": "interrupted",
         "3": "interrupted",
+        "4": "interrupted",
     }
 
 
-def test_an_end_in_a_dead_workers_spool_counts_before_its_rows_are_called_interrupted(
-    ledger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ledger_writer, "BEAT_SECONDS", 0.1)
-    monkeypatch.setattr("lmstack.ledger.session.DEAD_AFTER_SECONDS", 1.0)
+def test_an_end_in_a_dead_workers_spool_counts_before_its_rows_are_called_interrupted(ledger: Path) -> None:
     conn = schema.connect(ledger)
     schema.migrate(conn)
-    apply.beat(conn, "dead-worker", time.time())
+    workers.write_heartbeat(conn, "dead-worker", time.time())
     apply.transaction(conn, [Started(call("1"))], "dead-worker", True)
     conn.close()
     left = Spool(ledger, "dead-worker")
     left.append([ended(call("1"), 0.5)])
-    left.let_go()
-    writer = ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True))
+    left.release_locks()
+    # The search for spool files is rare here: the death of the worker itself must bring its file in, and first.
+    writer = make_writer(ledger, Timing(heartbeat=0.02, recovery=1000.0, dead_after=0.9))
     wait_for(lambda: rows_of(ledger)[0]["status"] != "started" and not left.files(), 10)
     writer.close()
     assert [(r["status"], r["cost_usd"]) for r in queries.ask(ledger, "requests", {})] == [("succeeded", 0.5)]
@@ -285,8 +313,8 @@ def test_retention_deletes_in_small_steps_and_keeps_the_sums(writer: ledger_writ
     old = [call(f"old-{n}", age=100 * 86400) for n in range(housekeeping.BATCH + 10)]
     write(writer, *[ended(c, 0.01) for c in old], ended(call("new"), 0.01))
     conn = schema.connect(ledger)
-    assert housekeeping.tidy(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == housekeeping.BATCH
-    assert housekeeping.tidy(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == 10
+    assert housekeeping.delete_some(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == housekeeping.BATCH
+    assert housekeeping.delete_some(conn, housekeeping.Bounds(90, 0), time.time())["expired"] == 10
     assert [r["id"] for r in queries.ask(ledger, "requests", {})] == ["new"]
     (total,) = queries.ask(ledger, "usage", {"by": "task"})
     assert (total["requests"], total["cost_usd"]) == (housekeeping.BATCH + 11, pytest.approx(5.11))
@@ -300,7 +328,7 @@ def test_the_size_bound_lets_requests_go_first_and_undelivered_events_last(
 ) -> None:
     write(writer, *[ended(call(str(n)), 0.01) for n in range(100)])
     conn = schema.connect(ledger)
-    went = [next(iter(housekeeping.tidy(conn, housekeeping.Bounds(0, 0.001), time.time()))) for _ in range(2)]
+    went = [next(iter(housekeeping.delete_some(conn, housekeeping.Bounds(0, 0.001), time.time()))) for _ in range(2)]
     assert went == ["requests", "pending"]
 
 
@@ -317,7 +345,7 @@ def test_usage_is_exact_over_the_partial_first_hour(writer: ledger_writer.Writer
 
 
 def test_several_writers_share_one_file(ledger: Path) -> None:
-    writers = [ledger_writer.Writer(ledger_writer.StoreOptions(ledger, events=True)) for _ in range(3)]
+    writers = [make_writer(ledger) for _ in range(3)]
 
     def work(place: int) -> None:
         for n in range(100):
@@ -347,13 +375,13 @@ def test_a_newer_ledger_is_refused_and_a_reader_changes_nothing(writer: ledger_w
 def settle(
     conn: sqlite3.Connection,
     owner: str,
-    run: list[outbox.Outgoing],
+    run: list[outbox.LeasedEvent],
     now: float,
     done: int,
-    failure: outbox.Failure | None = None,
+    failure: retries.Failure | None = None,
 ) -> None:
     conn.execute("BEGIN IMMEDIATE")
-    outbox.settle(conn, owner, outbox.Settled(run, done, failure), now)
+    outbox.settle(conn, owner, outbox.RunOutcome(run, done, failure), now)
     conn.execute("COMMIT")
 
 
@@ -368,7 +396,7 @@ def test_a_tasks_events_go_in_order_and_a_failure_holds_up_its_task_alone(
     assert [e.seq for e in other] == [4]
     assert outbox.lease(conn, "you", now, 10, 10) == []
     settle(conn, "me", other, now, 1)
-    settle(conn, "me", same, now, 1, outbox.Failure(500, "HTTP 500"))
+    settle(conn, "me", same, now, 1, retries.Failure(500, "HTTP 500"))
     assert outbox.lease(conn, "you", now + 1, 10, 10) == []  # the third waits behind the second
     ((second, third),) = outbox.lease(conn, "you", now + 10, 10, 10)
     assert (second.seq, second.attempts, second.event_id, third.seq) == (2, 1, same[1].event_id, 3)
@@ -384,7 +412,7 @@ def test_a_lease_that_ran_out_is_taken_over_and_the_old_owner_cannot_settle_it(
     (mine,) = outbox.lease(conn, "me", now, 1, 1)
     (theirs,) = outbox.lease(conn, "you", now + outbox.LEASE_SECONDS + 1, 1, 1)
     assert theirs[0].event_id == mine[0].event_id
-    settle(conn, "me", mine, now, 0, outbox.Failure(400, "late", final=True))
+    settle(conn, "me", mine, now, 0, retries.Failure(400, "late", final=True))
     assert queries.ask(ledger, "events", {})[0]["state"] == "leased"
 
 
@@ -398,14 +426,14 @@ def test_a_clock_that_was_set_back_does_not_freeze_a_lease(writer: ledger_writer
 def test_the_schedule_reaches_past_72_hours_then_the_event_is_dead_and_can_be_replayed(
     writer: ledger_writer.Writer, ledger: Path
 ) -> None:
-    assert sum(outbox.SCHEDULE) > 72 * 3600
+    assert sum(retries.SCHEDULE) > 72 * 3600
     write(writer, ended(call("1"), None))
     conn, now = schema.connect(ledger), time.time()
-    for _ in range(len(outbox.SCHEDULE) + 1):
+    for _ in range(len(retries.SCHEDULE) + 1):
         now += 110_000
         (run,) = outbox.lease(conn, "me", now, 1, 1)
-        settle(conn, "me", run, now, 0, outbox.Failure(503, "HTTP 503"))
-    assert queries.ask(ledger, "events", {"state": "dead"})[0]["attempts"] == len(outbox.SCHEDULE) + 1
+        settle(conn, "me", run, now, 0, retries.Failure(503, "HTTP 503"))
+    assert queries.ask(ledger, "events", {"state": "dead"})[0]["attempts"] == len(retries.SCHEDULE) + 1
     assert outbox.replay(conn, now) == 1
     assert outbox.lease(conn, "me", now, 1, 1)[0][0].event_id == run[0].event_id
 
@@ -416,7 +444,7 @@ def test_headers_are_cloudevents_and_the_signature_is_standard_webhooks() -> Non
     )
     assert target is not None
     assert target.url == "http://tm/api/litellm/log"
-    event = outbox.Outgoing(1, "evt_1", outbox.FAILED, "task:ü 1", 1700000000.5, "{}", 0)
+    event = outbox.LeasedEvent(1, "evt_1", events.FAILED, "task:ü 1", 1700000000.5, "{}", 0)
     headers = headers_for(target, event, 1700000001)
     assert (headers["ce-id"], headers["webhook-id"], headers["ce-time"]) == (
         "evt_1",

@@ -1,31 +1,23 @@
-"""The writer's thread survives whatever the operating system does to it; a budget fails closed, a recorder fails open."""
+"""A budget fails closed, a recorder fails open: what the writer does when the ledger is locked, damaged or in doubt."""
 
 import asyncio
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lmstack.ledger import queries, schema, session, spool, writer
+from lmstack.ledger import apply, events, ledger_file, queries, schema, spending, spool, workers, writer
+from lmstack.ledger.housekeeping import Bounds
+from lmstack.ledger.ledger_file import LedgerFile
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Started, Usage, Verdict
+from lmstack.ledger.session import Session
 from lmstack.ledger.spool import Spool
+from lmstack.ledger.timing import Timing
 from lmstack.routing.budgets import Limit
 from support import wait_for
 
-# What the thread asks of the operating system, by the names under which its modules find it.
-SEAMS = (
-    "pathlib.Path.stat", "pathlib.Path.mkdir", "pathlib.Path.exists", "pathlib.Path.unlink", "pathlib.Path.open",
-    "pathlib.Path.glob", "pathlib.Path.lstat", "pathlib.Path.rename",
-    "lmstack.ledger.spool.os.open", "lmstack.ledger.spool.os.write", "lmstack.ledger.spool.os.fstat",
-    "lmstack.ledger.spool.fcntl.flock", "lmstack.ledger.session.connect", "lmstack.ledger.session.migrate",
-    "lmstack.ledger.apply.transaction", "lmstack.ledger.apply.beat", "lmstack.ledger.apply.beats",
-    "lmstack.ledger.apply.interrupt_orphans", "lmstack.ledger.session.tidy",
-)  # fmt: skip
 LIMIT = Limit("task", "t", "total", 1.0)
 
 
@@ -40,82 +32,19 @@ def ended(one: Call, cost: float | None = 0.01) -> Ended:
     return Ended(one, "succeeded", time.time(), 1.0, Usage(1, 1), cost)
 
 
-class FailsOnce:
-    """Raises at the ``place``-th call that the writer's thread makes of the function behind it, once."""
-
-    def __init__(self, real: Callable[..., Any], place: int, error: Exception) -> None:
-        self.real, self.place, self.error = real, place, error
-        self.calls = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if threading.current_thread().name == "lmstack-writer":
-            self.calls += 1
-            if self.calls == self.place:
-                raise self.error
-        return self.real(*args, **kwargs)
+QUICK = Timing(heartbeat=0.01, recovery=0.02, retry=0.01)
 
 
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(writer, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(session, "LOOK_BEHIND_SECONDS", 0.1)
     elsewhere = tmp_path / "tmp"
     elsewhere.mkdir()
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
     return tmp_path / "litellm.db"
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(5, "Input/output error"), sqlite3.OperationalError("disk I/O error")], ids=["os", "sqlite"]
-)
-@pytest.mark.parametrize("seam", SEAMS)
-def test_a_call_to_the_system_that_fails_once_loses_nothing(
-    ledger: Path, monkeypatch: pytest.MonkeyPatch, seam: str, error: Exception
-) -> None:
-    target, _, name = seam.rpartition(".")
-    for place in range(1, 4):
-        with monkeypatch.context() as patch:
-            owner = _found(target)
-            failing = FailsOnce(getattr(owner, name), place, error)
-            patch.setattr(owner, name, lambda *a, f=failing, **k: f(*a, **k))
-            made = writer.Writer(writer.StoreOptions(ledger, events=True))
-            other = Spool(ledger, f"gone-{place}")  # what a dead worker left
-            other.append([ended(call(f"left-{place}"))])
-            other.let_go()
-            os.utime(other.files()[0], (time.time() - 60,) * 2)
-            for n in range(3):
-                made.post(Started(call(f"{place}-{n}")))
-                made.post(ended(call(f"{place}-{n}")))
-            wait_for(lambda p=place: len(_ids(ledger)) == 4 * p, 20, f"all rows with {seam} failing at call {place}")  # type: ignore[misc]
-            assert made._thread.is_alive()
-            assert made.unrecorded == 0
-            made.close()
-        if failing.calls < place:
-            break
-    (usage,) = queries.ask(ledger, "usage", {"by": "task"})
-    assert usage["requests"] == len(_ids(ledger)), "a record was counted twice"
-
-
-def _found(dotted: str) -> Any:
-    import importlib
-
-    parts = dotted.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            owner: Any = importlib.import_module(".".join(parts[:cut]))
-        except ImportError:
-            continue
-        for part in parts[cut:]:
-            owner = getattr(owner, part)
-        return owner
-    raise LookupError(dotted)
-
-
-def _ids(ledger: Path) -> set[str]:
-    try:
-        return {row["id"] for row in queries.ask(ledger, "requests", {}) if row["status"] == "succeeded"}
-    except (OSError, sqlite3.Error):
-        return set()
+def make_writer(ledger: Path, events: bool = False, timing: Timing = QUICK) -> writer.Writer:
+    return writer.Writer(writer.StoreOptions(ledger, events=events, timing=timing))
 
 
 def _write(made: writer.Writer, record: Started) -> Verdict:
@@ -123,7 +52,7 @@ def _write(made: writer.Writer, record: Started) -> Verdict:
 
 
 def test_a_budget_is_not_passed_while_records_wait_in_the_spool(ledger: Path) -> None:
-    made = writer.Writer(writer.StoreOptions(ledger, events=False))
+    made = make_writer(ledger)
     assert _write(made, Started(call("0"))).durable
     blocker = sqlite3.connect(ledger, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
@@ -144,14 +73,12 @@ def test_a_budget_is_not_passed_while_records_wait_in_the_spool(ledger: Path) ->
 
 
 def test_a_real_end_replaces_the_one_that_was_made_up(ledger: Path) -> None:
-    from lmstack.ledger import apply
-
     one = call("1")
     one.estimate_usd = 0.5
     conn = schema.connect(ledger)
     schema.migrate(conn)
     apply.transaction(conn, [Started(one)], "slow-worker", True)
-    assert apply.interrupt_orphans(conn, ["slow-worker"], time.time(), True) == 1
+    assert workers.interrupt_requests(conn, ["slow-worker"], time.time(), True) == 1
     apply.transaction(conn, [ended(one, 0.02)], "slow-worker", True)
     apply.transaction(conn, [ended(one, 0.02)], "slow-worker", True)  # told twice
     conn.close()
@@ -174,7 +101,7 @@ def test_a_spool_that_somebody_else_could_have_written_is_left_alone(ledger: Pat
     folder.mkdir(mode=0o700)
     forged._places = [folder / forged._places[0].name]
     forged.append([ended(call("forged"))])
-    forged.let_go()
+    forged.release_locks()
     folder.chmod(0o777)
     assert spool.left_behind(ledger, []) == []
     folder.chmod(0o700)
@@ -186,7 +113,7 @@ def test_a_spool_that_somebody_else_could_have_written_is_left_alone(ledger: Pat
 
 
 def test_after_the_file_was_set_aside_the_next_commit_goes_to_the_new_one(ledger: Path) -> None:
-    made = writer.Writer(writer.StoreOptions(ledger, events=False))
+    made = make_writer(ledger)
     assert _write(made, Started(call("1"))).durable
     for suffix in ("", "-wal", "-shm"):
         part = Path(f"{ledger}{suffix}")
@@ -198,17 +125,27 @@ def test_after_the_file_was_set_aside_the_next_commit_goes_to_the_new_one(ledger
 
 
 def test_only_the_damaged_file_is_set_aside(ledger: Path) -> None:
-    made = session.Session(ledger, False, session.Bounds(), "w", lambda text: None)
+    made = LedgerFile(ledger, Timing(), lambda text: None)
     ledger.write_bytes(b"this is no database" * 500)
-    damaged = session._inode(ledger)
+    damaged = ledger_file.inode_of(ledger)
     ledger.rename(ledger.with_name("already-aside"))
     schema.migrate(schema.connect(ledger))
     made._set_aside(sqlite3.DatabaseError("file is not a database"), damaged)
     assert ledger.exists(), "the new ledger of another worker must stay"
 
 
+def test_a_second_damaged_ledger_does_not_replace_the_first_one(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmstack.ledger.ledger_file.time.time", lambda: 1_700_000_000.0)  # within the same second
+    made = LedgerFile(ledger, Timing(retry=0.0), lambda text: None)
+    for text in (b"the first one", b"the second one"):
+        ledger.write_bytes(text * 500)
+        made.run(lambda conn: None)
+    kept = sorted(path.read_bytes()[:12] for path in ledger.parent.glob("litellm.db.corrupt-*"))
+    assert kept == [b"the first on", b"the second o"]
+
+
 def test_delivered_events_go_as_fast_as_they_come(ledger: Path) -> None:
-    made = writer.Writer(writer.StoreOptions(ledger, events=True))
+    made = make_writer(ledger, events=True)
     for n in range(2000):
         made.post(ended(call(str(n))))
     assert made.flush(20)
@@ -220,7 +157,7 @@ def test_delivered_events_go_as_fast_as_they_come(ledger: Path) -> None:
 
 @pytest.mark.parametrize("cost", [-5.0, float("-inf"), float("inf"), float("nan"), 1e9])
 def test_a_cost_that_none_can_be_refunds_no_budget(ledger: Path, cost: float) -> None:
-    made = writer.Writer(writer.StoreOptions(ledger, events=True))
+    made = make_writer(ledger, events=True)
     made.post(ended(call("1"), 2.0))
     made.post(ended(call("2"), cost))
     assert made.flush(5)
@@ -237,8 +174,7 @@ def test_a_file_system_without_locks_leaves_no_spool_behind(ledger: Path, monkey
     monkeypatch.setattr("lmstack.ledger.spool.fcntl.flock", no_locks)
     left = Spool(ledger, "dead-worker")
     left.append([ended(call("1"))])
-    os.utime(left.files()[0], (time.time() - 60,) * 2)
-    made = writer.Writer(writer.StoreOptions(ledger, events=False))
+    made = make_writer(ledger, timing=Timing(heartbeat=0.01, recovery=0.02, dead_after=0.05))
     wait_for(lambda: not left.files(), 10)
     made.close()
 
@@ -254,3 +190,66 @@ def test_nobody_else_may_read_a_new_ledger(ledger: Path) -> None:
         conn.close()
     finally:
         os.umask(before)
+
+
+class LostAnswer(sqlite3.Connection):
+    """A connection whose next COMMITs succeed and report an error all the same."""
+
+    lost = 0
+
+    def execute(self, sql: str, *args: object) -> sqlite3.Cursor:  # type: ignore[override]
+        found = super().execute(sql, *args)  # type: ignore[arg-type]
+        if sql == "COMMIT" and LostAnswer.lost:
+            LostAnswer.lost -= 1
+            raise sqlite3.OperationalError("disk I/O error")
+        return found
+
+
+@pytest.fixture
+def in_doubt(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    schema.migrate(schema.connect(ledger))
+    monkeypatch.setattr(
+        "lmstack.ledger.ledger_file.connect",
+        lambda path: sqlite3.connect(path, isolation_level=None, factory=LostAnswer),
+    )
+    return Session(ledger, True, Bounds(), "w", lambda text: None, Timing(retry=0.0))
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_commit_that_succeeds_and_reports_an_error_neither_doubles_nor_loses_a_row(
+    in_doubt: Session, ledger: Path, lost: int
+) -> None:
+    """The first retry is at once. After the second error the record goes to the spool file, and from there to the ledger."""
+    one = call("1")
+    for record in (Started(one), ended(one, 0.25)):
+        LostAnswer.lost = lost
+        (verdict,) = in_doubt.store([record])
+        assert verdict.durable
+    LostAnswer.lost = lost
+    in_doubt.beat()
+    in_doubt.beat()
+    (row,) = queries.ask(ledger, "requests", {})
+    assert (row["status"], row["cost_usd"]) == ("succeeded", 0.25)
+    (usage,) = queries.ask(ledger, "usage", {"by": "task"})
+    assert (usage["requests"], usage["cost_usd"]) == (1, 0.25)
+    assert sorted(event["type"] for event in queries.ask(ledger, "events", {})) == [events.COST, events.SUCCEEDED]
+    assert not list(ledger.parent.glob("*.spool-*"))
+
+
+@pytest.mark.parametrize(("lost", "admitted"), [(0, True), (1, True), (2, False)])
+def test_a_start_under_a_budget_whose_commit_is_in_doubt_counts_once(
+    in_doubt: Session, ledger: Path, lost: int, admitted: bool
+) -> None:
+    one, limit = call("1", reserved=1.25), Limit("task", "t", "total", 1.0)  # alone it may exceed its budget
+    LostAnswer.lost = lost
+    (verdict,) = in_doubt.store([Started(one, (limit,))])
+    assert (verdict.durable, verdict.checked) == (admitted, admitted)
+    if not admitted:  # the hooks ask again, and then refuse or go on
+        assert in_doubt.store([Started(one, (limit,))]) == [Verdict(True)]
+    conn = schema.connect(ledger)
+    assert spending.reserved(conn, limit) == 1.25, "its own reservation counts once, and not against itself"
+    assert in_doubt.store([Started(call("2", reserved=0.5), (limit,))])[0].over is not None
+    refused = Ended(one, "rejected", time.time(), 1.0)  # what the failure hook writes for a request that was refused
+    assert in_doubt.store([refused])[0].durable
+    assert spending.reserved(conn, limit) == 0.0
+    assert in_doubt.store([Started(call("3", reserved=0.5), (limit,))])[0].durable

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lmstack.ledger import outbox, schema
-from lmstack.ledger.outbox import SCHEDULE, Failure, Outgoing, Settled
+from lmstack.ledger import events, outbox, retries, schema
+from lmstack.ledger.outbox import LeasedEvent, RunOutcome
+from lmstack.ledger.retries import SCHEDULE, Failure
 
 HOUR = 3600.0
 BEGAN = 1_700_000_000.0
@@ -27,14 +28,14 @@ def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 def put(conn: sqlite3.Connection, task: str = "task:t", now: float = BEGAN, count: int = 1) -> None:
     with schema.writing(conn):
         for number in range(count):
-            outbox.put(conn, outbox.COST, task, {"n": number}, now)
+            outbox.put(conn, events.COST, task, {"n": number}, now)
 
 
 def settle(
-    conn: sqlite3.Connection, run: list[Outgoing], now: float, failure: Failure | None, owner: str = "me"
+    conn: sqlite3.Connection, run: list[LeasedEvent], now: float, failure: Failure | None, owner: str = "me"
 ) -> None:
     with schema.writing(conn):
-        outbox.settle(conn, owner, Settled(run, 0 if failure else len(run), failure), now)
+        outbox.settle(conn, owner, RunOutcome(run, 0 if failure else len(run), failure), now)
 
 
 def row(conn: sqlite3.Connection) -> tuple[str, int, float]:
@@ -45,7 +46,9 @@ def due(conn: sqlite3.Connection) -> float:
     return float(conn.execute("SELECT MIN(due_at) FROM lanes").fetchone()[0])
 
 
-def tries(conn: sqlite3.Connection, failure: Failure, hours: float, hurry_every: float | None = None) -> list[float]:
+def tries(
+    conn: sqlite3.Connection, failure: Failure, hours: float, end_waits_every: float | None = None
+) -> list[float]:
     """Fail every try of one event for so many hours; returns the seconds at which it was tried, up to its death."""
     made, now = [], BEGAN
     while now <= BEGAN + hours * HOUR:
@@ -54,9 +57,9 @@ def tries(conn: sqlite3.Connection, failure: Failure, hours: float, hurry_every:
             settle(conn, [event], now, failure)
         if row(conn)[0] == "dead":
             break
-        now = max(now + 1, min(due(conn), now + (hurry_every or 1e9)))
-        if hurry_every:
-            outbox.hurry(conn, now)
+        now = max(now + 1, min(due(conn), now + (end_waits_every or 1e9)))
+        if end_waits_every:
+            retries.end_waits(conn, now)
     return made
 
 
@@ -70,8 +73,8 @@ def test_100_hours_of_failures_kill_nothing_before_72_and_no_try_comes_before_th
     assert len(made) >= 12
     assert row(conn)[0] == "pending" or made[-1] > 72 * HOUR
     waits = [b - a for a, b in itertools.pairwise(made)]
-    assert min(waits) >= max(SCHEDULE[0], min(retry_after or 0.0, outbox.MAX_RETRY_AFTER_SECONDS))
-    assert max(waits) <= SCHEDULE[-1] * outbox.JITTER + 1
+    assert min(waits) >= max(SCHEDULE[0], min(retry_after or 0.0, retries.MAX_RETRY_AFTER_SECONDS))
+    assert max(waits) <= SCHEDULE[-1] * retries.JITTER + 1
 
 
 def test_without_a_named_time_there_are_twelve_tries_by_the_schedule(conn: sqlite3.Connection) -> None:
@@ -84,7 +87,7 @@ def test_without_a_named_time_there_are_twelve_tries_by_the_schedule(conn: sqlit
 def test_a_receiver_that_comes_and_goes_uses_up_no_schedule(conn: sqlite3.Connection) -> None:
     """Each time it comes back, everything is due at once. An event that fails each time has had no 72 hours yet."""
     put(conn)
-    made = tries(conn, DOWN, 80, hurry_every=300)
+    made = tries(conn, DOWN, 80, end_waits_every=300)
     assert len(made) > 100
     assert row(conn)[0] == "pending" or made[-1] > 72 * HOUR
 
@@ -139,7 +142,7 @@ def test_an_outcome_from_another_ledger_settles_nothing_of_this_one(conn: sqlite
     """After a damaged ledger was set aside, the new one counts from 1 again and may hold the same task."""
     put(conn)
     ((mine,),) = outbox.lease(conn, "me", BEGAN, 1, 1)
-    stale = Outgoing(mine.seq, "evt_of_the_old_ledger", mine.type, mine.order_key, BEGAN, "{}", 0)
+    stale = LeasedEvent(mine.seq, "evt_of_the_old_ledger", mine.type, mine.order_key, BEGAN, "{}", 0)
     settle(conn, [stale], BEGAN, None)
     assert row(conn)[0] != "delivered"
     settle(conn, [stale], BEGAN, Failure(400, "HTTP 400", None, True))
@@ -151,7 +154,7 @@ def test_two_workers_and_a_clock_that_jumps_lose_nothing(conn: sqlite3.Connectio
     put(conn, count=3)
     (mine,) = outbox.lease(conn, "me", BEGAN, 1, 10)
     now = BEGAN + jump
-    outbox.clock_set_back(conn, now)
+    retries.end_waits_after_clock_change(conn, now)
     theirs = outbox.lease(conn, "you", now, 1, 10)
     settle(conn, mine, now, DOWN)  # only counts while the lease is mine
     for run in theirs:
@@ -172,7 +175,7 @@ def test_what_was_put_off_before_the_clock_went_back_and_the_worker_restarted_is
     conn.execute("UPDATE lanes SET asked = 1 WHERE order_key = 'asked'")
     waits = {"new": HOUR, "tried": HOUR, "asked": 2 * HOUR, "rightly waiting": HOUR}
     conn.executemany("UPDATE lanes SET due_at = ? WHERE order_key = ?", [(BEGAN + s, k) for k, s in waits.items()])
-    assert outbox.mend_due_times(conn, BEGAN) == 3
+    assert retries.repair_due_times(conn, BEGAN) == 3
     assert {run[0].order_key for run in outbox.lease(conn, "me", BEGAN, 9, 9)} == {"new", "tried", "asked"}
 
 

@@ -1,0 +1,91 @@
+"""env, run, open: use the gateway from other programs."""
+
+from typing import Annotated, Any
+
+import typer
+
+from lmstack.cli.app import Context, command
+from lmstack.cli.options import LmCommand, OneOf, model_names
+from lmstack.cli.words import split_run
+from lmstack.config.settings import GUIDE_KEY
+from lmstack.errors import UsageError
+from lmstack.operate import launch
+from lmstack.operate.clients import CLIENTS, environ_for, key_command, snippet_for, usable_model
+from lmstack.result import Result, table
+from lmstack.runtime.base import load_state
+
+PROGRAMS = frozenset(name for name, client in CLIENTS.items() if client.command)
+_MODEL = Annotated[str, typer.Option("--model", "-m", help="The model to use.", autocompletion=model_names)]
+
+
+@command("env", "lm env claude-code")
+def env(
+    context: Context,
+    client: Annotated[str | None, typer.Argument(help="Which client. Default: list them."), OneOf(tuple(CLIENTS))] = None,
+    model: _MODEL = "auto",
+) -> Result:  # fmt: skip
+    """Print the variables and settings that a client needs to use this gateway. For a shell: eval "$(lm env openai)"."""
+    _check(model)
+    if client is None:
+        rows = table(("CLIENT", "WHAT"), [(name, c.title) for name, c in CLIENTS.items()])
+        return Result("env", {"clients": list(CLIENTS)}, (*rows, "", "Show one with: lm env openai"))
+    chosen, url = CLIENTS[client], launch.gateway_url(context.project)
+    public = context.project.settings().master_key == GUIDE_KEY
+    environ = environ_for(chosen, url, GUIDE_KEY if public else key_command(context.dir_flag), model)
+    snippet, where = snippet_for(chosen, url, model)
+    lines = [f"export {name}={value}" for name, value in environ.items()]
+    # Everything else is a comment, so that eval runs only the exports.
+    if snippet:
+        lines += ["", f"# {where}:", *(f"# {line}".rstrip() for line in snippet.splitlines())]
+    data = {"client": client, "title": chosen.title, "environ": environ, "snippet": snippet, "where": where}
+    return Result("env", data, tuple(lines))
+
+
+class _RunCommand(LmCommand):
+    """Parse `lm run CLIENT WORDS...`: every word after the client belongs to the program."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own, client, words = split_run(args, PROGRAMS)
+        is_option = client[:1] and client[0].startswith("-")  # an unknown one: Typer reports it
+        return super().parse_args(ctx, [*own, *([] if is_option else ["--"]), *client, *words])
+
+
+@command("run", "lm run claude-code -p 'Hello!'", cls=_RunCommand)
+def run(
+    context: Context,
+    client: Annotated[str, typer.Argument(help="The client, such as claude-code or openai."), OneOf(tuple(CLIENTS))],
+    args: Annotated[
+        list[str] | None,
+        typer.Argument(help="The client's arguments; for an SDK the whole command. Options of lm come before CLIENT."),
+    ] = None,
+    model: _MODEL = "auto",
+) -> Result:
+    """Run a program with the variables that `lm env` prints. Its exit code becomes the exit code of lm.
+
+    With --json, lm prints the program's output and exit code as JSON when it has ended.
+    """
+    _check(model)
+    argv, environ = launch.client_command(context.project, client, args or [], model)
+    if not context.as_json:
+        launch.replace_process(argv, environ)
+    code, output = launch.run_captured(argv, environ)
+    return Result("run", {"command": argv, "exit_code": code, "output": output}, exit=code)
+
+
+@command("open", "lm open")
+def open_page(
+    context: Context,
+    only_print: Annotated[bool, typer.Option("--print", help="Only print the address.")] = False,
+) -> Result:
+    """Print the gateway's address. On a desktop, also open its list of routes in the browser."""
+    address = f"{launch.gateway_url(context.project)}/"
+    if load_state(context.project) is None:
+        remark = "no gateway was started from this folder; start it with: lm up"
+        return Result("open", {"url": address, "opened": False}, (address,), (remark,))
+    wanted = not (only_print or context.as_json or context.quiet) and launch.has_desktop()
+    return Result("open", {"url": address, "opened": wanted and launch.open_in_browser(address)}, (address,))
+
+
+def _check(model: str) -> None:
+    if not usable_model(model):
+        raise UsageError("--model is not the name of a model", "see the names with: lm models")

@@ -1,0 +1,37 @@
+"""logs: the log of the proxy."""
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from lmstack.cli.app import Context, command
+from lmstack.cli.options import OneOf
+from lmstack.config.settings import LOG_LEVELS
+from lmstack.operate.planning import seconds
+from lmstack.result import Result, say, uncoloured
+from lmstack.runtime.base import LogQuery
+from lmstack.runtime.choose import current_runtime
+
+
+@command("logs", "lm logs --since 1h --level ERROR")
+def logs(
+    context: Context,
+    service: Annotated[str | None, typer.Argument(help="Only this service.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines until Ctrl-C.")] = False,
+    since: Annotated[str | None, typer.Option("--since", help="Only the last 30s, 10m, 1h or 2d.")] = None,
+    level: Annotated[str | None, typer.Option("--level", case_sensitive=False, help="This level and worse ones."), OneOf(LOG_LEVELS)] = None,
+    call_id: Annotated[str | None, typer.Option("--call-id", help="Only lines with this call id.")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", help="Only this many of the newest lines.")] = None,
+) -> Result:  # fmt: skip
+    """Show the log of the proxy. With --json: the present lines, also with --follow."""
+    follow = follow and not context.as_json
+    query = LogQuery(follow, seconds(since) if since else None, level, call_id, service, tail)
+    lines = current_runtime(context.project.settings(), context.project).logs(query)
+    if context.as_json:
+        return Result("logs", {"lines": list(lines)})
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in lines:
+            if not context.quiet:
+                say(uncoloured(line))
+    return Result("logs")

@@ -1,0 +1,72 @@
+"""usage: requests, tokens and cost."""
+
+import csv
+import io
+from typing import Annotated, Any
+
+import typer
+
+from lmstack.cli.app import Context, command
+from lmstack.cli.options import SINCE, OneOf
+from lmstack.ledger.queries import GROUPINGS
+from lmstack.operate.planning import seconds
+from lmstack.operate.usage import cost_on_dearest_tier, usage_rows
+from lmstack.result import Result, table, terminal_width, usd
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
+
+
+@command("usage", "lm usage --by task --since 24h")
+def usage(
+    context: Context,
+    by: Annotated[str, typer.Option("--by", help="What each row stands for."), OneOf(GROUPINGS)] = "model",
+    since: SINCE = "24h",
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+) -> Result:
+    """Show requests, failures, tokens and cost, and what the same tokens would cost on the dearest tier.
+
+    An answer of unknown price is counted, but never added as 0.
+    """
+    rows = usage_rows(context.project, by, seconds(since))
+    total, unpriced = sum(row["cost_usd"] for row in rows), sum(row["unpriced"] for row in rows)
+    dearest = cost_on_dearest_tier(context.project, rows)
+    data = {"by": by, "since": since, "rows": rows, "total_usd": total, "unpriced": unpriced, "dearest": dearest}
+    if as_csv:
+        return Result("usage", data, tuple(_csv(rows)))
+    if not rows:
+        return Result("usage", data, (f"No requests in the last {since}.",))
+    lines = table((by.upper(), "REQUESTS", "FAILED", "IN", "OUT", "COST", ""), _cells(rows), frozenset({1, 2, 3, 4, 5}))
+    extra = f", and {unpriced} answers of unknown price" if unpriced else ""
+    compared = (f"The same tokens on {dearest['model']}: {usd(dearest['cost_usd'])}",) if dearest else ()
+    return Result("usage", data, (*lines, f"Total: {usd(total)}{extra}", *compared))
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return table cells; on a terminal the last one is a bar for the cost."""
+    most = max((row["cost_usd"] for row in rows), default=0.0)
+    wide = 20 if terminal_width() and most else 0
+    return [
+        (
+            str(r["name"]), str(r["requests"]), str(r["failures"]), str(r["prompt_tokens"]), str(r["completion_tokens"]), _cost(r),
+            "█" * round(wide * r["cost_usd"] / most) if wide else "",
+        )
+        for r in rows
+    ]  # fmt: skip
+
+
+def _cost(row: dict[str, Any]) -> str:
+    return usd(row["cost_usd"]) + (f" + {row['unpriced']} unknown" if row["unpriced"] else "")
+
+
+def _csv(rows: list[dict[str, Any]]) -> list[str]:
+    out = io.StringIO()
+    names = ["name", "requests", "failures", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced"]
+    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "name": _without_formula(row["name"])} for row in rows)
+    return out.getvalue().removesuffix("\n").split("\n")
+
+
+def _without_formula(name: Any) -> Any:
+    """Return a name that a client chose as a cell that no spreadsheet runs: an apostrophe marks it as text."""
+    return f"'{name}" if isinstance(name, str) and name.startswith(_FORMULA) else name

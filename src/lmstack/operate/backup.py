@@ -1,0 +1,137 @@
+"""Save the ledger with its outbox, models.yaml and, if wanted, .env as one archive, and put such an archive back."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmstack import __version__, files
+from lmstack.catalog.models import parse_catalog
+from lmstack.config.envfile import parse_env
+from lmstack.config.settings import parse_settings
+from lmstack.errors import LmError, NoLedgerError
+from lmstack.ledger.backup import check_saved
+from lmstack.operate import archive
+from lmstack.operate.planning import flags_of_running, planned
+from lmstack.operate.start import check, start
+from lmstack.runtime import base
+from lmstack.runtime.choose import current_runtime
+from lmstack.runtime.ledger_file import ledger_errors
+from lmstack.stack.project import Project, shipped_catalog
+
+LEDGER, MODELS, ENV = "ledger.tar", "models.yaml", ".env"
+_TITLES = {LEDGER: "the ledger with its events", MODELS: MODELS, ENV: ".env with your keys"}
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A backup that was written. ``ledger`` counts what is in it; None when there was no ledger. ``size`` in bytes."""
+
+    file: Path
+    size: int
+    parts: list[str]
+    ledger: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A backup that was unpacked and checked. ``parts`` are those that will be restored; ``at`` is when it was made."""
+
+    folder: Path
+    parts: list[str]
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was restored. ``kept`` is a backup of the state before; ``running``: whether the gateway was started again."""
+
+    kept: Path
+    running: bool
+    ledger: dict[str, Any] | None
+    remarks: tuple[str, ...] = ()
+
+
+def default_target(project: Project) -> Path:
+    """Return the name of a new backup in the stack's folder."""
+    return project.root / "backups" / f"lmstack-{_timestamp()}.tar.gz"
+
+
+def save(project: Project, target: Path, env: bool) -> Saved:
+    """Write a backup, while the gateway runs or not; LmError when the file exists. ``env``: also save .env."""
+    if target.exists():
+        raise LmError(f"{target} exists already; nothing was written", "choose another name")
+    settings = project.settings()
+    with tempfile.TemporaryDirectory(dir=scratch_folder(project)) as name:
+        parts: dict[str, Path] = {}
+        summary: dict[str, Any] | None = None
+        ledger = Path(name) / LEDGER
+        try:
+            summary = current_runtime(settings, project).save_ledger(ledger)
+            parts[LEDGER] = ledger
+        except NoLedgerError:
+            pass  # no request was recorded yet
+        parts |= {MODELS: project.models_file} if project.models_file.exists() else {}
+        parts |= {ENV: project.env_file} if env and project.env_file.exists() else {}
+        about = {
+            "lmstack": __version__, "litellm": settings.version, "ledger": summary,
+            "at": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        }  # fmt: skip
+        size = archive.pack(target, parts, about)
+    return Saved(target, size, list(parts), summary)
+
+
+def open_backup(project: Project, file: Path, env: bool, folder: Path) -> Opened:
+    """Unpack a backup into ``folder`` and check that its parts are valid in this stack. Changes nothing else."""
+    manifest = archive.unpack(file, folder)
+    parts = [part for part in manifest["parts"] if part != ENV or env]
+    if env and ENV not in parts:
+        raise LmError(f"{file} holds no .env", "leave --env out")
+    own = files.read(folder / MODELS) if MODELS in parts else files.read(project.models_file)
+    catalog = parse_catalog(shipped_catalog(), own)
+    if ENV in parts:
+        parse_settings(parse_env(files.read(folder / ENV) or "", ".env of the backup"), {}, None, catalog.variables)
+    if LEDGER in parts:
+        with ledger_errors(project.ledger):
+            check_saved(folder / LEDGER)
+    return Opened(folder, parts, manifest["at"])
+
+
+def restore(project: Project, opened: Opened, timeout: float, say: base.Progress) -> Restored:
+    """Save the present state, stop the gateway, restore the parts, and start the gateway again if it ran."""
+    kept = project.root / "backups" / f"before-restore-{_timestamp()}.tar.gz"
+    save(project, kept, ENV in opened.parts)
+    say(f"The present state is saved in {kept}")
+    running, flags = base.load_state(project) is not None, flags_of_running(project)
+    runtime = current_runtime(project.settings(), project)
+    if running:
+        check(project, planned(project, flags), base.UpOptions(timeout))
+        runtime.down(False, say)
+    try:
+        summary = runtime.load_ledger(opened.folder / LEDGER) if LEDGER in opened.parts else None
+        for part, path, mode in ((MODELS, project.models_file, 0o644), (ENV, project.env_file, 0o600)):
+            if part in opened.parts:
+                files.write(path, files.read(opened.folder / part) or "", mode)
+    finally:
+        remarks: tuple[str, ...] = ()
+        if running:
+            wanted = planned(project, flags)
+            start(project, wanted, base.UpOptions(timeout), say)
+            remarks = wanted.plan.messages
+    return Restored(kept, running, summary, remarks)
+
+
+def scratch_folder(project: Project) -> Path:
+    """Return a folder on the stack's own disk. The machine's temporary folder may be small and in memory."""
+    files.ensure_writable_folder(project.state)
+    return project.state
+
+
+def titles(parts: list[str]) -> str:
+    """Return the parts of a backup in words."""
+    return ", ".join(_TITLES[part] for part in parts) or "nothing"
+
+
+def _timestamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime())

@@ -1,0 +1,105 @@
+"""Start, change, stop and restart a stack. All checks come before the first effect. Prints nothing but progress."""
+
+import contextlib
+from dataclasses import dataclass, replace
+
+from lmstack import files
+from lmstack.operate.changes import since_the_last_start
+from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
+from lmstack.operate.planning import Planned, flags_of_running, planned
+from lmstack.operate.start import Started, check, is_unchanged, start
+from lmstack.runtime import base
+from lmstack.runtime.choose import current_runtime, own_port, running_runtime
+from lmstack.stack.assets import lay_down, refresh
+from lmstack.stack.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What `lm up` did. ``started`` is None when the gateway ran already and nothing had changed."""
+
+    wanted: Planned
+    started: Started | None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Return the remarks of plan and checks."""
+        return (*self.wanted.plan.messages, *(self.started.remarks if self.started else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What `lm up` would do. ``action`` is start, restart or nothing; ``changes`` has a sentence for each setting."""
+
+    wanted: Planned
+    action: str
+    changes: list[str]
+    remarks: tuple[str, ...]
+
+
+def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: base.Progress) -> Up:
+    """Start the gateway, or apply changed settings. In an empty folder, create the stack first.
+
+    Ctrl-C leaves the stack starting in the background. With ``options.foreground`` it stops the stack.
+    """
+    _create_if_empty(project, flags, say)
+    project.require_stack()
+    with files.locked(project.state / "lock", "lm up"):
+        if refresh(project):
+            say("Updating this stack's files to this version of lmstack")
+        wanted = planned(project, flags)
+        try:
+            with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
+                unchanged = is_unchanged(project, wanted)
+                return Up(wanted, None if unchanged else start(project, wanted, options, say))
+        except KeyboardInterrupt:
+            if options.foreground:
+                stop_ignoring_signals(wanted.runtime, say)
+            else:
+                say("Interrupted. A start goes on in the background. See it with: lm status. Stop it with: lm down")
+            raise
+
+
+def preview(project: Project, flags: dict[str, str], options: base.UpOptions) -> Preview:
+    """Return what `lm up` would do. Runs the same checks and changes nothing."""
+    wanted = planned(project, flags)
+    if not project.is_blank:
+        project.require_stack()
+    changes = since_the_last_start(base.load_state(project), wanted)
+    unchanged = is_unchanged(project, wanted)
+    skip = unchanged or project.is_blank
+    remarks = () if skip else check(project, wanted, replace(options, dry_run=True))
+    running = own_port(project) is not None
+    action = "nothing" if unchanged else "restart" if running else "start"
+    return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks))
+
+
+def down(project: Project, volumes: bool, say: base.Progress) -> base.Stopped:
+    """Finish open requests and stop everything; with ``volumes``, delete the data too."""
+    project.require_stack()
+    with files.locked(project.state / "lock", "lm down"):
+        return current_runtime(project.settings(), project).down(volumes, say)
+
+
+def restart(project: Project, timeout: float, say: base.Progress) -> Up:
+    """Stop the gateway and start it with the settings on disk and the flags of the last `lm up`."""
+    project.require_stack()
+    runtime = running_runtime(project)
+    with files.locked(project.state / "lock", "lm restart"):
+        wanted, options = planned(project, flags_of_running(project)), base.UpOptions(timeout)
+        check(project, wanted, options)
+        wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
+        runtime.down(False, say)
+        return Up(wanted, start(project, wanted, options, say))
+
+
+def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:
+    if not project.is_blank or project.is_stack:
+        return
+    planned(project, flags)  # an error in options or environment is reported before any file is made
+    if flags.get("LITELLM_RUNTIME") == "docker":
+        from lmstack.runtime.engine import require_engine
+
+        require_engine()
+    say(f"{project.root} is empty: creating a stack in it (lm init)")
+    lay_down(project, files.read(project.env_file))

@@ -1,0 +1,109 @@
+"""Send a small request to each model of the running gateway, several at once. These are real calls and cost a little."""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from lmstack.config.yamlfile import did_you_mean
+from lmstack.errors import UnhealthyError, UsageError
+from lmstack.operate.planning import planned
+from lmstack.runtime.base import load_state
+from lmstack.stack.health import client
+from lmstack.stack.plan import Plan
+from lmstack.stack.project import Project
+
+TIMEOUT_SECONDS, PARALLEL = 60.0, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Which models will be called, at which address. ``force_fallback``: the first attempt is made to fail."""
+
+    url: str
+    plan: Plan
+    names: list[str]
+    force_fallback: bool = False
+
+
+def plan_trial(project: Project, names: Sequence[str], fallback: str | None) -> Trial:
+    """Choose the models to call: ``fallback`` alone, else ``names``, else every model that is served.
+
+    Raises UnhealthyError when no gateway was started, and UsageError for a name that is not served.
+    """
+    plan, state = planned(project, {}).plan, load_state(project)
+    if state is None:
+        raise UnhealthyError("no gateway was started from this folder", "start it with: lm up")
+    wanted = [fallback] if fallback else list(names) or [d.name for d in plan.deployments]
+    for name in wanted:
+        if name not in plan.names:
+            raise UsageError(f"'{name}' is not served", did_you_mean(name, plan.names) or "see: lm models")
+    return Trial(state.url, plan, wanted, bool(fallback))
+
+
+def try_models(trial: Trial, progress: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
+    """Call every model of the trial and return a row for each, in their order. ``progress`` gets the rows so far."""
+    rows: list[dict[str, Any]] = []
+    for row in _in_parallel(trial.names, lambda name: _try(trial, name)):
+        rows.append(row)
+        progress(rows)
+    return sorted(rows, key=lambda row: trial.names.index(row["model"]))
+
+
+def _in_parallel(names: list[str], call: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield results as they come. The threads are daemons, so that Ctrl-C does not wait for a slow model."""
+    todo, done = queue.SimpleQueue[str](), queue.SimpleQueue[dict[str, Any]]()
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                done.put(call(todo.get_nowait()))
+
+    for name in names:
+        todo.put(name)
+    for _ in range(min(PARALLEL, len(names))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in names:
+        yield done.get()
+
+
+def _try(trial: Trial, name: str) -> dict[str, Any]:
+    """Call one model. The row tells ``ok``, who served it, milliseconds, cost in USD and the error."""
+    path, body = _request(trial.plan, name)
+    headers = {"authorization": f"Bearer {trial.plan.settings.master_key}", "x-agent-id": "lm-test"}
+    headers |= {"x-lm-drill": "1"} if trial.force_fallback else {"x-lm-no-fallback": "1"}
+    row: dict[str, Any] = {"model": name, "ok": False, "served_by": None, "ms": 0.0, "cost_usd": None, "error": None}
+    began = time.perf_counter()
+    try:
+        answer = client().post(trial.url + path, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
+    except httpx.HTTPError as error:
+        row["error"] = type(error).__name__
+    else:
+        cost = answer.headers.get("x-lm-cost", "unknown")
+        row |= {"ok": answer.status_code == 200, "served_by": answer.headers.get("x-lm-model")}
+        row["cost_usd"] = None if cost == "unknown" else float(cost)
+        if answer.status_code != 200:
+            row["error"] = f"{answer.status_code} {_error_message(answer)}"
+    return row | {"ms": (time.perf_counter() - began) * 1000}
+
+
+def _request(plan: Plan, name: str) -> tuple[str, dict[str, Any]]:
+    """Return path and body of the smallest request to this model."""
+    modes = {d.name: d.model.mode for d in plan.deployments}
+    if modes.get(name) == "embedding":
+        return "/v1/embeddings", {"model": name, "input": "ok"}
+    body = {"model": name, "messages": [{"role": "user", "content": "Say ok."}], "max_tokens": 16}
+    return "/v1/chat/completions", body
+
+
+def _error_message(answer: httpx.Response) -> str:
+    try:
+        error = answer.json()["error"]
+        return str(error["message"] if isinstance(error, dict) else error).replace("\n", " ")[:200]
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200].replace("\n", " ")

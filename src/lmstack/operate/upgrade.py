@@ -1,0 +1,194 @@
+"""Move a stack to another LiteLLM release. The release must prove that it works; otherwise the release before it returns."""
+
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmstack import files
+from lmstack.config.envfile import set_line, unset_line
+from lmstack.config.settings import KINDS, Settings
+from lmstack.config.validate import check_litellm_config
+from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
+from lmstack.operate.planning import Planned, flags_of_running, planned
+from lmstack.operate.start import is_unchanged, start
+from lmstack.releases.allowed import numbers, version_objection
+from lmstack.releases.pins import LITELLM_VERSION
+from lmstack.runtime import base, releases
+from lmstack.stack import health
+from lmstack.stack.project import Project
+
+LEDGER_SECONDS = 15.0  # how long a test call may take to reach the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """The releases that ``lm upgrade`` lists. ``refused`` gives the reason for each; ``rollback`` is None when there is none."""
+
+    current: str
+    newer: list[str]
+    refused: dict[str, str]
+    rollback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a move to another release did. ``running``: whether the gateway runs, before the move and after it."""
+
+    before: str
+    to: str
+    changed: bool = False
+    running: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def known_releases(project: Project) -> Releases:
+    """List the releases that are newer than the one in use. Asks the package index."""
+    current = project.settings().version
+    newer = [version for version in releases.available() if numbers(version) > numbers(current)]
+    refused = {version: reason for version in newer if (reason := version_objection(version))}
+    last = _last_move(project)
+    return Releases(current, [v for v in newer if v not in refused], refused, last["before"] if last else None)
+
+
+def release_before(project: Project) -> str:
+    """Return the release that was in use before the last upgrade; LmError when the current one did not come by an upgrade."""
+    last, current = _last_move(project), project.settings().version
+    if not last or last["now"] != current:
+        raise LmError(f"there is nothing to go back to: LiteLLM {current} was not installed by lm upgrade", "see the releases: lm upgrade --check")  # fmt: skip
+    return str(last["before"])
+
+
+def move(project: Project, to: str, timeout: float, only_check: bool, say: base.Progress) -> Move:
+    """Move to release ``to``. If it does not start, serve and record, return to the release before it: UnhealthyError.
+
+    With ``only_check``, only ask that release whether it accepts the configuration.
+    """
+    settings = project.settings()
+    current = settings.version
+    _refuse(settings, to)
+    if to == current:
+        return Move(current, to)
+    project.require_stack()
+    with files.locked(project.state / "lock", "lm upgrade"):
+        running, flags = base.load_state(project) is not None, flags_of_running(project)
+        wanted = planned(project, {**flags, "LITELLM_VERSION": to})
+        _check_configuration(wanted, to, wanted.runtime.release_keys(to, say))
+        if only_check:
+            return Move(current, to, running=running)
+        remarks = _replace_release(project, current, to, flags, timeout, say)
+    return Move(current, to, True, running, remarks)
+
+
+def _replace_release(
+    project: Project, current: str, to: str, flags: dict[str, str], timeout: float, say: base.Progress
+) -> tuple[str, ...]:
+    running = base.load_state(project) is not None
+    before = {path: files.read(path) for path in (project.env_file, _record(project))}
+    # The record comes first: if lm is killed from here on, `lm rollback` still finds the way back.
+    files.write(_record(project), json.dumps({"now": to, "before": current, "at": time.time()}) + "\n")
+    _write_version(project, before[project.env_file], to)
+    try:
+        moved = planned(project, flags)
+        started = start(project, moved, base.UpOptions(timeout), say)
+        _verify(moved, to)
+    except (LmError, KeyboardInterrupt) as error:
+        say(f"LiteLLM {to} does not work here. Going back to {current} …")
+        _restore_files(before)
+        _start_again(project, flags, running, timeout, say)
+        moved_before = _last_move(project) or {}
+        planned(project, flags).runtime.keep_releases({current, moved_before.get("before", current)})
+        raise UnhealthyError(_failure_text(to, current, running, error), "see its log: lm logs --since 5m") from None
+    moved.runtime.keep_releases({to, current})
+    if not running:
+        moved.runtime.down(False, say)
+    return (*moved.plan.messages, *started.remarks)
+
+
+def _refuse(settings: Settings, to: str) -> None:
+    """Raise when ``to`` is no release, must not run, or would be overruled by a setting."""
+    wrong = KINDS["version"](to)
+    if wrong:
+        raise UsageError(f"--to {wrong}", "see the releases: lm upgrade --check")
+    objection = version_objection(to)
+    if objection:
+        raise ConfigError(f"LiteLLM {to} {objection} and is refused", "see the releases: lm upgrade --check")
+    for name in ("LITELLM_IMAGE", "LITELLM_VERSION"):
+        value = settings.values[name]
+        if value.text and (name == "LITELLM_IMAGE" or value.source == "environment"):
+            fix = f"unset {name}" if value.source == "environment" else f"lm config unset {name}"
+            raise ConfigError(f"{name} is set ({value.source}) and decides which release runs", f"remove it: {fix}, then try again")  # fmt: skip
+
+
+def _check_configuration(wanted: Planned, to: str, keys: dict[str, Any]) -> None:
+    """Raise when the release is not what it should be, or does not know a key of our configuration."""
+    if keys["litellm"] != to:
+        raise ConfigError(f"the release that was installed as LiteLLM {to} says that it is {keys['litellm']}; nothing was changed", "check the package index or the image registry")  # fmt: skip
+    problems = tuple(p for p in check_litellm_config(wanted.config, "litellm-config.yaml", keys) if not p.warning)
+    if problems:
+        raise ConfigError(f"LiteLLM {to} does not accept this configuration; nothing was changed", "choose another release: lm upgrade --check", problems)  # fmt: skip
+
+
+def _write_version(project: Project, text: str | None, version: str) -> None:
+    """Write the release into .env. The pinned release gets no line, so that the next lmstack can move it."""
+    old = text or ""
+    pinned = version == LITELLM_VERSION
+    new = unset_line(old, "LITELLM_VERSION") if pinned else set_line(old, "LITELLM_VERSION", version)
+    files.write(project.env_file, new, 0o600)
+
+
+def _restore_files(before: dict[Path, str | None]) -> None:
+    for path, text in before.items():
+        if text is None:
+            files.remove(path)
+        else:
+            files.write(path, text, 0o600)
+
+
+def _start_again(project: Project, flags: dict[str, str], running: bool, timeout: float, say: base.Progress) -> None:
+    """Start the release before again, if it ran."""
+    wanted = planned(project, flags)
+    if running and not is_unchanged(project, wanted):
+        start(project, wanted, base.UpOptions(timeout), say)
+    else:
+        wanted.runtime.down(False, say)
+
+
+def _failure_text(to: str, current: str, running: bool, error: BaseException) -> str:
+    why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+    left = f"LiteLLM {current} runs again" if running else f"LiteLLM {current} is in use as before"
+    return f"LiteLLM {to} does not work here: {why}\n{left}; nothing was changed."
+
+
+def _verify(moved: Planned, version: str) -> None:
+    """Raise UnhealthyError unless the running gateway is that release, has our routes, and records a call.
+
+    The test call is refused before any provider is called, so it costs nothing.
+    """
+    url, key = moved.plan.url, moved.plan.settings.master_key
+    reported = health.release(url, key)
+    if reported not in ("", version):
+        raise UnhealthyError(f"the gateway at {url} runs LiteLLM {reported}")
+    # Needs no key: this route is ours, and the release loads it by its startup hook.
+    if health.get(f"{url}/health").status != 200:
+        raise UnhealthyError("the gateway has no /health: lmstack's code was not loaded by this release")
+    status, call_id = health.refused_call(url, key, f"lm-proof-{secrets.token_hex(4)}")
+    if not 400 <= status < 500:
+        raise UnhealthyError(f"a call for a model that does not exist got the answer {status or 'nothing'}")
+    deadline = time.monotonic() + LEDGER_SECONDS
+    while not moved.runtime.query("request", {"id": call_id}):
+        if time.monotonic() > deadline:
+            raise UnhealthyError("a call is missing in the ledger: lmstack's callback does not work with this release")
+        time.sleep(0.25)  # the time between two looks
+
+
+def _record(project: Project) -> Path:
+    return project.state / "release.json"
+
+
+def _last_move(project: Project) -> dict[str, Any] | None:
+    text = files.read(_record(project))
+    found: dict[str, Any] | None = json.loads(text) if text else None
+    return found

@@ -1,0 +1,118 @@
+"""One folder's Docker Compose project: its name, files, variables, containers and volumes.
+
+Every compose command of lm is built here, after a check that the compose file and the project name belong to this folder.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from lmstack import proc
+from lmstack.errors import ConfigError, LmError
+from lmstack.runtime.base import load_state
+from lmstack.runtime.engine import Engine, compose_command, docker_client, engine_conflict, require_engine
+from lmstack.stack.project import PROXY_SERVICE, Project
+
+SERVICES = (PROXY_SERVICE, "redis")
+_LABEL = "com.docker.compose"
+
+
+class ComposeProject:
+    """Builds and runs compose commands for one stack's folder."""
+
+    def __init__(self, project: Project) -> None:
+        self.root = project.root
+        self.project = project
+
+    @property
+    def override(self) -> Path:
+        """Return the path of the second compose file, which `lm up` writes when LITELLM_MOUNT is on."""
+        return self.project.state / "compose.mounted.yml"
+
+    @property
+    def name(self) -> str:
+        """Return the project name as compose finds it: the environment, then .env, then the folder's name."""
+        entry = self.project.env_entries().get("COMPOSE_PROJECT_NAME")
+        name = os.environ.get("COMPOSE_PROJECT_NAME") or (entry.value if entry else "") or self.root.name
+        return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
+
+    def argv(self, *words: str) -> list[str]:
+        """Return a compose command for our files; raise ConfigError when the compose file is not ours."""
+        self.require_own_file()
+        extra = ["-f", str(self.override)] if self.override.exists() else []
+        files = ["--project-directory", str(self.root), "-f", str(self.project.compose_file), *extra]
+        return [*compose_command(), *files, *words]
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that every compose command needs.
+
+        Other containers with the same project name are not ours. Compose must not remove them as orphans, whatever the
+        user's shell says.
+        """
+        return {
+            "LITELLM_IMAGE": os.environ.get("LITELLM_IMAGE", ""),
+            "COMPOSE_REMOVE_ORPHANS": "0",
+            "COMPOSE_IGNORE_ORPHANS": "1",
+        }
+
+    def run(self, words: list[str], timeout: float, env: dict[str, str] | None = None, show: bool = False) -> None:
+        """Run a compose command to its end; raise LmError when it fails."""
+        proc.run(self.argv(*words), timeout=timeout, cwd=self.root, env=env or self.environment(), show=show)
+
+    def require_own_file(self) -> None:
+        """Raise ConfigError unless the compose file of this folder is ours."""
+        foreign = self.project.foreign_compose()
+        if foreign is not None:
+            raise ConfigError(foreign, "make a stack with: lm init; or name the stack's folder with -C FOLDER")
+
+    def engine_conflict(self) -> str | None:
+        """Return why the engine is not the one on which this stack was started; None when it is."""
+        state = load_state(self.project)
+        return engine_conflict(Engine(**state.engine)) if state is not None and state.engine else None
+
+    def require_same_engine(self) -> None:
+        """Raise LmError when the stack was started on another engine: here, it would look as if nothing ran."""
+        conflict = self.engine_conflict()
+        if conflict is not None:
+            state = load_state(self.project)
+            before = Engine(**state.engine).chosen_by if state is not None else ""
+            raise LmError(
+                conflict,
+                f"repeat the command with {before or 'DOCKER_HOST and DOCKER_CONTEXT unset'}; "
+                f"if that engine is gone for good: rm {self.project.state / 'state.json'}",
+            )
+
+    def require_own_name(self) -> None:
+        """Raise LmError when another engine or another folder has this project. Compose knows it by its name alone."""
+        self.require_own_file()
+        self.require_same_engine()
+        require_engine()
+        name = self.name
+        for container in docker_client().containers.list(all=True, filters={"label": [f"{_LABEL}.project={name}"]}):
+            place = container.labels.get(f"{_LABEL}.project.working_dir", "")
+            if place and Path(place).resolve() != self.root:
+                raise ConfigError(
+                    f"the Docker project name '{name}' belongs to the stack in {place}",
+                    f"give this stack its own name: COMPOSE_PROJECT_NAME=... in {self.project.env_file}",
+                )
+
+    def containers(self) -> list[Any]:
+        """Return the containers of this folder's stack, running or not."""
+        labels = [f"{_LABEL}.project={self.name}", f"{_LABEL}.oneoff=False"]
+        found: list[Any] = docker_client().containers.list(all=True, filters={"label": labels})
+        return [container for container in found if self._is_of_this_folder(container)]
+
+    def volumes(self) -> set[str]:
+        """Return the names of the volumes with this project's name."""
+        label = f"{_LABEL}.project={self.name}"
+        return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
+
+    def _is_of_this_folder(self, container: Any) -> bool:
+        place = container.labels.get(f"{_LABEL}.project.working_dir", "")
+        return bool(place) and Path(place).resolve() == self.root and service_name(container) in SERVICES
+
+
+def service_name(container: Any) -> str:
+    """Return the compose service that a container belongs to; "" when it belongs to none."""
+    return str(container.labels.get(f"{_LABEL}.service", ""))

@@ -1,0 +1,72 @@
+"""Recorded processes are found by pid and creation time; a later process with the same pid is never taken for ours."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lmstack.runtime.processes import end_processes, forget_processes, processes, record_processes
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process with a child. Nothing in their command lines or environments says whose they are."""
+    child = "import time; time.sleep(600)"
+    script = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); print('up', flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield process
+    for one in [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []:
+        one.kill()
+    process.wait(10)
+    process.stdout.close()
+
+
+def record(root: Path, entries: list[object]) -> None:
+    (root / ".lmstack").mkdir(exist_ok=True)
+    (root / ".lmstack" / "processes.json").write_text(json.dumps(entries))
+
+
+def test_a_recorded_process_is_found_with_its_children_and_ended(tmp_path: Path, family: subprocess.Popen[str]) -> None:
+    assert processes(tmp_path) == []
+    record(tmp_path, [[family.pid, psutil.Process(family.pid).create_time()]])
+    children = [child.pid for child in psutil.Process(family.pid).children()]
+    assert len(children) == 1
+    assert processes(tmp_path) == sorted([family.pid, *children])
+    record_processes(tmp_path)
+    end_processes(processes(tmp_path), 10, already_stopping=False)
+    assert processes(tmp_path) == []
+    assert not any(psutil.pid_exists(pid) for pid in children)
+
+
+def test_a_child_that_lost_its_parent_is_found_by_the_record(tmp_path: Path, family: subprocess.Popen[str]) -> None:
+    record(tmp_path, [[family.pid, psutil.Process(family.pid).create_time()]])
+    record_processes(tmp_path)
+    (child,) = psutil.Process(family.pid).children()
+    family.kill()
+    family.wait(10)
+    assert processes(tmp_path) == [child.pid]
+    end_processes([child.pid], 10, already_stopping=False)
+    assert not child.is_running()
+
+
+@pytest.mark.parametrize("later", [-3600.0, -2.0, 2.0, 3600.0])
+def test_another_process_with_a_recorded_pid_is_not_ours(
+    tmp_path: Path, family: subprocess.Popen[str], later: float
+) -> None:
+    record(tmp_path, [[family.pid, psutil.Process(family.pid).create_time() + later]])
+    assert processes(tmp_path) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[1]", '[["x", "y"]]', "null", "5", "\udc80"])
+def test_a_damaged_record_is_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".lmstack").mkdir()
+    (tmp_path / ".lmstack" / "processes.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert processes(tmp_path) == []
+    forget_processes(tmp_path)
+    forget_processes(tmp_path)
