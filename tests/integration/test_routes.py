@@ -1,20 +1,23 @@
 """What the gateway serves, and to whom. Every route of LiteLLM's app is tried: without a key, with a wrong one, with the right one."""
 
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from lmstack.gateway.app import routes
 from lmstack.gateway.app.routes import Access
-from support import KEY, ROOT, Mock, Stack
+from support import KEY, ROOT, Mock, Stack, TaskMaster, wait_for
 
 KNOWN = ROOT / "tests" / "data" / "litellm_routes.txt"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 REFUSED = {401, 403, 404, 405}
+ANONYMOUS = 100_000
 
 
 def _known() -> list[tuple[str, str]]:
@@ -61,3 +64,53 @@ def test_no_route_answers_but_those_in_the_table(gateway: Stack, mock: Mock, key
     assert answered == []
     assert len(mock.requests()) == before
     assert gateway.ask("requests", limit=1000) == rows
+
+
+def _pipelined(port: int, count: int) -> list[bytes]:
+    """Send requests without a key on one connection, many at a time; return the status lines."""
+    ask = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-task-id: victim-%d\r\nx-agent-id: ceo\r\n"
+        b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    )
+    statuses: list[bytes] = []
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, connection.makefile("rb") as answers:
+        for begin in range(0, count, 200):
+            batch = range(begin, min(count, begin + 200))
+            connection.sendall(b"".join(ask % n for n in batch))
+            for _ in batch:
+                statuses.append(answers.readline())
+                size = 0
+                while (line := answers.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        size = int(line.split(b":")[1])
+                answers.read(size)
+    return statuses
+
+
+def test_callers_without_a_key_neither_fill_the_ledger_nor_choose_whom_a_row_is_charged_to(
+    gateway: Stack, taskmaster: TaskMaster
+) -> None:
+    gateway.post("/v1/chat/completions", {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]})
+    rows, size = gateway.ask("requests", limit=10_000), gateway.ledger.stat().st_size
+    events = len(taskmaster.received)
+    before = sum(row["count"] for row in gateway.ask("refused")[0]["counts"])
+    with ThreadPoolExecutor(4) as pool:
+        statuses = [
+            line for lines in pool.map(lambda _: _pipelined(gateway.port, ANONYMOUS // 4), range(4)) for line in lines
+        ]
+    assert {line.split()[1] for line in statuses} == {b"401"}
+
+    def counted() -> bool:
+        found = gateway.ask("refused")[0]
+        return sum(row["count"] for row in found["counts"]) - before == ANONYMOUS and len(found["last"]) <= 100
+
+    wait_for(counted, what="the counts of refused requests")
+    kept = {row["id"] for row in gateway.ask("requests", limit=10_000)}
+    assert {row["id"] for row in rows} <= kept
+    assert gateway.ask("requests", task="victim-1") == []
+    assert all(not str(body.get("task_id")).startswith("victim") for _, body, _ in taskmaster.received[events:])
+    assert gateway.ledger.stat().st_size - size < 1_000_000
+    shown = gateway.json("errors")["data"]["refused"]
+    assert shown["counts"][0]["reason"] == "auth_error"
+    assert shown["last"][0]["path"] == "/v1/chat/completions"
+    assert "Refused without a row" in gateway.lm("errors").stdout

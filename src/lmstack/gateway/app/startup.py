@@ -15,10 +15,11 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from starlette.types import ASGIApp
 
 from lmstack.gateway import worker
-from lmstack.gateway.app import litellm_patches, refusals, status
+from lmstack.gateway.app import litellm_patches, status
 from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
+from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body, is_clients_fault
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def install() -> None:
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
     """Return LiteLLM's app behind our middleware: the gate first, then what follows a request to its end."""
-    return RequestGate(GatewayMiddleware(app), litellm_patches.master_key, refusals.note)
+    return RequestGate(GatewayMiddleware(app), litellm_patches.master_key, Refusals().note)
 
 
 async def flush() -> None:
