@@ -67,7 +67,7 @@ def classifiers(fitted: list[Prompt]) -> list[Classifier]:
         Classifier("stock, defaults", lambda t: first.classify(t)[1], lambda t: STOCK_LEVELS[first.classify(t)[0].value]),
         Classifier("stock, calibrated", lambda t: first.classify(t)[1], lambda t: bisect.bisect_right(cuts, first.classify(t)[1])),
         Classifier("stock heuristic_v2", lambda t: v2(t)[0], lambda t: v2(t)[1]),
-        Classifier("lmstack (auto)", lambda t: classify.decide(t).score, lambda t: classify.GROUPS.index(classify.decide(t).group)),
+        Classifier("lmstack (auto)", lambda t: classify.classify(t).score, lambda t: classify.GROUPS.index(classify.classify(t).group)),
     ]  # fmt: skip
 
 

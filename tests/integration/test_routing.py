@@ -131,6 +131,19 @@ def test_a_clients_own_task_budget_counts_and_needs_a_task(routed: Stack) -> Non
     assert ask(routed, "gpt-4o", x_task_budget="0.0000001", x_task_id="own").status_code == 429
 
 
+def test_a_call_of_unknown_cost_is_refused_under_a_budget_before_its_provider_is_called(
+    routed: Stack, mock: Mock
+) -> None:
+    body = {"model": "gpt-4o", "messages": HELLO}
+    for path, extra in (("/openai/v1/chat/completions", {}), ("/v1/videos", {"prompt": "a cat"})):
+        refused = routed.post(path, {**body, **extra}, x_task_id="unknown")
+        assert refused.status_code == 400, refused.text
+        assert "cannot be known in advance" in refused.text
+    assert mock.requests() == []
+    rows = routed.ask("requests", task="unknown")
+    assert {(row["status"], row["error_type"]) for row in rows} == {("rejected", "cost_unknown")}
+
+
 def test_fifty_at_once_overshoot_a_budget_by_one_request_at_most_and_a_restart_forgets_nothing(routed: Stack) -> None:
     def one(_: int) -> httpx.Response:
         return ask(routed, "gpt-6-astra", x_task_id="small")

@@ -9,7 +9,7 @@ from lmstack.cli.options import OneOf, model_names
 from lmstack.operate.explain import Explanation, explain_route
 from lmstack.result import Result, usd
 from lmstack.routing.candidates import GROUPS
-from lmstack.routing.policy import AUTO, Wishes
+from lmstack.routing.policy import AUTO
 from lmstack.routing.weights import CUTS
 
 
@@ -22,26 +22,26 @@ def route(
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="The value of header x-lm-max-cost, in USD.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="The longest answer, in tokens.")] = None,
 ) -> Result:  # fmt: skip
-    """Explain where a prompt would go: score, signals, group, models in their order, estimated cost. Calls nobody."""
-    found = explain_route(context.project, prompt, model, Wishes(tier, max_cost), max_tokens)
-    decision, chosen, needs = found.decision, found.route, found.needs
+    """Explain where a prompt would go: score, signals, group, models in their order, estimated cost. Calls no provider."""
+    found = explain_route(context.project, prompt, model, tier, max_cost, max_tokens)
+    complexity, first, needs = found.complexity, found.first, found.needs
     data = {
-        "asked": model, "score": round(decision.score, 3), "cuts": list(CUTS), "group": decision.group,
-        "signals": {name: round(share, 3) for name, share in decision.signals},
-        "model": chosen.first.name, "provider": chosen.first.provider, "tier": chosen.first.tier, "fallbacks": found.models[1:],
-        "tokens_in": needs.tokens_in, "tokens_out": needs.tokens_out, "estimate_usd": chosen.estimate,
+        "asked": model, "score": round(complexity.score, 3), "cuts": list(CUTS), "group": complexity.group,
+        "signals": {name: round(share, 3) for name, share in complexity.signals},
+        "model": first.name, "provider": first.provider, "tier": first.tier, "fallbacks": found.models[1:],
+        "tokens_in": needs.tokens_in, "tokens_out": needs.tokens_out, "estimate_usd": found.estimate,
     }  # fmt: skip
     return Result("route", data, _lines(model, found))
 
 
 def _lines(model: str, found: Explanation) -> tuple[str, ...]:
-    decision, first, fallbacks = found.decision, found.route.first, found.models[1:]
-    signals = ", ".join(f"{name} {share:+.2f}" for name, share in decision.signals[:6])
+    complexity, first, fallbacks = found.complexity, found.first, found.models[1:]
+    signals = ", ".join(f"{name} {share:+.2f}" for name, share in complexity.signals[:6])
     return (
-        f"score      {decision.score:.2f}, so {decision.group} (cheap < {CUTS[0]:g} <= standard < {CUTS[1]:g} <= premium)",
+        f"score      {complexity.score:.2f}, so {complexity.group} (cheap < {CUTS[0]:g} <= standard < {CUTS[1]:g} <= premium)",
         f"signals    {signals or 'none'}",
         f"asked for  {model}{'' if model == AUTO else ', so the score does not matter'}",
         f"model      {first.name} ({first.provider}, {first.group})",
         f"fallbacks  {', '.join(fallbacks[:4]) or 'none'}{', …' if len(fallbacks) > 4 else ''}",
-        f"estimate   {usd(found.route.estimate)} ({found.needs.tokens_in} tokens in, {found.needs.tokens_out} out)",
+        f"estimate   {usd(found.estimate)} ({found.needs.tokens_in} tokens in, {found.needs.tokens_out} out)",
     )

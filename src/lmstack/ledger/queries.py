@@ -156,7 +156,7 @@ def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
             spenders = spending.spenders(conn, rule.scope, rule.period, now)
             names = [name for name in spenders if (rule.scope, rule.period, name) not in own]
         for limit in (replace(rule, name=name) for name in names):
-            details = limit.refusal(spending.spent(conn, limit, now), now)
+            details = limit.state(spending.spent(conn, limit, now), limit.reset_at(now))
             rows.append({**details, "reserved_usd": spending.reserved(conn, limit), "rule": rule.name or None})
     return rows
 

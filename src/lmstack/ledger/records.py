@@ -49,8 +49,8 @@ class Attempt:
     outcome: str | None = None  # None while the attempt runs
     kind: str = ""  # LiteLLM's call type, e.g. acompletion
     fault: Fault | None = None
-    asked: bool = False  # the provider was called; an error before that is not its fault
-    unread: bool = False  # LiteLLM could not make a call of the provider from this request
+    sent: bool = False  # the call was sent; an error before that is not the provider's fault
+    unreadable: bool = False  # LiteLLM could not make a call of the provider from this request
 
     @property
     def free(self) -> bool:
@@ -103,10 +103,11 @@ class Call:
     ended: bool = False
     estimate_usd: float | None = None  # made at the start, in case the end is never known
     reserved_usd: float | None = None  # reserved from its budgets until its cost is known
+    budgeted: bool = False  # a budget applies to it
     late_fault: Fault | None = None  # the error of a stream, reported before the stream has ended
-    drill: bool = False  # a fallback test: its first attempt must fail
-    late: bool = False  # LITELLM_DEADLINE has passed
-    own_key: bool = False  # it has its own provider key: our key did not cause its errors
+    fails_first: bool = False  # its first attempt must fail (`lm test --fallback`)
+    deadline_passed: bool = False  # LITELLM_DEADLINE
+    has_credentials: bool = False  # the client sent a provider's key; its failures do not concern our keys
     cost_usd: float | None = None  # set at the end
     reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first
 
@@ -116,9 +117,9 @@ class Call:
         if self.attempts:
             self.attempts[-1].close(outcome, fault)
 
-    def is_at_fault(self, attempt: Attempt) -> bool:
-        """Return whether the request caused a failure of this attempt: it could not be read, or has its own key."""
-        return attempt.unread or self.own_key
+    def is_client_fault(self, attempt: Attempt) -> bool:
+        """Return whether a failure of this attempt is the client's: an unreadable request, or the client's own key."""
+        return attempt.unreadable or self.has_credentials
 
     @property
     def fallbacks(self) -> int:

@@ -21,7 +21,8 @@ def budget_rows(project: Project) -> list[dict[str, Any]]:
     try:
         return ask(project, "budgets", rules=dump_limits(rules))
     except NoLedgerError:  # nothing was spent yet
-        return [{**r.refusal(0.0, time.time()), "reserved_usd": 0.0, "rule": r.name or None} for r in rules]
+        now = time.time()
+        return [{**r.state(0.0, r.reset_at(now)), "reserved_usd": 0.0, "rule": r.name or None} for r in rules]
 
 
 def edit_budget(project: Project, scope: str, name: str, period: str, amount: float | None) -> bool:

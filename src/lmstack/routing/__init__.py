@@ -1,1 +1,1 @@
-"""Which model a request goes to. Pure: no file, clock or environment."""
+"""Decide which model a request goes to. Pure: no file, clock or environment."""

@@ -1,4 +1,4 @@
-"""The plugin that LiteLLM's complexity router asks for ``auto`` (classifier_type: custom)."""
+"""The plugin that LiteLLM's complexity router calls for the model ``auto`` (classifier_type: custom)."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ TIER_OF_GROUP = {"cheap": "SIMPLE", "standard": "MEDIUM", "premium": "COMPLEX"}
 
 
 class Classifier:
-    """``classify`` gets LiteLLM's RoutingContext and gives the name of one of its tiers."""
+    """Chooses one of LiteLLM's tiers for a conversation."""
 
     async def classify(self, context: Any) -> str:
+        """Return the name of a tier. ``context`` is LiteLLM's RoutingContext."""
         return TIER_OF_GROUP[conversation_group(user_texts(context.structured_messages or context.raw_messages))]
 
 

@@ -1,62 +1,71 @@
-"""The models that can be chosen from, and the order in which a group tries them."""
+"""The models that a request can go to, and the order in which a group tries them. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-# A group tries its own tier first, then the next up ("never drop a request"), the cheaper ones last.
+# A group tries its own tier first, then the next tiers up, then the cheaper ones, so that no request is dropped.
 GROUPS = {"cheap": (1, 2, 3), "standard": (2, 3, 1), "premium": (3, 2, 1)}
 GROUP_OF_TIER = {tiers[0]: name for name, tiers in GROUPS.items()}
 CAPABILITIES = ("tools", "vision", "json")
 
+# US dollars per million tokens of input and output.
+Rates = tuple[float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A served chat model. ``rates``: USD per million tokens in and out, None = unknown; ``context`` in tokens;
-    ``can``: what it supports, None = unknown and assumed; ``door``: two names with one door are one model."""
+    """A served chat model.
+
+    ``context`` is in tokens. None means unknown for ``rates``, ``context`` and ``capabilities``; a model of unknown
+    capabilities is assumed to have them all. Two names with the same ``litellm_model`` are one model. ``retired``: the
+    provider ended this model, and its successor answers under the name.
+    """
 
     name: str
     provider: str
     tier: int
-    rates: tuple[float, float] | None = None
+    rates: Rates | None = None
     context: int | None = None
-    can: frozenset[str] | None = None
-    door: str = ""
-    heir: bool = False  # a retired name, served by its successor
+    capabilities: frozenset[str] | None = None
+    litellm_model: str = ""
+    retired: bool = False
 
     @property
     def free(self) -> bool:
-        """It costs nothing: a local model."""
+        """Return whether the model costs nothing, as local models do."""
         return self.rates == (0.0, 0.0)
 
     @property
     def group(self) -> str:
-        """The group of its own tier."""
+        """Return the group of the model's own tier."""
         return GROUP_OF_TIER[self.tier]
 
     def cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        """US dollars for that many tokens; None when nobody knows the price."""
+        """Return the US dollars for that many tokens; None when the price is unknown."""
         return None if self.rates is None else cost_at(self.rates, tokens_in, tokens_out)
 
 
-def cost_at(rates: tuple[float, float], tokens_in: int, tokens_out: int) -> float:
-    """US dollars for that many tokens, at ``rates`` in US dollars per million in and out."""
+def cost_at(rates: Rates, tokens_in: int, tokens_out: int) -> float:
+    """Return the US dollars for that many tokens."""
     return (tokens_in * rates[0] + tokens_out * rates[1]) / 1_000_000
 
 
 def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Each model once: a retired name is a second door to its successor, and trying that twice would be no fallback."""
+    """Return each model once. A retired name is left out when its successor is served: the second try would fail too."""
     members = list(candidates)
-    doors = {c.door for c in members if not c.heir}
-    return [c for c in members if not c.heir or c.door not in doors]
+    current = {c.litellm_model for c in members if not c.retired}
+    return [c for c in members if not c.retired or c.litellm_model not in current]
 
 
-def walk(candidates: Iterable[Candidate], tiers: tuple[int, ...]) -> tuple[Candidate, ...]:
-    """The order in which a group tries its members: tier by tier, cheapest first; at equal price local models first,
-    then providers take turns, so that the next try is at another provider than the last failure."""
+def fallback_order(candidates: Iterable[Candidate], tiers: tuple[int, ...]) -> tuple[Candidate, ...]:
+    """Return the order in which a group tries its members: tier by tier, the cheapest first.
+
+    At equal price local models come first. Then providers take turns, so that the next try is at another provider.
+    """
     members = distinct(candidates)
-    rank = {c.name: (tiers.index(c.tier), *price(c)) for c in members}
+    rank = {c.name: (tiers.index(c.tier), *price_key(c)) for c in members}
     ordered: list[Candidate] = []
     for _, tied in groupby(sorted(members, key=lambda c: (*rank[c.name], c.name)), key=lambda c: rank[c.name]):
         waiting = sorted(tied, key=lambda c: (not c.free, c.name))
@@ -67,28 +76,29 @@ def walk(candidates: Iterable[Candidate], tiers: tuple[int, ...]) -> tuple[Candi
     return tuple(ordered)
 
 
-def heirs(candidates: Iterable[Candidate], asked: Candidate) -> tuple[Candidate, ...]:
-    """What stands in for a model that was asked for by name: its tier, then upwards; never a door of the same model."""
-    return tuple(c for c in walk(candidates, GROUPS[asked.group]) if c.door != asked.door)
+def fallbacks_of(candidates: Iterable[Candidate], model: Candidate) -> tuple[Candidate, ...]:
+    """Return what replaces ``model`` when it fails: its own tier, then the others. Other names of it are left out."""
+    order = fallback_order(candidates, GROUPS[model.group])
+    return tuple(c for c in order if c.litellm_model != model.litellm_model)
 
 
-def of_deployment(name: str, door: str, info: Mapping[str, Any]) -> Candidate | None:
-    """A candidate from a rendered deployment's ``model_info`` (lmstack.stack.render writes it); None for what is not chat."""
-    tier, rates, can = info.get("lm_tier"), info.get("lm_rates"), info.get("lm_can")
+def candidate_from(name: str, litellm_model: str, info: Mapping[str, Any]) -> Candidate | None:
+    """Return the candidate for a rendered deployment's ``model_info``; None when the model does not chat."""
+    tier, capabilities = info.get("lm_tier"), info.get("lm_can")
     if tier not in GROUP_OF_TIER:
         return None
     return Candidate(
-        name, str(info.get("lm_provider")), tier, rates_of(rates),
-        info.get("lm_context"), None if can is None else frozenset(can), door, bool(info.get("lm_heir")),
+        name, str(info.get("lm_provider")), tier, rates_from(info.get("lm_rates")), info.get("lm_context"),
+        None if capabilities is None else frozenset(capabilities), litellm_model, bool(info.get("lm_heir")),
     )  # fmt: skip
 
 
-def rates_of(found: object) -> tuple[float, float] | None:
-    """The ``lm_rates`` of a rendered deployment: USD per million tokens in and out."""
+def rates_from(found: object) -> Rates | None:
+    """Return the rates that a rendered deployment states as ``lm_rates``; None when it states none."""
     return (float(found[0]), float(found[1])) if isinstance(found, list) and len(found) == 2 else None
 
 
-def price(candidate: Candidate) -> tuple[bool, float]:
-    """A key to sort by. Unknown prices come last; otherwise a blend of three input tokens to one output token."""
+def price_key(candidate: Candidate) -> tuple[bool, float]:
+    """Return a key to sort by: a blend of three input tokens and one output token. Unknown prices come last."""
     rates = candidate.rates
     return (rates is None, 0.0 if rates is None else 3 * rates[0] + rates[1])

@@ -1,7 +1,7 @@
-"""How hard is a prompt? A linear score over features that can be explained, for ``auto`` and for `lm route`.
+"""Rate how hard a prompt is, for ``auto`` and for `lm route`: a linear score over features that can be explained.
 
-The features are ours, the weights are fitted by bench/routing/train.py on one half of its labelled prompts. A
-decision looks at a bounded part of the text, so that its time does not grow with the prompt.
+The features are ours. bench/routing/train.py fits the weights on one half of its labelled prompts. Only a bounded part
+of each text is read, so that the time does not grow with the prompt.
 """
 
 import math
@@ -12,37 +12,39 @@ from lmstack.routing import candidates
 from lmstack.routing.weights import CUTS, WEIGHTS
 
 GROUPS = tuple(candidates.GROUPS)
-# The task stands at the beginning or the end of a prompt; what is between is what it is about.
+# The task is at the beginning or at the end of a prompt. What is between them is material.
 HEAD, TAIL = 400, 250
-# The turns of a conversation that count: the first, which says what it is about, and so many of the last. All are scored
-# for each request, so that every worker decides alike; what this worker has seen before costs nothing.
+# The turns of a conversation that are rated: the first one, and this many of the last ones. Every request rates them
+# all, so that every worker chooses the same group. Cached scores make that cheap.
 LAST_TURNS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """``score`` on an open scale, compared with CUTS; ``signals``: each feature's share of it, largest first."""
+class Complexity:
+    """``score`` is compared with CUTS; ``signals`` are the shares of each feature in it, the largest first."""
 
     score: float
     group: str
     signals: tuple[tuple[str, float], ...]
 
 
-def decide(text: str) -> Decision:
-    """Score one prompt."""
+def classify(text: str) -> Complexity:
+    """Return the complexity of one prompt."""
     shares = [(name, WEIGHTS[name] * value) for name, value in features(text).items() if value and name in WEIGHTS]
     score = sum(share for _, share in shares)
-    return Decision(score, group_of(score), tuple(sorted(shares, key=lambda s: -abs(s[1]))))
+    return Complexity(score, group_of(score), tuple(sorted(shares, key=lambda s: -abs(s[1]))))
 
 
 def group_of(score: float) -> str:
-    """The group for a score."""
+    """Return the group for a score."""
     return GROUPS[sum(score >= cut for cut in CUTS)]
 
 
 def conversation_group(turns: list[str]) -> str:
-    """The group for a conversation: that of its hardest user turn, so that a session never goes down a tier and
-    "thanks" after a hard question stays with the model that answered it."""
+    """Return the group of the hardest user turn, so that a conversation never goes down a tier.
+
+    A "thanks" after a hard question stays with the model that answered it.
+    """
     if not turns:
         return GROUPS[0]
     counted = turns if len(turns) <= LAST_TURNS else [turns[0], *turns[-LAST_TURNS:]]
@@ -50,11 +52,11 @@ def conversation_group(turns: list[str]) -> str:
 
 
 def features(text: str) -> dict[str, float]:
-    """What is seen in a prompt; every value is between 0 and about 3."""
+    """Return the features of a prompt. Every value is between 0 and about 3."""
     task = text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
     task = task.lower()
     opening = task.lstrip()[:90]
-    # A Chinese character says about as much as three letters.
+    # A Chinese character carries about as much meaning as three letters.
     wide = 0 if task.isascii() else len(_WIDE.findall(task))
     size = len(task) + 2 * wide
     found = {name: min(3.0, float(len(pattern.findall(task)))) for name, pattern in _COUNTED.items()}
@@ -73,13 +75,13 @@ def features(text: str) -> dict[str, float]:
     found["story"] = float(
         found["numbers"] >= 1 and size > 55 and ("?" in task or "？" in task) and not found["choices"]
     )
-    # A trivial opening says what is to be done with everything after it.
+    # A trivial opening names the task for everything that follows.
     found["trivial_only"] = float(bool(found["trivial"] and not (found["prove"] or found["build"] or found["analyse"])))
     return found
 
 
 def _any(*words: str) -> "re.Pattern[str]":
-    """Words of several languages; Chinese has no spaces, so no word boundary is asked for there."""
+    """Compile words of several languages into one pattern. Chinese has no spaces, so it needs no word boundary."""
     spaced = [word for word in words if word.isascii() or not _WIDE.search(word)]
     other = [word for word in words if word not in spaced]
     parts = [rf"\b(?:{'|'.join(spaced)})"] if spaced else []
@@ -167,20 +169,20 @@ _OPENING = {
     "howto": _any("how (?:do|can) i\\b", "which (?:command|port)", "wie schreibe ich", "comment \\w+er\\b", "¿?cómo se", "怎么"),
 }  # fmt: skip
 
-# Scores of turns by their hash: a conversation comes back whole with every request. No text is kept.
+# Cached scores of turns: every request repeats the whole conversation. The cache keeps no prompt.
 _scores: dict[tuple[int, str], float] = {}
-_KEPT = 20_000
+_MAX_SCORES = 20_000
 
 
 def _score(turn: str) -> float:
-    # A hash alone could be met by another turn; its ends tell them apart without keeping whole prompts.
+    # Two turns may have the same hash. Their first and last characters tell them apart.
     key = (hash(turn), turn[:20] + turn[-20:])
     score = _scores.get(key)
     if score is None:
-        if len(_scores) >= _KEPT:
+        if len(_scores) >= _MAX_SCORES:
             _scores.clear()
-        score = _scores[key] = decide(turn).score
+        score = _scores[key] = classify(turn).score
     return score
 
 
-__all__ = ["GROUPS", "Decision", "conversation_group", "decide", "features", "group_of"]
+__all__ = ["GROUPS", "Complexity", "classify", "conversation_group", "features", "group_of"]

@@ -1,157 +1,207 @@
-"""One request's way through the models: what its headers ask for, who can serve it, and in which order."""
+"""Decide where a request goes and what it may cost. Pure: `lm route` and the gateway use the same function."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
 
-from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, heirs, price, walk
-from lmstack.routing.needs import Needs
+from lmstack.routing import refusals
+from lmstack.routing.budgets import Limit, limits_for
+from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, cost_at, fallback_order, fallbacks_of, price_key
+from lmstack.routing.needs import BYTES_PER_TOKEN, Needs
+from lmstack.routing.prices import UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
+from lmstack.routing.refusals import RefusalError
+from lmstack.routing.request import NO_WISHES, Request, Wishes
 
 AUTO = "auto"
 
 
-class RefusalError(Exception):
-    """A request that cannot be served as it asks. ``fields`` stand in the error body beside the message."""
-
-    def __init__(self, status: int, kind: str, message: str, **fields: Any) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.message, self.fields = status, kind, message, fields
-
-
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a request asks of routing; ``max_cost`` in USD."""
-
-    tier: str | None = None
-    max_cost: float | None = None
-    no_fallback: bool = False
-
-    def __bool__(self) -> bool:
-        return self.tier is not None or self.max_cost is not None or self.no_fallback
-
-    def over(self, other: "Wishes") -> "Wishes":
-        """These, and ``other``'s where nothing is said here."""
-        return Wishes(
-            self.tier or other.tier, other.max_cost if self.max_cost is None else self.max_cost,
-            self.no_fallback or other.no_fallback,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """models.yaml's ``routing``: wishes per task and agent; they count where a request says nothing."""
+class RoutingRules:
+    """models.yaml's rules: wishes for each task and agent, and limits in US dollars."""
 
     tasks: Mapping[str, Wishes] = field(default_factory=dict)
     agents: Mapping[str, Wishes] = field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
 
-    def of(self, task: str | None, agent: str | None) -> Wishes:
-        """The task's before the agent's, field by field."""
-        return self.tasks.get(task or "", Wishes()).over(self.agents.get(agent or "", Wishes()))
+    def wishes_of(self, request: Request) -> Wishes:
+        """Return the wishes of a request, completed by those of its task, then by those of its agent."""
+        if not (self.tasks or self.agents):
+            return request.wishes
+        default = self.tasks.get(request.task or "", NO_WISHES).over(self.agents.get(request.agent or "", NO_WISHES))
+        if request.model != AUTO:  # a default tier is for clients that let the gateway choose the model
+            default = replace(default, tier=None)
+        return request.wishes.over(default)
 
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """``model`` to ask LiteLLM for; ``fallbacks``: what to try after it, None: as configured for that name;
-    ``first``: who is asked first; ``estimate``: what that costs in USD, None: unknown."""
-
-    model: str
-    fallbacks: tuple[str, ...] | None
-    first: Candidate
-    estimate: float | None
+    def limits_of(self, request: Request) -> tuple[Limit, ...]:
+        """Return the limits that apply to a request."""
+        if not self.limits and request.task_budget is None:
+            return ()
+        return limits_for(self.limits, request.task, request.agent, request.task_budget)
 
 
 class Models:
-    """Every served chat model, and each name's stock order; made once per configuration."""
+    """Every served chat model, and the order of tries for each name; made once per configuration."""
 
-    def __init__(self, candidates: Iterable[Candidate]) -> None:
+    def __init__(self, candidates: Iterable[Candidate], price_of: Mapping[str, Price] | None = None) -> None:
         self.by_name = {c.name: c for c in candidates}
-        self.walks = {group: walk(self.by_name.values(), tiers) for group, tiers in GROUPS.items()}
-        self.walks |= {c.name: (c, *heirs(self.by_name.values(), c)) for c in self.by_name.values()}
-        # A body of no more bytes than this has room everywhere: n bytes are never more than n tokens.
-        self.smallest = min((c.context for c in self.by_name.values() if c.context), default=0)
-        self.capable = all(c.can is None or c.can >= set(CAPABILITIES) for c in self.by_name.values())
+        self.price_of = price_of or {}
+        self.orders = {group: fallback_order(self.by_name.values(), tiers) for group, tiers in GROUPS.items()}
+        self.orders |= {c.name: (c, *fallbacks_of(self.by_name.values(), c)) for c in self.by_name.values()}
+        self.smallest_context = min((c.context for c in self.by_name.values() if c.context), default=0)
+        self.all_capable = all(
+            c.capabilities is None or c.capabilities >= set(CAPABILITIES) for c in self.by_name.values()
+        )
+
+    def price(self, name: str | None) -> Price:
+        """Return the price of a served name that is no group."""
+        return self.price_of.get(name, UNKNOWN) if name is not None else UNKNOWN
 
 
-def said(headers: Mapping[str, str], metadata: Mapping[str, Any], name: str) -> str | None:
-    """What header ``x-NAME`` says, or the body's metadata where it is missing (with underscores)."""
-    value = headers.get(f"x-{name}")
-    if value is None:
-        value = metadata.get(name.replace("-", "_"))
-    return None if value is None else str(value).strip().lower()
+class Route(Enum):
+    """Who chooses the model."""
+
+    UNROUTED = "LiteLLM: the gateway does not route this type of call, or does not know the name"
+    CONFIGURED = "the order that is configured for the name"
+    CHOSEN = "this decision: a model, and the list of its fallbacks"
 
 
-def parse_wishes(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> Wishes:
-    """Read x-lm-tier, x-lm-max-cost, x-lm-no-fallback, or ``lm_tier`` ... in the body's metadata. Raises RefusalError."""
-    tier, cost = said(headers, metadata, "lm-tier"), said(headers, metadata, "lm-max-cost")
-    no_fallback = said(headers, metadata, "lm-no-fallback") in ("1", "true", "on", "yes")
-    if tier is not None and tier not in GROUPS:
-        raise _bad("x-lm-tier", tier, f"one of {', '.join(GROUPS)}")
-    return Wishes(tier, None if cost is None else amount("x-lm-max-cost", cost), no_fallback)
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a request goes and what it may cost, in US dollars.
 
-
-def amount(name: str, text: str) -> float:
-    """US dollars out of a header; RefusalError when it is no positive number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9:
-        raise _bad(name, text, "US dollars such as 0.02")
-    return value
-
-
-def choose(
-    models: Models, asked: str, wishes: Wishes, needs: Needs, complexity: Callable[[], str], only_free: bool = False
-) -> Way | None:
-    """The way for a request; None when ``asked`` is not ours to route. Raises RefusalError when nobody can serve it.
-
-    ``complexity`` gives the group that ``auto`` would choose; it is only called when that matters.
+    ``model`` and ``fallbacks``: the name for LiteLLM, and what to try after it where the route is CHOSEN. ``first``: the
+    candidate that is tried first; None when that was not worked out. ``minimum_usd``: the least that the request costs; it
+    is charged when no answer is ever seen. ``reserved_usd``: what its budgets keep aside while it runs.
     """
-    if asked != AUTO and asked not in models.walks:
+
+    route: Route
+    model: str | None
+    fallbacks: tuple[str, ...] = ()
+    first: Candidate | None = None
+    no_fallback: bool = False
+    limits: tuple[Limit, ...] = ()
+    minimum_usd: float | None = None
+    reserved_usd: float | None = None
+
+
+def decide(request: Request, models: Models, rules: RoutingRules) -> Decision:
+    """Return the decision for a request. Raises RefusalError when no model can serve it as it asks."""
+    limits = rules.limits_of(request)
+    if not request.is_routed or (request.model != AUTO and request.model not in models.orders):
+        return _unrouted(request, models, limits)
+    wishes = rules.wishes_of(request)
+    if not wishes and not limits and _any_model_fits(request, models):
+        return _as_configured(request, models)
+    return _chosen(request, models, wishes, limits)
+
+
+def decide_free(request: Request, models: Models) -> Decision | None:
+    """Return the decision that uses free models only, after a budget is used up; None without any."""
+    if not request.is_routed or request.model is None:
         return None
-    name = wishes.tier or asked
-    everyone = _everyone(models, name, complexity)
-    able = [c for c in everyone if _lacks(c, needs) is None]
-    if not able:
-        raise _incapable(asked, needs, everyone)
-    if _overflows(everyone[0], needs):
-        # The cheapest model whose window fits; one whose window nobody knows only after those.
-        able.sort(key=lambda c: (c.context is None, *price(c)))
-    wanted = [c for c in able if c.free] if only_free else able
-    fitting = [c for c in wanted if _affordable(c, needs, wishes.max_cost)]
-    if not fitting:
-        raise _too_dear(asked, needs, wishes.max_cost or 0.0, wanted or able)
+    model = models.by_name.get(request.model)
+    if (model is not None and not model.free) or (model is None and request.model not in (AUTO, *models.orders)):
+        return None
+    wishes = Wishes(no_fallback=request.wishes.no_fallback)
+    order = [c for c in _order(request.model, request, models) if _shortcoming(c, request.needs) is None and c.free]
+    if not order:
+        return None
+    return _list_of(order[:1] if wishes.no_fallback else order, request, wishes, ())
+
+
+def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
+    price = models.price(request.model)
+    in_tokens = is_counted_in_tokens(request)
+    reserved = estimate(request, price) if limits or not in_tokens else None
+    minimum = _minimum(request, price.rates) if in_tokens else reserved
+    if not limits or is_free(request, price):
+        return Decision(Route.UNROUTED, request.model, minimum_usd=minimum)
+    if reserved is None and not in_tokens:
+        raise refusals.cost_unknown(request.model, request.call_type)
+    return Decision(Route.UNROUTED, request.model, limits=limits, minimum_usd=minimum, reserved_usd=reserved)
+
+
+def _as_configured(request: Request, models: Models) -> Decision:
+    rates = models.price(request.model).rates
+    return Decision(Route.CONFIGURED, request.model, minimum_usd=_minimum(request, rates))
+
+
+def _chosen(request: Request, models: Models, wishes: Wishes, limits: tuple[Limit, ...]) -> Decision:
+    name = wishes.tier or str(request.model)
+    order = _order(name, request, models)
+    fitting = _filter(order, request, wishes)
     if wishes.no_fallback:
-        if name in models.by_name and fitting[0].name != name:
-            reason = _lacks(models.by_name[name], needs) or "is dearer than x-lm-max-cost"
-            raise RefusalError(400, "model_unsuitable", f"{name} {reason}, and x-lm-no-fallback forbids another model.")
-        fitting = fitting[:1]
-    estimate = fitting[0].cost(needs.tokens_in, needs.paid_out)
-    if len(fitting) == len(everyone) and not wishes.no_fallback:
-        return Way(name, None, fitting[0], estimate)
-    return Way(fitting[0].name, tuple(c.name for c in fitting[1:]), fitting[0], estimate)
+        _require_named(name, fitting[0], request, models)
+        return _list_of(fitting[:1], request, wishes, limits)
+    decision = _list_of(fitting, request, wishes, limits)
+    if len(fitting) < len(order):
+        return decision
+    return replace(decision, route=Route.CONFIGURED, model=name, fallbacks=(), limits=limits)
 
 
-def _everyone(models: Models, name: str, complexity: Callable[[], str]) -> tuple[Candidate, ...]:
-    return models.walks[complexity() if name == AUTO else name]
+def _require_named(name: str, first: Candidate, request: Request, models: Models) -> None:
+    """Raise RefusalError when ``name`` is a model that cannot serve the request itself."""
+    if name in models.by_name and first.name != name:
+        reason = _shortcoming(models.by_name[name], request.needs) or "costs more than x-lm-max-cost"
+        raise refusals.model_unsuitable(name, reason)
 
 
-def _lacks(candidate: Candidate, needs: Needs) -> str | None:
-    """Why a model cannot take the request; None when it can, or nobody knows."""
-    missing = needs.can - candidate.can if candidate.can is not None else frozenset()
+def _order(name: str, request: Request, models: Models) -> tuple[Candidate, ...]:
+    """Return the candidates of a name in the order of tries."""
+    return models.orders[request.group if name == AUTO else name]
+
+
+def _filter(order: Sequence[Candidate], request: Request, wishes: Wishes) -> list[Candidate]:
+    """Return the candidates that can take the request and that it may pay for. Raises RefusalError without any."""
+    needs = request.needs
+    able = [c for c in order if _shortcoming(c, needs) is None]
+    if not able:
+        reasons = ((c, str(_shortcoming(c, needs))) for c in order[:3])
+        raise refusals.no_capable_model(str(request.model), reasons)
+    if _overflows(order[0], needs):
+        # The cheapest model with enough context comes first. Models of unknown context come last.
+        able.sort(key=lambda c: (c.context is None, *price_key(c)))
+    affordable = [c for c in able if _affordable(c, needs, wishes.max_cost)]
+    if not affordable:
+        raise refusals.max_cost_exceeded(str(request.model), needs, wishes.max_cost or 0.0, able)
+    return affordable
+
+
+def _list_of(chosen: Sequence[Candidate], request: Request, wishes: Wishes, limits: tuple[Limit, ...]) -> Decision:
+    """Return the decision for a list of candidates, each tried when the one before it failed."""
+    first, needs = chosen[0], request.needs
+    free = first.free and len(chosen) == 1  # where a paid model may replace a free one, the limits count
+    return Decision(
+        Route.CHOSEN, first.name, tuple(c.name for c in chosen[1:]), first, wishes.no_fallback, () if free else limits,
+        _minimum(request, first.rates), first.cost(needs.tokens_in, needs.paid_out),
+    )  # fmt: skip
+
+
+def _minimum(request: Request, rates: tuple[float, float] | None) -> float | None:
+    """Return the cost of the request's input, from its length where that is known; None when the price is unknown."""
+    if rates is None:
+        return None
+    size = request.size
+    return cost_at(rates, request.needs.tokens_in if size is None else size // BYTES_PER_TOKEN, 0)
+
+
+def _any_model_fits(request: Request, models: Models) -> bool:
+    """Return whether every model can surely take the request. True for most requests, and much faster than needs."""
+    return request.fits(models.smallest_context) and (models.all_capable or not request.has_special_content)
+
+
+def _shortcoming(candidate: Candidate, needs: Needs) -> str | None:
+    """Return why a model cannot take the request; None when it can, or when nothing is known against it."""
+    missing = needs.capabilities - candidate.capabilities if candidate.capabilities is not None else frozenset()
     if missing:
         return f"cannot do {', '.join(sorted(missing))}"
     if _overflows(candidate, needs):
-        return f"has room for {candidate.context} tokens, about {_room(needs)} are needed"
+        return f"has room for {candidate.context} tokens, about {needs.context} are needed"
     return None
 
 
-def _room(needs: Needs) -> int:
-    return needs.tokens_in + (needs.tokens_out if needs.capped else 0)
-
-
 def _overflows(candidate: Candidate, needs: Needs) -> bool:
-    return candidate.context is not None and _room(needs) > candidate.context
+    return candidate.context is not None and needs.context > candidate.context
 
 
 def _affordable(candidate: Candidate, needs: Needs, max_cost: float | None) -> bool:
@@ -161,22 +211,4 @@ def _affordable(candidate: Candidate, needs: Needs, max_cost: float | None) -> b
     return cost is not None and cost <= max_cost
 
 
-def _bad(name: str, value: str, wanted: str) -> RefusalError:
-    return RefusalError(400, "invalid_request_error", f"{name}: '{value[:50]}' is not {wanted}.", param=name)
-
-
-def _incapable(asked: str, needs: Needs, everyone: tuple[Candidate, ...]) -> RefusalError:
-    reasons = "; ".join(f"{c.name} {_lacks(c, needs)}" for c in everyone[:3])
-    return RefusalError(400, "no_capable_model", f"No model behind '{asked}' can take this request: {reasons}.")
-
-
-def _too_dear(asked: str, needs: Needs, max_cost: float, able: list[Candidate]) -> RefusalError:
-    priced = [(cost, c.name) for c in able if (cost := c.cost(needs.tokens_in, needs.paid_out)) is not None]
-    cheapest = min(priced, default=None)
-    best = f"the cheapest capable model, {cheapest[1]}, is estimated at {cheapest[0]:.6f} USD" if cheapest else "no capable model has a known price"  # fmt: skip
-    return RefusalError(
-        400, "max_cost_exceeded",
-        f"Nothing behind '{asked}' fits x-lm-max-cost {max_cost:g} USD: {best} "
-        f"({needs.tokens_in} tokens in, {needs.tokens_out} out).",
-        max_cost_usd=max_cost, estimate_usd=cheapest[0] if cheapest else None,
-    )  # fmt: skip
+__all__ = ["AUTO", "Decision", "Models", "RefusalError", "Route", "RoutingRules", "decide", "decide_free"]

@@ -117,7 +117,7 @@ def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
         if deployment.model.successor:
             messages.append(f"{deployment.name} was retired by its provider: served by {deployment.model.successor}.")
     models = Models(c for d in deployments if (c := d.candidate) is not None)
-    walks = {name: tuple(c.name for c in walk) for name, walk in models.walks.items()}
+    walks = {name: tuple(c.name for c in walk) for name, walk in models.orders.items()}
     groups = {name: walks[name] for name in GROUPS if walks[name]}
     return Plan(
         settings, facts.runtime, tuple(deployments), groups, unserved, embedded,

@@ -7,7 +7,7 @@ import yaml
 
 from lmstack.routing.auto import TIER_OF_GROUP
 from lmstack.routing.budgets import dump_limits
-from lmstack.routing.candidates import distinct, price
+from lmstack.routing.candidates import distinct, price_key
 from lmstack.stack.plan import Deployment, Plan
 
 HEADER = """\
@@ -151,7 +151,7 @@ def _larger(plan: Plan) -> list[dict[str, list[str]]]:
     served = plan.models.by_name
     rooms = {name: served[name].context or 0 for name in plan.fallbacks}
     rooms |= {group: min(served[name].context or 0 for name in walk) for group, walk in plan.groups.items()}
-    by_price = sorted(distinct(served.values()), key=lambda c: (*price(c), c.name))
+    by_price = sorted(distinct(served.values()), key=lambda c: (*price_key(c), c.name))
     found = {name: [c.name for c in by_price if (c.context or 0) > room] for name, room in rooms.items()}
     return [{name: larger} for name, larger in found.items() if larger]
 

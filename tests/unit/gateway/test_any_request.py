@@ -10,12 +10,14 @@ from fastapi import HTTPException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstack.gateway.calls import attempts, error_text
+from lmstack.gateway.calls import attempts, attribution, error_text
+from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger import apply, schema
 from lmstack.ledger.records import Ended, Started, dump, load
 from lmstack.routing.classify import conversation_group
 from lmstack.routing.needs import needs_of, user_texts
-from lmstack.routing.policy import RefusalError, parse_wishes
+from lmstack.routing.refusals import RefusalError
+from lmstack.routing.request import parse_wishes
 
 settings.register_profile("ours", deadline=None, max_examples=300, derandomize=True)
 settings.load_profile("ours")
@@ -49,10 +51,10 @@ def ledger() -> Iterator[sqlite3.Connection]:
 def test_any_request_makes_a_row_and_survives_the_spool(
     ledger: sqlite3.Connection, body: dict[str, object], headers: dict[str, str], path: str, error: str
 ) -> None:
-    call = attempts.start_call(body, headers, path)
+    call = attribution.start_call(body, headers, path)
     call.attempts.append(attempts.start_attempt(body, "acompletion"))
     fault = attempts.fault_of(HTTPException(400, {"error": error, "type": error}), body)
-    record = Ended(call, "failed", 1.0, 2.0, attempts.usage_of(body.get("text")), fault=fault)
+    record = Ended(call, "failed", 1.0, 2.0, usage_of(body.get("text")), fault=fault)
     spooled = load(json.dumps(json.loads(dump(record))))
     assert all(v.durable for v in apply.transaction(ledger, [Started(call), spooled], "w", send_events=True))
     assert ledger.execute("SELECT status FROM requests WHERE id = ?", (call.id,)).fetchall() == [("failed",)]
@@ -77,5 +79,5 @@ def test_no_error_repeats_a_prompt(prompt: str, before: str, after: str) -> None
 
 def test_a_header_is_read_as_utf_8_where_it_is() -> None:
     sent = "Aufgabe-ü".encode().decode("latin-1")
-    assert attempts.start_call({}, {"x-task-id": sent}).attribution.task_id == "Aufgabe-ü"
-    assert attempts.start_call({}, {"x-task-id": "caf\xe9"}).attribution.task_id == "café"
+    assert attribution.start_call({}, {"x-task-id": sent}).attribution.task_id == "Aufgabe-ü"
+    assert attribution.start_call({}, {"x-task-id": "caf\xe9"}).attribution.task_id == "café"

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import pytest
 
 from lmstack.gateway import worker
-from lmstack.gateway.calls import attempts, hooks, outcome
+from lmstack.gateway.calls import hooks, outcome
 from lmstack.gateway.calls.streams import StreamUsage
+from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Usage, Verdict
 from support import ROOT
 
@@ -36,7 +36,7 @@ class Recorder:
 
 def a_call() -> Call:
     call = Call("r", "c", None, 0.0, "/", True, "m", Attribution())
-    call.attempts.append(Attempt("m", "m", "p", "p/m", 1, (1.0, 5.0), True, 0.0, asked=True))
+    call.attempts.append(Attempt("m", "m", "p", "p/m", 1, (1.0, 5.0), True, 0.0, sent=True))
     return call
 
 
@@ -109,31 +109,5 @@ def test_the_ending_of_a_broken_stream(
     assert (found.status, found.usage, found.cost and pytest.approx(found.cost), found.estimated) == expected
 
 
-A = Attempt("a", "a", "p", "p/a", 1, None, False, 0.0, kind="acompletion")
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "step", "closed"),
-    [
-        (None, A, hooks.Step.NEXT, None),
-        (replace(A, outcome="failed"), A, hooks.Step.NEXT, "failed"),
-        (A, replace(A, kind="aresponses"), hooks.Step.SAME, None),
-        (A, replace(A), hooks.Step.AGAIN, "failed"),
-        (A, replace(A, deployment="b"), hooks.Step.NEXT, "failed"),
-    ],
-)
-def test_what_an_attempt_is_to_the_one_before(
-    before: Attempt | None, now: Attempt, step: hooks.Step, closed: str | None
-) -> None:
-    call = a_call()
-    call.attempts, call.late_fault = [replace(before)] if before else [], FAULT
-    assert hooks.settle_previous(call, now) is step
-    if before is not None:
-        assert call.attempts[0].outcome == closed
-        assert (call.attempts[0].fault == FAULT) is (before.outcome is None and closed == "failed")
-
-
 def test_every_dialect_of_usage_is_read() -> None:
-    assert attempts.usage_of({"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2}) == Usage(
-        5, 5, None, 2
-    )
+    assert usage_of({"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2}) == Usage(5, 5, None, 2)

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmstack.gateway.calls import attempts, error_text
+from lmstack.gateway.calls import error_text
 from lmstack.gateway.calls.streams import StreamUsage
+from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger.records import Usage
 
 MESSAGES = [
@@ -27,8 +28,8 @@ GEMINI = [
 def read(*chunks: bytes) -> tuple[Usage, bool, bool, int]:
     seen = StreamUsage()
     for chunk in chunks:
-        seen.look(chunk)
-    return attempts.usage_of(seen.usage), seen.complete(None), seen.final, seen.characters(None)
+        seen.read(chunk)
+    return usage_of(seen.usage), seen.is_complete(None), seen.final, seen.characters(None)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["lf", "crlf"])
@@ -52,12 +53,12 @@ def test_the_name_of_the_closing_event_within_the_answer_closes_nothing() -> Non
     "chunk", [b'data: {"message":"x","of":"usage"}\n\n', b"data: [\"usage\"]\n\n", b"\xff\n\n", SimpleNamespace(_hidden_params=3, usage=1)]
 )  # fmt: skip
 def test_an_odd_event_never_raises(chunk: object) -> None:
-    StreamUsage().look(chunk)
+    StreamUsage().read(chunk)
 
 
 @pytest.mark.parametrize("count", [-1, 10**15, float("nan"), float("inf")])
 def test_a_count_that_none_can_be_is_unknown(count: float) -> None:
-    assert attempts.usage_of({"prompt_tokens": count}).prompt is None
+    assert usage_of({"prompt_tokens": count}).prompt is None
 
 
 def test_an_error_does_not_repeat_the_last_turn_after_a_long_system_prompt() -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from lmstack.delivery.contract import headers_for, sign, target_from
 from lmstack.gateway.app import logfilter
-from lmstack.gateway.calls import attempts, error_text, faults
+from lmstack.gateway.calls import error_text, faults, fields
+from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger import apply, events, housekeeping, outbox, queries, records, retries, schema, workers
 from lmstack.ledger import writer as ledger_writer
 from lmstack.ledger.neighbours import Neighbours, State
@@ -467,12 +468,12 @@ def test_headers_are_cloudevents_and_the_signature_is_standard_webhooks() -> Non
     ["key sk-abcdef123456 x", "Bearer abc.def", "AIzaSyA1234567890", "https://x/?key=abc&b", "my own-secret-value"],
 )
 def test_anything_that_looks_like_a_key_is_cut_out(text: str) -> None:
-    assert "***" in attempts.redact(text, ("own-secret-value",))
+    assert "***" in fields.redact(text, ("own-secret-value",))
 
 
 def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
-    assert attempts.redact("task-embeddings disk-usage", ()) == "task-embeddings disk-usage"
-    assert len(attempts.redact("x" * 5000, ())) == attempts.MAX_MESSAGE
+    assert fields.redact("task-embeddings disk-usage", ()) == "task-embeddings disk-usage"
+    assert len(fields.redact("x" * 5000, ())) == fields.MAX_MESSAGE
 
 
 @pytest.mark.parametrize(
@@ -496,7 +497,7 @@ def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
     ],
 )
 def test_usage_is_read_in_every_dialect(usage: object, expected: Usage) -> None:
-    assert attempts.usage_of(usage) == expected
+    assert usage_of(usage) == expected
 
 
 @pytest.mark.parametrize(
@@ -518,8 +519,8 @@ def test_an_error_is_kept_without_the_words_of_its_request(text: str, kept: str)
 
 def test_a_long_request_is_compared_in_bounded_time() -> None:
     request = {"messages": [{"role": "user", "content": f"turn {n} " * 5_000} for n in range(50)]}
-    assert sum(map(len, error_text._leaves(list(request.values())))) <= error_text._MOST_REQUEST
-    assert error_text.message_of("x" * 1_000_000, request) == "x" * error_text._MOST_ERROR
+    assert sum(map(len, error_text._leaves(list(request.values())))) <= error_text._MAX_REQUEST
+    assert error_text.message_of("x" * 1_000_000, request) == "x" * error_text._MAX_ERROR
 
 
 def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
@@ -534,9 +535,9 @@ def test_only_what_says_something_of_the_provider_is_blamed_on_it() -> None:
     shape = raised(AttributeError("'str' object has no attribute 'get'"), wrapper("'str' object"))
     header = raised(httpx.LocalProtocolError("Illegal header value"), wrapper("Connection error."))
     number = raised(ValueError("Out of range float values are not JSON compliant: nan"), wrapper("no"))
-    assert [faults.is_providers(e) for e in (refused, garbage, shape, header)] == [True, True, False, False]
-    assert [faults.is_requests(e, False) for e in (shape, wrapper("credentials"))] == [True, False]
-    assert [faults.is_requests(e, True) for e in (shape, header, number)] == [False, True, True]
+    assert [faults.is_provider_fault(e) for e in (refused, garbage, shape, header)] == [True, True, False, False]
+    assert [faults.is_client_fault(e, False) for e in (shape, wrapper("credentials"))] == [True, False]
+    assert [faults.is_client_fault(e, True) for e in (shape, header, number)] == [False, True, True]
 
 
 def test_the_log_is_without_the_requests_words_and_a_broken_record_breaks_nobody() -> None:

@@ -34,6 +34,6 @@ class RedactionFilter(logging.Filter):
     def _redact(self, record: logging.LogRecord, body: Mapping[str, Any] | None) -> None:
         if record.exc_info:
             parts = _FRAMES.split(record.exc_text or self._formatter.formatException(record.exc_info))
-            parts[::2] = [error_text.without(part, body) for part in parts[::2]]
+            parts[::2] = [error_text.remove_request(part, body) for part in parts[::2]]
             record.exc_text = "".join(parts)
-        record.msg, record.args = error_text.without(record.getMessage(), body), None
+        record.msg, record.args = error_text.remove_request(record.getMessage(), body), None

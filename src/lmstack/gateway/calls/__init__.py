@@ -1,1 +1,1 @@
-"""One request through LiteLLM's hooks, from admission to its end. Never opens the ledger's file."""
+"""Follows one request through LiteLLM's hooks, from its admission to its final record. Never opens the ledger's file."""

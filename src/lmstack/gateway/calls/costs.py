@@ -1,4 +1,4 @@
-"""What an answer cost, in US dollars: the user's own price, the provider's report, or LiteLLM's price map."""
+"""What an answer cost, in US dollars: by the user's own price, the provider's report, or LiteLLM's price map."""
 
 import logging
 import math
@@ -7,57 +7,63 @@ from typing import Any
 
 import litellm
 
-from lmstack.ledger.records import Call, Usage
+from lmstack.ledger.records import Attempt, Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
+from lmstack.routing.prices import SOLD_BY_UNIT
 
-MOST_USD = 1e5  # of one answer
+MAX_USD = 1e5  # of one answer
 
 log = logging.getLogger(__name__)
 
 
 def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
-    """None when the model has no known price (LiteLLM would say 0), or where no answer can have cost that: a provider
-    that counts less than nothing must not refund a budget."""
-    cost = _cost_of(call, usage, tokens, reported)
-    return cost if cost is not None and 0 <= cost <= MOST_USD else None
+    """Return the cost of an answer; None when it is unknown or impossible.
+
+    ``reported``: LiteLLM's own figure; it is 0 where LiteLLM knows no price. A negative cost would refund a budget.
+    """
+    cost = _cost_of(call.attempts[-1], usage, tokens, reported) if call.attempts else None
+    return cost if cost is not None and 0 <= cost <= MAX_USD else None
 
 
-def _cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
+def estimate_broken_stream(call: Call, tokens: Usage, tokens_in: int, characters_out: int) -> float | None:
+    """Return the estimated cost of a stream that ended before its usage came; None when it is unknown.
+
+    Tokens are those that the stream reported, else an estimate: 4 characters of an answer to a token.
+    """
     last = call.attempts[-1] if call.attempts else None
-    if last is None or last.rates is None or (tokens.prompt is None and tokens.completion is None):
-        return None
-    if last.free:
-        return 0.0
-    if not (tokens.prompt or tokens.completion or reported):
-        return None  # a priced model that counts no tokens: images, speech, or a provider that does not say
-    if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
-        return cost_at(last.rates, tokens.prompt or 0, tokens.completion or 0)
-    if reported and math.isfinite(reported) and reported > 0:
-        return float(reported)
-    try:
-        return max(0.0, _computed(last.litellm_model or "", usage, tokens))
-    except Exception:
-        log.debug("lmstack: no price for %s", last.model, exc_info=True)
-        return None
-
-
-def owed(call: Call, tokens: Usage, tokens_in: int, characters_out: int) -> float | None:
-    """What a stream that broke before its usage was told has cost about: the tokens that were counted, else estimated
-    (4 characters of an answer to a token), at the model's price. None when nobody knows that, or nobody was asked."""
-    last = call.attempts[-1] if call.attempts else None
-    if last is None or last.rates is None or not last.asked:
+    if last is None or last.rates is None or not last.sent:
         return None
     prompt = tokens_in if tokens.prompt is None else tokens.prompt
     return cost_at(last.rates, prompt, -(-characters_out // BYTES_PER_TOKEN))
 
 
-def _computed(model: str, usage: Any, tokens: Usage) -> float:
-    known = usage if isinstance(usage, litellm.Usage) else _as_usage(usage, tokens)
-    into, out = litellm.cost_per_token(
-        model=model, usage_object=known, prompt_tokens=tokens.prompt or 0, completion_tokens=tokens.completion or 0
-    )  # fmt: skip
-    return float(into + out)
+def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -> float | None:
+    known = float(reported) if reported and math.isfinite(reported) and reported > 0 else None
+    if last.free:
+        return 0.0
+    if not (tokens.prompt or tokens.completion):
+        return known  # images and audio are sold by the piece, and only LiteLLM knows the price
+    if last.rates is None:
+        return known if last.kind in SOLD_BY_UNIT else None
+    if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
+        return cost_at(last.rates, tokens.prompt or 0, tokens.completion or 0)
+    return known if known is not None else _computed(last, usage, tokens)
+
+
+def _computed(last: Attempt, usage: Any, tokens: Usage) -> float | None:
+    """Return the cost by LiteLLM's price map; None when the map does not know the model."""
+    try:
+        into, out = litellm.cost_per_token(
+            model=last.litellm_model or "",
+            usage_object=usage if isinstance(usage, litellm.Usage) else _as_usage(usage, tokens),
+            prompt_tokens=tokens.prompt or 0,
+            completion_tokens=tokens.completion or 0,
+        )
+        return max(0.0, float(into + out))
+    except Exception:
+        log.debug("lmstack: no price for %s", last.model, exc_info=True)
+        return None
 
 
 def _as_usage(usage: Any, tokens: Usage) -> Any:

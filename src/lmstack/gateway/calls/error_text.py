@@ -1,22 +1,24 @@
-"""What an error says, without what was asked or answered: LiteLLM and providers like to quote both.
+"""Removes prompt and answer text from error messages: LiteLLM and providers like to quote both.
 
-Prompts and answers are not stored, so they may not come in by this door. Pure, and bounded: it runs on the event loop.
+Prompts and answers are not stored, so no error may carry them. Pure, and bounded: it runs on the event loop.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-# So many characters in a row are no accident. Every fourth window of the request is looked for.
+# A text of the request is recognised by 16 characters in a row. Every fourth window of the request is looked for.
 _WINDOW = 16
 _STEP = 4
-# Two quotes no further apart are one: between them stand escapes and brackets.
+# Shorter texts of the request are only recognised as a whole, from this length on.
+_SHORTEST = 6
+# Merge matches that are at most 32 characters apart. Escapes and brackets separate them.
 _GAP = 32
-_MOST_ERROR = 2000
-_MOST_REQUEST = 16_000
-_MOST_TEXT = 64_000  # of one log record
+_MAX_ERROR = 2000
+_MAX_REQUEST = 16_000
+_MAX_TEXT = 64_000  # of one log record
 _TURNS = ("messages", "input", "prompt", "contents")
-_SAID = (
+_TEXT_FIELDS = (
     "messages", "input", "prompt", "contents", "system", "instructions", "systemInstruction", "system_instruction", "tools",
     "functions", "tool_choice", "response_format", "text", "suffix", "query", "documents",
 )  # fmt: skip
@@ -24,29 +26,30 @@ _TAIL = re.compile(
     r"(Traceback \(most recent call last\)|LiteLLM: model group |During handling of the above exception).*",
     re.DOTALL,
 )
-# After these, LiteLLM prints a whole request or answer.
+# After these words LiteLLM prints a whole request or answer.
 _QUOTE = re.compile(
     r"\b(received messages=|received_args=|received chunk[:=]|received: |original response(?: received)?:|raw response\b|got=(?=[\[{])).*",
     re.DOTALL | re.IGNORECASE,
 )
-# As JSON and Python write what they quote.
+# JSON and Python escape what they quote.
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(['\"\\nrt]))")
 _PLAIN = {"n": "\n", "r": "\r", "t": "\t"}
-# A short word such as image_url is the API's, not the user's.
+# A short word such as image_url belongs to the API, not to the user.
 _API_WORD = re.compile(r"[a-z_]*")
+Span = tuple[int, int]
 
 
 def message_of(text: str, request: Mapping[str, Any] | None) -> str:
-    """The error's own message: no traceback, no list of fallbacks, and nothing of the request that it was about."""
-    return without(_TAIL.sub("", text[:_MOST_ERROR]).rstrip(), request)
+    """Return an error's own message, without tracebacks, lists of fallbacks and texts of the request."""
+    return remove_request(_TAIL.sub("", text[:_MAX_ERROR]).rstrip(), request)
 
 
-def without(text: str, request: Mapping[str, Any] | None) -> str:
-    """``text`` with each run of the request's own words, and each quoted request or answer, as ``***``."""
-    text = _QUOTE.sub(r"\1***", _ESCAPED.sub(_unescaped, text[:_MOST_TEXT]))
-    leaves = [*_leaves([request.get(name) for name in _SAID])] if request else []
+def remove_request(text: str, request: Mapping[str, Any] | None) -> str:
+    """Return ``text`` with ``***`` in place of the request's own texts and of each quoted request or answer."""
+    text = _QUOTE.sub(r"\1***", _ESCAPED.sub(_unescaped, text[:_MAX_TEXT]))
+    leaves = [*_leaves([request.get(name) for name in _TEXT_FIELDS])] if request else []
     leaves += _leaves([request.get(name) for name in _TURNS], last=True) if request else []
-    for begin, end in reversed(_merged(_quoted(text, leaves))):
+    for begin, end in reversed(_merged((*_short_matches(text, leaves), *_matches(text, leaves)))):
         text = f"{text[:begin]}***{text[end:]}"
     return text
 
@@ -56,8 +59,8 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _leaves(value: object, last: bool = False) -> Iterator[str]:
-    """The strings within a JSON value, in order or from the ``last`` on, up to _MOST_REQUEST characters."""
-    left = _MOST_REQUEST
+    """Yield the strings of a JSON value, up to _MAX_REQUEST characters; with ``last`` the last ones first."""
+    left = _MAX_REQUEST
     waiting = [value]
     while waiting and left > 0:
         item = waiting.pop()
@@ -71,18 +74,34 @@ def _leaves(value: object, last: bool = False) -> Iterator[str]:
             waiting.extend(item if last else reversed(item))
 
 
-def _quoted(text: str, leaves: list[str]) -> Iterator[tuple[int, int]]:
-    for leaf in {leaf for leaf in leaves if 6 <= len(leaf) < _WINDOW + _STEP and not _API_WORD.fullmatch(leaf)}:
-        yield from (found.span() for found in re.finditer(re.escape(leaf), text))
+def _short_matches(text: str, leaves: list[str]) -> Iterator[Span]:
+    """Yield where whole short texts of the request occur. One pass over ``text``, however many there are."""
+    short = {s for s in leaves if _SHORTEST <= len(s) < _WINDOW + _STEP and not _API_WORD.fullmatch(s)}
+    lengths: dict[str, set[int]] = {}
+    for leaf in short:
+        lengths.setdefault(leaf[:_SHORTEST], set()).add(len(leaf))
+    for begin in range(len(text) - _SHORTEST + 1) if lengths else ():
+        for length in lengths.get(text[begin : begin + _SHORTEST], ()):
+            if text[begin : begin + length] in short:
+                yield begin, begin + length
+
+
+def _matches(text: str, leaves: list[str]) -> Iterator[Span]:
+    """Yield where windows of the request's texts occur."""
     known = {leaf[i : i + _WINDOW]: (leaf, i) for leaf in leaves for i in range(0, len(leaf) - _WINDOW + 1, _STEP)}
-    for begin in range(len(text) - _WINDOW + 1) if known else ():
+    begin, last = 0, len(text) - _WINDOW if known else -1
+    while begin <= last:
         found = known.get(text[begin : begin + _WINDOW])
-        if found is not None:
-            yield _extended(text, begin, *found)
+        if found is None:
+            begin += 1
+            continue
+        span = _extended(text, begin, *found)
+        yield span
+        begin = max(begin + 1, span[1] - _WINDOW + 1)  # a window that ends within the span adds nothing
 
 
-def _extended(text: str, begin: int, leaf: str, at: int) -> tuple[int, int]:
-    """The span of a window in ``text``, with what stands around it in ``leaf`` too, up to the next windows."""
+def _extended(text: str, begin: int, leaf: str, at: int) -> Span:
+    """Return a window's place in ``text``, extended on both sides as far as ``leaf`` continues, up to one step."""
     end, stop = begin + _WINDOW, at + _WINDOW
     for _ in range(_STEP):
         if begin and at and text[begin - 1] == leaf[at - 1]:
@@ -92,8 +111,8 @@ def _extended(text: str, begin: int, leaf: str, at: int) -> tuple[int, int]:
     return begin, end
 
 
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    out: list[tuple[int, int]] = []
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    out: list[Span] = []
     for begin, end in sorted(spans):
         if out and begin - out[-1][1] <= _GAP:
             out[-1] = (out[-1][0], max(end, out[-1][1]))

@@ -1,7 +1,7 @@
-"""Whose a failed attempt is: the provider's, or the request's own.
+"""Decides whether a failed attempt is the provider's fault or the client's. Pure.
 
-One client's broken request must not take a provider away from everybody else. LiteLLM wraps what it cannot
-classify, its own TypeErrors included, into APIConnectionError (status 500), so only the chain of causes tells.
+A broken request of one client must not take a provider away from everybody else. LiteLLM wraps what it cannot classify,
+its own TypeErrors included, into APIConnectionError (status 500). So only the chain of causes tells.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ import httpx
 # From Python 3.11 on asyncio.TimeoutError is the built-in one, an OSError. aiohttp's errors arrive as httpx's.
 _NETWORK = (OSError, asyncio.TimeoutError, httpx.TransportError)
 _UNSENDABLE = ("header injection", "Out of range float values are not JSON compliant")
-# What Python and LiteLLM raise over a body of the wrong shape, these very classes: those below them mean other things
-# (LiteLLM's RouterRateLimitError is a ValueError), as do the classes of credentials that cannot be had.
+# What Python and LiteLLM raise over a body of the wrong shape. Only these classes count, and no subclass: those mean
+# other things (LiteLLM's RouterRateLimitError is a ValueError).
 SHAPE = frozenset(
     {
         AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, UnicodeEncodeError, json.JSONDecodeError,
@@ -22,28 +22,33 @@ SHAPE = frozenset(
 )  # fmt: skip
 
 
-def is_providers(error: BaseException) -> bool:
-    """Whether its provider could not be reached, or gave what is no JSON."""
-    causes = tuple(_chain(error))
-    return not _unsendable(causes) and any(isinstance(cause, (*_NETWORK, json.JSONDecodeError)) for cause in causes)
+def is_provider_fault(error: BaseException) -> bool:
+    """Return whether the provider could not be reached, or answered something that is not JSON."""
+    causes = tuple(_causes(error))
+    return not _is_unsendable(causes) and any(isinstance(cause, (*_NETWORK, json.JSONDecodeError)) for cause in causes)
 
 
-def is_requests(error: BaseException, asked: bool) -> bool:
-    """Whether LiteLLM stumbled over the request itself. After the provider was ``asked``, only what could not be sent
-    is certainly that; else it may be the answer."""
-    causes = tuple(_chain(error))
-    return _unsendable(causes) or (not asked and any(type(c) in SHAPE or type(c) is Exception for c in causes))
+def is_client_fault(error: BaseException, sent: bool) -> bool:
+    """Return whether LiteLLM could not make a provider's call out of the request.
+
+    ``sent``: the call had been sent to the provider. Then an error of the wrong shape may come from the answer.
+    """
+    causes = tuple(_causes(error))
+    return _is_unsendable(causes) or (not sent and any(type(c) in SHAPE or type(c) is Exception for c in causes))
 
 
-def _unsendable(causes: tuple[BaseException, ...]) -> bool:
-    """A header of the request's own that HTTP does not know, in the words of h11 and of aiohttp; a number that JSON
-    does not (NaN, which stock reads), in Python's; or more brackets in brackets than Python writes."""
+def _is_unsendable(causes: tuple[BaseException, ...]) -> bool:
+    """Return whether the request cannot be written as HTTP or JSON.
+
+    A header may have characters that HTTP does not allow (the texts are those of h11 and aiohttp). A number may be NaN,
+    which LiteLLM reads. A value may have more nested brackets than Python can write.
+    """
     kinds = (httpx.LocalProtocolError, RecursionError)
     return any(isinstance(cause, kinds) or any(words in str(cause) for words in _UNSENDABLE) for cause in causes)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it, up to the error of the attempt before: a fallback runs while that is handled."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and its causes. Stop at the error of the attempt before: a fallback runs while it is handled."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if seen and type(error).__module__ == "litellm.exceptions":

@@ -1,4 +1,4 @@
-"""How a request ended: its status, tokens and cost, written to the ledger."""
+"""Records how a request ended: its status, its tokens and its cost."""
 
 import asyncio
 import logging
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstack.gateway import worker
-from lmstack.gateway.calls import attempts
-from lmstack.gateway.calls.costs import cost_of, owed
+from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream
 from lmstack.gateway.calls.streams import StreamUsage
+from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger.records import Call, Ended, Fault, Usage
 from lmstack.routing.needs import needs_of
 
@@ -21,7 +21,7 @@ USAGE_WAIT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a stream that broke. ``cost`` in USD; ``estimated``: from the characters that came."""
+    """The end of a broken stream. ``cost`` is in USD; ``estimated``: worked out from the characters that came."""
 
     status: str
     usage: Usage = field(default_factory=Usage)
@@ -30,35 +30,39 @@ class Ending:
 
 
 def ending_of(seen: StreamUsage, call: Call, tokens_in: int, characters: int, content: bool) -> Ending:
-    """Return how a broken stream ends. ``content``: something of the answer came, or nobody can tell."""
+    """Return how a broken stream ends. ``content``: some of the answer came, or that is not known."""
     status = "interrupted" if call.ttft_ms is not None and content else "failed"
-    tokens = attempts.usage_of(seen.usage)
+    tokens = usage_of(seen.usage)
     if seen.final:
         return Ending(status, tokens, cost_of(call, seen.usage, tokens, seen.cost))
     if not content:
         return Ending(status, tokens)
-    tokens = Usage(tokens.prompt or None)  # what a stream says of its answer before the end is no count
-    cost = owed(call, tokens, tokens_in, characters)
+    tokens = Usage(tokens.prompt or None)  # a stream's count of its answer is only right at the end
+    cost = estimate_broken_stream(call, tokens, tokens_in, characters)
     return Ending(status, tokens, cost, bool(cost))
 
 
 def interrupt(
     call: Call, seen: StreamUsage, fault: Fault, data: Mapping[str, Any], response: object, content: bool = True
 ) -> None:
-    """End a broken stream. Nothing may be awaited here: the task is being torn down."""
+    """Record the end of a broken stream. Awaits nothing, because the task may be about to be cancelled."""
     if call.ended:
         return
     call.close("interrupted", fault)
     ending = Ending("interrupted" if call.ttft_ms is not None and content else "failed")
     try:
         ending = ending_of(seen, call, needs_of(data).tokens_in, seen.characters(response), content)
+        readable = bool(call.attempts)  # without any attempt an error in our own code lost it
     except Exception:
         log.exception("lmstack: the cost of a broken stream could not be found")
+        readable = False
+    if not readable:
+        ending = Ending(ending.status, cost=_reserved(call), estimated=_reserved(call) is not None)
     worker.get().post(end(call, ending.status, ending.usage, ending.cost, fault=fault, estimated=ending.estimated))
 
 
 def abandon(call: Call) -> None:
-    """End a call whose request is over and of which no hook has told an end; with the cost that is owed at least."""
+    """Record a call as interrupted when its request is over and no hook ended it. It costs at least its input."""
     if call.ended:
         return
     call.close("interrupted")
@@ -68,16 +72,17 @@ def abandon(call: Call) -> None:
 
 
 async def finish_stream(call: Call, seen: StreamUsage) -> None:
+    """Record the end of a complete stream."""
     try:
         if seen.usage is None:
             await _wait_for_report(call, seen)
         await succeed(call, seen.usage, seen.cost, False)
     except Exception:
-        log.exception("lmstack: a stream's end could not be recorded")
+        log.exception("lmstack: the end of a stream could not be recorded")
 
 
 async def _wait_for_report(call: Call, seen: StreamUsage) -> None:
-    """No chunk carried usage: LiteLLM's log event, queued by now, has its own count."""
+    """Wait for LiteLLM's log event, which has its own count of the tokens, where no chunk carried any usage."""
     deadline = time.monotonic() + USAGE_WAIT_SECONDS
     while call.reported is None and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event per call would cost every call
         await asyncio.sleep(0.01)
@@ -86,20 +91,30 @@ async def _wait_for_report(call: Call, seen: StreamUsage) -> None:
 
 
 async def succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) -> None:
+    """Record the end of an answered request. An answer of unknown cost is charged to its budgets as reserved."""
     call.close("succeeded")
     if call.attempts:
         worker.get().note_health(call.attempts[-1].deployment, None)
     tokens = Usage()
     try:
-        tokens = attempts.usage_of(usage)
+        tokens = usage_of(usage)
         call.cost_usd = 0.0 if cache_hit else cost_of(call, usage, tokens, cost)
-    except Exception:  # whatever a provider calls usage: its request has ended, and the row must say so
+    except Exception:  # a provider may send anything as usage; the request has ended all the same
         log.exception("lmstack: the usage of an answer could not be read")
-    await worker.get().write(end(call, "succeeded", tokens, call.cost_usd, cache_hit))
+    estimated = call.cost_usd is None and _reserved(call) is not None
+    if estimated:
+        call.cost_usd = _reserved(call)
+    await worker.get().write(end(call, "succeeded", tokens, call.cost_usd, cache_hit, estimated=estimated))
 
 
 def end(
     call: Call, status: str, usage: Usage | None = None, cost: float | None = None, cache_hit: bool = False,
     fault: Fault | None = None, estimated: bool = False,
 ) -> Ended:  # fmt: skip
+    """Return the record of a call's end, now."""
     return Ended(call, status, time.time(), call.elapsed_ms(), usage or Usage(), cost, cache_hit, fault, estimated)
+
+
+def _reserved(call: Call) -> float | None:
+    """Return what the call's budgets reserved for it; None without any budget, or when the price is unknown."""
+    return call.reserved_usd if call.budgeted else None

@@ -1,62 +1,110 @@
-"""What the client is told beside the answer: headers, and better errors than stock's."""
+"""What the client gets beside the answer: response headers, and errors that are clearer than LiteLLM's."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
-import litellm
 from fastapi import HTTPException
 
-from lmstack.gateway.calls import admission, faults
-from lmstack.ledger.records import Call
+from lmstack.gateway.calls import faults, served
+from lmstack.ledger.records import Call, Over
 from lmstack.routing.candidates import GROUP_OF_TIER
+from lmstack.routing.refusals import RefusalError
+
+# When a client may try again after its budget was reserved by other requests.
+RESERVED_RETRY_SECONDS = 5
 
 
 def headers_of(call: Call) -> dict[str, str]:
-    """What happened, as response headers. A stream's cost is not known when its headers leave."""
+    """Return the response headers that tell what happened. The headers of a stream leave before its cost is known."""
     last = call.attempts[-1] if call.attempts else None
-    told = {"x-lm-fallbacks": str(call.fallbacks)} if last else {}
+    headers = {"x-lm-fallbacks": str(call.fallbacks)} if last else {}
     if last is not None and last.outcome != "failed":
-        told["x-lm-model"] = last.model or ""
+        headers["x-lm-model"] = last.model or ""
         if last.tier is not None:
-            told["x-lm-tier"] = GROUP_OF_TIER[last.tier]
+            headers["x-lm-tier"] = GROUP_OF_TIER[last.tier]
         if call.ended:
-            told["x-lm-cost"] = "unknown" if call.cost_usd is None else f"{call.cost_usd:.10f}"
-    return told
+            headers["x-lm-cost"] = "unknown" if call.cost_usd is None else f"{call.cost_usd:.10f}"
+    return headers
+
+
+def refused(refusal: RefusalError) -> HTTPException:
+    """Return a refusal as LiteLLM passes it on: message and type, and the details in ``provider_specific_fields``."""
+    error = HTTPException(refusal.status, {"error": refusal.message, "type": refusal.kind, **refusal.fields})
+    error.type = refusal.kind  # type: ignore[attr-defined]  # LiteLLM looks for it
+    return error
+
+
+def budget_exceeded(over: Over) -> HTTPException:
+    """Return the 429 for a budget that is used up, or that running requests have reserved."""
+    now, limit = time.time(), over.limit
+    reset = now + RESERVED_RETRY_SECONDS if over.waiting else limit.reset_at(now)
+    whose = "everybody" if limit.scope == "all" else f"{limit.scope} '{limit.name}'"
+    per = "a day" if limit.period == "day" else "in total"
+    state = "reserved by requests that are still running" if over.waiting else "used up"
+    text = f"The budget of {whose} is {state}: {over.spent:.6f} of {limit.usd:.6f} USD {per} is spent. "
+    text += f"Try again in {RESERVED_RETRY_SECONDS} seconds; f" if over.waiting else "F"
+    text += "ree models stay usable."
+    error = refused(RefusalError(429, "budget_exceeded", text, budget=limit.state(over.spent, reset)))
+    if reset is not None:
+        error.headers = {"retry-after": str(max(1, round(reset - now)))}
+    return error
+
+
+def budget_unknown() -> HTTPException:
+    """Return the 503 for a request under a budget while the ledger cannot tell what was spent."""
+    text = "A budget applies to this request, and the ledger cannot be read right now. Try again; free models stay usable."  # fmt: skip
+    error = refused(RefusalError(503, "budget_unknown", text))
+    error.headers = {"retry-after": "2"}
+    return error
+
+
+def not_checked() -> HTTPException:
+    """Return the 503 for a request that the gateway could not check, because its own code failed."""
+    return HTTPException(
+        503, {"error": "The gateway could not check this request, so it was refused. The gateway's log has the reason."}
+    )
+
+
+def not_recorded() -> HTTPException:
+    """Return the 503 of LEDGER_MODE=strict."""
+    return HTTPException(503, {"error": "The ledger cannot record this request and LEDGER_MODE is strict."})
 
 
 def better_error(data: Mapping[str, Any], error: Exception, call: Call | None) -> HTTPException | None:
-    """Mend what stock says wrongly: 500 or 400 for a missing or wrong key, and no hint for an unserved name."""
-    if call is not None and call.late:
-        return HTTPException(
-            504, {"error": f"No model answered within LITELLM_DEADLINE ({admission.rules().deadline:g} s)."}
-        )
+    """Return the error for the client in place of LiteLLM's; None where LiteLLM's is right.
+
+    LiteLLM answers a missing or wrong key with 500 or 400, and does not say why a name is not served.
+    """
+    if call is not None and call.deadline_passed:
+        return HTTPException(504, {"error": f"No model answered within LITELLM_DEADLINE ({served.times().deadline:g} s)."})  # fmt: skip
     text = str(getattr(error, "message", "") or error)
     kind = getattr(getattr(error, "type", None), "value", getattr(error, "type", None))
     no_key = type(error) is Exception and text.startswith(("No api key passed in", "Malformed API Key"))
     if no_key or kind == "no_db_connection":
         return HTTPException(401, "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")
-    why = _why_unserved(data.get("model")) if "Invalid model name" in text else None
-    if why is None and _is_misshapen(error, call):
-        own = call.attempts[0].fault if call and call.attempts else None
-        why = f"No provider's call can be made out of this request: {own.message if own else text}"
-    return HTTPException(400, {"error": why}) if why else None
+    reason = _why_unserved(data.get("model")) if "Invalid model name" in text else None
+    if reason is None and _is_unreadable(error, call):
+        first = call.attempts[0].fault if call and call.attempts else None
+        reason = f"No provider's call can be made out of this request: {first.message if first else text}"
+    return HTTPException(400, {"error": reason}) if reason else None
 
 
-def _is_misshapen(error: Exception, call: Call | None) -> bool:
-    """Whether nobody could read the request, and LiteLLM would call that a failure of its own (500), or, where the
-    last model of the walk is cooling down for something else, a 429."""
+def _is_unreadable(error: Exception, call: Call | None) -> bool:
+    """Return whether no attempt could read the request.
+
+    LiteLLM answers that with 500, or with 429 where the last model is cooling down for another reason.
+    """
     status = int(getattr(error, "status_code", None) or 500)
     if status < 500 and status != 429:
         return False
     if call is None or not call.attempts:
         return type(error) in faults.SHAPE
-    return all(a.unread or (a.fault is not None and a.fault.code == "400") for a in call.attempts)
+    return all(a.unreadable or (a.fault is not None and a.fault.code == "400") for a in call.attempts)
 
 
 def _why_unserved(model: object) -> str | None:
-    """The rendered config lists the catalog names that no key serves, each with the variable to set."""
-    unserved = (litellm.callback_settings.get("lmstack") or {}).get("unserved") or {}
-    variable = unserved.get(model)
+    variable = served.unserved().get(model) if isinstance(model, str) else None
     if variable is None:
         return None
     return (

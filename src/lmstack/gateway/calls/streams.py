@@ -1,4 +1,4 @@
-"""Reads a stream while it passes: usage, cost, and whether it was complete. Knows chunk shapes, not LiteLLM.
+"""Reads a stream while it passes: its usage, its cost, and whether it was complete. Imports nothing of LiteLLM.
 
 Chat and Responses streams are objects, one for each event. Messages and native Gemini streams are bytes, cut anywhere.
 """
@@ -10,23 +10,23 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# How Messages and Responses streams say that they are over; anything else is a cut.
+# The last events of Messages and Responses streams. A stream without one was cut off.
 CLOSING_EVENTS = ("message_stop", "response.completed", "response.incomplete")
-# A longer line of a stream is passed on, but not read.
+# A longer line is passed on to the client, but not read.
 MAX_LINE = 4_000_000
-# The names of a Messages delta that hold text.
-_TEXTS = ("text", "thinking", "partial_json")
+# The fields of a Messages delta that hold text.
+_TEXT_FIELDS = ("text", "thinking", "partial_json")
 
 
 class Lines:
-    """Puts the lines of a byte stream together, however it is cut."""
+    """Joins the chunks of a byte stream into lines."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._size = 0
 
     def add(self, chunk: bytes) -> Iterator[bytes]:
-        """Return the lines that ``chunk`` completes, without their ends. A line above MAX_LINE is left out."""
+        """Yield the lines that ``chunk`` completes, without their line ends. Lines above MAX_LINE are left out."""
         *complete, rest = chunk.split(b"\n")
         for end in complete:
             line = self.rest(end)
@@ -37,7 +37,7 @@ class Lines:
             self._parts.append(rest)
 
     def rest(self, end: bytes = b"") -> bytes:
-        """Return what came since the last line end, and forget it."""
+        """Return the text since the last line end, and start a new line."""
         whole = b"".join((*self._parts, end)) if self._size + len(end) <= MAX_LINE else b""
         self._parts, self._size = [], 0
         return whole.removesuffix(b"\r")
@@ -49,62 +49,64 @@ class StreamUsage:
     def __init__(self) -> None:
         self.usage: Any = None
         self.cost: float | None = None
-        self.final = False  # usage is the whole answer's: Messages tell of the input first
-        self.raw = False  # the stream has a closing event of its own to look for
+        self.final = False  # ``usage`` is of the whole answer; Messages streams begin with that of the input
+        self.has_events = False  # the stream has a closing event of its own
         self.closed = False
         self._characters = 0
         self._lines = Lines()
 
-    def look(self, chunk: Any) -> None:
-        """Read one chunk. Never raises: whatever a provider sends, the client gets it."""
+    def read(self, chunk: Any) -> None:
+        """Read one chunk. Never raises: the client must get every chunk."""
         try:
             if isinstance(chunk, bytes | str):
-                self.raw = True
+                self.has_events = True
                 for line in self._lines.add(chunk if isinstance(chunk, bytes) else chunk.encode("utf-8", "replace")):
-                    self._look_at_line(line)
+                    self._read_line(line)
             else:
-                self._look_at_object(chunk)
-        except Exception:  # an odd event says nothing
+                self._read_object(chunk)
+        except Exception:  # an unknown event tells nothing
             log.debug("lmstack: a chunk of a stream could not be read", exc_info=True)
 
     def finish(self) -> None:
-        """Read what came after the last line end: a provider may leave the last one out."""
+        """Read the last line: a provider may leave out its line end."""
         try:
-            self._look_at_line(self._lines.rest())
+            self._read_line(self._lines.rest())
         except Exception:
             log.debug("lmstack: the end of a stream could not be read", exc_info=True)
 
-    def complete(self, response: object) -> bool:
+    def is_complete(self, response: object) -> bool:
         """Return whether the provider itself ended the stream.
 
-        LiteLLM closes a chat stream that was cut off with an invented "stop", but keeps what the provider really
-        sent in the stream's ``chunks`` (tests/contract), and there the finish reason is missing.
+        LiteLLM closes a chat stream that was cut off with a "stop" of its own. The provider's real chunks are in the
+        stream's ``chunks`` (tests/contract). There the finish reason is missing.
         """
-        if self.raw:
+        if self.has_events:
             return self.closed
         chunks = getattr(response, "chunks", None)
         if not isinstance(chunks, list) or not chunks:
-            return True  # nothing to tell by
+            return True  # nothing says otherwise
         return any(getattr(choice, "finish_reason", None) for c in chunks[-8:] for choice in _choices(c))
 
-    def said_something(self, response: object) -> bool:
+    def has_content(self, response: object) -> bool:
         """Return whether any content came before the end."""
-        return self.raw or not isinstance(getattr(response, "chunks", None), list) or self.characters(response) > 0
+        return (
+            self.has_events or not isinstance(getattr(response, "chunks", None), list) or self.characters(response) > 0
+        )
 
     def characters(self, response: object) -> int:
-        """How much text, reasoning and tool arguments came; for a stream that broke before its usage was told."""
+        """Return the characters of text, reasoning and tool arguments, to estimate the cost of a stream without usage."""
         chunks = getattr(response, "chunks", None)
-        if self.raw or not isinstance(chunks, list):
+        if self.has_events or not isinstance(chunks, list):
             return self._characters
         return sum(_length(choice) for chunk in chunks for choice in _choices(chunk))
 
-    def _look_at_object(self, chunk: Any) -> None:
+    def _read_object(self, chunk: Any) -> None:
         usage = getattr(chunk, "usage", None)
         if usage is None:
             usage = getattr(getattr(chunk, "response", None), "usage", None)
         kind = getattr(chunk, "type", None)
         if kind is not None:
-            self.raw = True
+            self.has_events = True
             self.closed = self.closed or getattr(kind, "value", kind) in CLOSING_EVENTS
             delta = getattr(chunk, "delta", None)
             self._characters += len(delta) if isinstance(delta, str) else 0
@@ -112,31 +114,31 @@ class StreamUsage:
             self.usage, self.final = usage, True
             self.cost = (getattr(chunk, "_hidden_params", None) or {}).get("response_cost") or self.cost
 
-    def _look_at_line(self, line: bytes) -> None:
+    def _read_line(self, line: bytes) -> None:
         if not line.startswith(b"data:"):
             return
         event = json.loads(line[5:])
         if not isinstance(event, dict):
             return
         if "candidates" in event or "usageMetadata" in event:
-            self._look_at_gemini(event)
+            self._read_gemini(event)
         elif "choices" in event:
-            self._look_at_chat(event)
+            self._read_chat(event)
         else:
-            self._look_at_message(event)
+            self._read_message(event)
 
-    def _look_at_message(self, event: Mapping[str, Any]) -> None:
+    def _read_message(self, event: Mapping[str, Any]) -> None:
         kind = event.get("type")
         self.closed = self.closed or kind in CLOSING_EVENTS
         delta = _mapping(event.get("delta"))
-        self._characters += sum(len(text) for name in _TEXTS if isinstance(text := delta.get(name), str))
+        self._characters += sum(len(text) for name in _TEXT_FIELDS if isinstance(text := delta.get(name), str))
         self._characters += len(event["delta"]) if isinstance(event.get("delta"), str) else 0
         found = event.get("usage") or _mapping(event.get("message") or event.get("response")).get("usage")
         if isinstance(found, dict):
             self.final = self.final or kind == "message_delta" or kind in CLOSING_EVENTS
             self._merge(found)
 
-    def _look_at_chat(self, event: Mapping[str, Any]) -> None:
+    def _read_chat(self, event: Mapping[str, Any]) -> None:
         for choice in _listed(event.get("choices")):
             self.closed = self.closed or bool(choice.get("finish_reason"))
             content = _mapping(choice.get("delta")).get("content")
@@ -145,12 +147,12 @@ class StreamUsage:
             self.final = True
             self._merge(event["usage"])
 
-    def _look_at_gemini(self, event: Mapping[str, Any]) -> None:
+    def _read_gemini(self, event: Mapping[str, Any]) -> None:
         for candidate in _listed(event.get("candidates")):
             self.closed = self.closed or bool(candidate.get("finishReason"))
             for part in _listed(_mapping(candidate.get("content")).get("parts")):
                 self._characters += len(part["text"]) if isinstance(part.get("text"), str) else 0
-        # A prompt that is blocked gets no candidate, and that is the whole answer.
+        # A blocked prompt gets no candidate. Its block reason is the whole answer.
         self.closed = self.closed or bool(_mapping(event.get("promptFeedback")).get("blockReason"))
         found = event.get("usageMetadata")
         if isinstance(found, dict):
@@ -177,7 +179,7 @@ def _choices(chunk: object) -> list[Any]:
 
 def _length(choice: object) -> int:
     delta = getattr(choice, "delta", None)
-    said = [getattr(delta, name, None) for name in ("content", "reasoning_content")]
-    called = [getattr(call, "function", None) for call in getattr(delta, "tool_calls", None) or ()]
-    said += [getattr(function, name, None) for function in called for name in ("name", "arguments")]
-    return sum(len(text) for text in said if isinstance(text, str))
+    texts = [getattr(delta, name, None) for name in ("content", "reasoning_content")]
+    functions = [getattr(call, "function", None) for call in getattr(delta, "tool_calls", None) or ()]
+    texts += [getattr(function, name, None) for function in functions for name in ("name", "arguments")]
+    return sum(len(text) for text in texts if isinstance(text, str))

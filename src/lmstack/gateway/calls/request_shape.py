@@ -1,0 +1,64 @@
+"""Refuses requests of a wrong shape early. LiteLLM would fail over them once for each model."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lmstack.gateway.calls import served
+from lmstack.routing.refusals import invalid
+from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
+
+_CHECKED_CALLS = ROUTED_CALLS | {"aembedding", "embedding", "embeddings"}
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _is_text_or_list(value: object) -> bool:
+    return isinstance(value, str | list)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+_SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "messages": (_is_list_of_objects, "a list of objects, each with role and content,"),
+    "prompt": (_is_text_or_list, "a string or a list"),
+    "input": (_is_text_or_list, "a string or a list"),
+    "tools": (_is_list_of_objects, "a list of objects"),
+    "functions": (_is_list_of_objects, "a list of objects"),
+    "stream_options": (_is_object, "an object"),
+}
+
+
+def check(body: Mapping[str, Any], call_type: str) -> None:
+    """Raise RefusalError for a body that every provider would refuse."""
+    if call_type not in _CHECKED_CALLS:
+        return
+    for name, (fits, expected) in _SHAPES.items():
+        value = body.get(name)
+        if value is not None and not fits(value):
+            raise invalid(name, f"{expected} is expected.")
+    _check_models(body)
+    for name, value in body.items():
+        if isinstance(value, float) and not math.isfinite(
+            value
+        ):  # LiteLLM reads NaN and 1e999, but JSON has no such number
+            raise invalid(name, "a finite number is expected.")
+
+
+def _check_models(body: Mapping[str, Any]) -> None:
+    """Raise RefusalError where LiteLLM would call models that the gateway does not know of, and charge for one only."""
+    model = body.get("model")
+    if isinstance(model, str) and "," in model:
+        raise invalid("model", "one name is expected, not a list.")
+    if body.get("fastest_response"):
+        raise invalid("fastest_response", "this gateway does not support it: it pays several models for one answer.")
+    for name in SPECIAL_FALLBACKS:
+        if body.get(name):
+            raise invalid(name, "this gateway does not take it from clients. Use fallbacks.")
+    fallbacks = body.get("fallbacks")
+    if fallbacks is not None and not (isinstance(fallbacks, list) and all(map(served.is_served, fallbacks))):
+        raise invalid("fallbacks", "a list of names that the gateway serves is expected.")

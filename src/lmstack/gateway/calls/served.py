@@ -1,0 +1,91 @@
+"""What this worker serves, and the rules that apply: read from LiteLLM's router and configuration, then cached."""
+
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import litellm
+from litellm.proxy import proxy_server
+
+from lmstack.routing.budgets import parse_limits
+from lmstack.routing.candidates import candidate_from, rates_from
+from lmstack.routing.policy import Models, RoutingRules
+from lmstack.routing.prices import price_from
+from lmstack.routing.request import Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds that a whole request, and one attempt, may take."""
+
+    deadline: float
+    timeout: float
+
+
+_models: tuple[object, Models] | None = None
+
+
+@functools.cache
+def rules() -> RoutingRules:
+    """Return the rules of models.yaml, which lmstack.stack.render wrote into ``callback_settings``."""
+    found = (litellm.callback_settings or {}).get("lmstack") or {}
+    routing = found.get("routing") or {}
+    wishes = {kind: {name: Wishes(**fields) for name, fields in entries.items()} for kind, entries in routing.items()}
+    return RoutingRules(**wishes, limits=parse_limits(found.get("budgets")))
+
+
+@functools.cache
+def times() -> Times:
+    """Return LITELLM_DEADLINE and LITELLM_TIMEOUT."""
+    return Times(_seconds("LITELLM_DEADLINE", 300.0), _seconds("LITELLM_TIMEOUT", 120.0))
+
+
+def models() -> Models:
+    """Return every chat model that the router serves, and the prices of all its names."""
+    global _models
+    router = proxy_server.llm_router
+    if _models is None or _models[0] is not router:
+        listed: list[Mapping[str, Any]] = (router.model_list if router else None) or []
+        _models = (router, models_of(listed, litellm.model_cost))
+    return _models[1]
+
+
+def is_served(name: object) -> bool:
+    """Return whether the router serves a name."""
+    router = proxy_server.llm_router
+    return isinstance(name, str) and router is not None and name in router.get_model_names()
+
+
+def unserved() -> Mapping[str, str]:
+    """Return the names of the catalog that no key serves, each with the variable that is missing."""
+    found: Mapping[str, str] = ((litellm.callback_settings or {}).get("lmstack") or {}).get("unserved") or {}
+    return found
+
+
+def models_of(deployments: Iterable[Mapping[str, Any]], price_map: Mapping[str, Mapping[str, Any]]) -> Models:
+    """Return the models and prices of LiteLLM's ``deployments``. ``price_map``: LiteLLM's prices, by model name."""
+    candidates, prices = [], {}
+    # LiteLLM serves moderation models also where no deployment names them.
+    for name, entry in price_map.items():
+        if entry.get("mode") == "moderation":
+            prices[name] = price_from(None, entry)
+    for deployment in deployments:
+        name, model = deployment["model_name"], deployment["litellm_params"]["model"]
+        info = deployment.get("model_info") or {}
+        entry = price_map.get(model) or price_map.get(model.partition("/")[2]) or {}
+        prices[name] = price_from(rates_from(info.get("lm_rates")), entry)
+        candidate = candidate_from(name, model, info)
+        if candidate is not None:
+            candidates.append(candidate)
+    return Models(candidates, prices)
+
+
+def _seconds(name: str, default: float) -> float:
+    """Return a time from the environment. A value that `lm` would refuse gives the default: plain Docker passes it on."""
+    try:
+        value = float(os.environ.get(name) or default)
+    except ValueError:
+        return default
+    return value if 0 < value < 1e6 else default

@@ -1,0 +1,56 @@
+"""The error for a request that routing refuses, and its texts. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from lmstack.routing.candidates import Candidate
+from lmstack.routing.needs import Needs
+
+
+class RefusalError(Exception):
+    """A request that cannot be served as it asks. ``fields`` are added to the error body beside the message."""
+
+    def __init__(self, status: int, kind: str, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message, self.fields = status, kind, message, fields
+
+
+def invalid(param: str, problem: str) -> RefusalError:
+    """Return the 400 for a header or a field of the body that has a wrong value."""
+    return RefusalError(400, "invalid_request_error", f"{param}: {problem}", param=param)
+
+
+def no_capable_model(name: str, reasons: Iterable[tuple[Candidate, str]]) -> RefusalError:
+    """Return the 400 for a request that no model of ``name`` can take. ``reasons``: what each of them lacks."""
+    text = "; ".join(f"{candidate.name} {reason}" for candidate, reason in reasons)
+    return RefusalError(400, "no_capable_model", f"No model behind '{name}' can take this request: {text}.")
+
+
+def model_unsuitable(name: str, reason: str) -> RefusalError:
+    """Return the 400 for a model that cannot serve the request, where the client allows no other."""
+    return RefusalError(400, "model_unsuitable", f"{name} {reason}, and x-lm-no-fallback forbids another model.")
+
+
+def max_cost_exceeded(name: str, needs: Needs, max_cost: float, able: Iterable[Candidate]) -> RefusalError:
+    """Return the 400 for a request that no capable model serves for ``max_cost`` US dollars."""
+    priced = [(cost, c.name) for c in able if (cost := c.cost(needs.tokens_in, needs.paid_out)) is not None]
+    cheapest = min(priced, default=None)
+    best = "no capable model has a known price"
+    if cheapest is not None:
+        best = f"the cheapest capable model, {cheapest[1]}, is estimated at {cheapest[0]:.6f} USD"
+    return RefusalError(
+        400, "max_cost_exceeded",
+        f"Nothing behind '{name}' fits x-lm-max-cost {max_cost:g} USD: {best} "
+        f"({needs.tokens_in} tokens in, {needs.tokens_out} out).",
+        max_cost_usd=max_cost, estimate_usd=cheapest[0] if cheapest else None,
+    )  # fmt: skip
+
+
+def cost_unknown(model: str | None, call_type: str) -> RefusalError:
+    """Return the 400 for a call under a budget, when its cost cannot be known in advance."""
+    name = f"'{model}'" if model else "this request"
+    return RefusalError(
+        400, "cost_unknown",
+        f"A budget applies to this request, and the cost of {name} ({call_type}) cannot be known in advance. "
+        "Send it without a budget, or set the model's price in models.yaml.",
+    )  # fmt: skip

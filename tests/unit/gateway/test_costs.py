@@ -1,0 +1,66 @@
+"""What an answer cost, by its price, its usage and LiteLLM's report."""
+
+from typing import Any
+
+import pytest
+
+from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream
+from lmstack.ledger.records import Attempt, Attribution, Call, Usage
+
+RATES = (1.0, 2.0)
+TEN = Usage(10, 10)
+
+
+def a_call(**attempt: Any) -> Call:
+    made = {"rates": RATES, "own_price": False, **attempt}
+    call = Call("r", None, None, 0.0, "/", False, "m", Attribution())
+    call.attempts.append(Attempt("m", "m", "p", "p/nobody-knows-it", 1, started_at=0.0, **made))
+    return call
+
+
+@pytest.mark.parametrize(
+    ("attempt", "tokens", "reported", "cost"),
+    [
+        ({}, TEN, 0.5, 0.5),
+        ({}, TEN, None, None),  # LiteLLM's map does not know the model
+        ({"own_price": True}, TEN, 0.5, 30e-6),
+        ({"rates": (0.0, 0.0)}, TEN, 0.5, 0.0),
+        ({"rates": (0.0, 0.0)}, Usage(), None, 0.0),
+        ({"rates": None}, TEN, 0.5, None),
+        ({"rates": None, "kind": "aimage_generation"}, TEN, 0.5, 0.5),
+        ({"rates": None, "kind": "aimage_generation"}, Usage(), 0.04, 0.04),
+        ({"rates": None, "kind": "atranscription"}, Usage(), 0.0, None),
+        ({}, Usage(), 0.5, 0.5),
+        ({}, Usage(0, 0), 0.0, None),
+        ({}, TEN, float("nan"), None),
+        ({}, TEN, float("inf"), None),
+        ({}, TEN, -1.0, None),
+        ({}, TEN, 1e9, None),
+        ({"own_price": True}, Usage(10**9, 10**9), None, 3000.0),
+    ],
+)
+def test_the_cost_of_an_answer(
+    attempt: dict[str, Any], tokens: Usage, reported: float | None, cost: float | None
+) -> None:
+    assert cost_of(a_call(**attempt), None, tokens, reported) == (cost if cost is None else pytest.approx(cost))
+
+
+def test_a_call_without_any_attempt_has_no_cost() -> None:
+    call = a_call()
+    call.attempts = []
+    assert cost_of(call, None, TEN, 0.5) is None
+    assert estimate_broken_stream(call, TEN, 10, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("attempt", "prompt", "cost"),
+    [
+        ({"sent": True}, None, (100 + 2 * 10) / 1e6),
+        ({"sent": True}, 50, (50 + 2 * 10) / 1e6),
+        ({"sent": False}, None, None),
+        ({"sent": True, "rates": None}, None, None),
+    ],
+)
+def test_the_estimate_of_a_broken_stream(attempt: dict[str, Any], prompt: int | None, cost: float | None) -> None:
+    found = estimate_broken_stream(a_call(**attempt), Usage(prompt), tokens_in=100, characters_out=39)
+    assert found == (cost if cost is None else pytest.approx(cost))

@@ -1,0 +1,45 @@
+"""Requests of a wrong shape are refused before any model is tried; the error names the field."""
+
+import math
+from typing import Any
+
+import pytest
+
+from lmstack.gateway.calls import request_shape, served
+from lmstack.routing.refusals import RefusalError
+
+GOOD: dict[str, Any] = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "hi"}],
+    "fallbacks": ["m"],
+    "tools": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def _served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "is_served", lambda name: name == "m")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("messages", "text"), ("messages", ["text"]), ("prompt", 5), ("input", {}), ("tools", [5]), ("functions", {}),
+        ("stream_options", 5), ("model", "a,b"), ("fastest_response", True), ("context_window_fallbacks", [{"m": ["n"]}]),
+        ("content_policy_fallbacks", [{"m": ["n"]}]), ("fallbacks", "m"), ("fallbacks", ["n"]), ("fallbacks", [{"model": "m"}]),
+        ("temperature", math.nan), ("max_tokens", math.inf),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_named(field: str, value: object) -> None:
+    with pytest.raises(RefusalError, match=f"^{field}: ") as refusal:
+        request_shape.check({**GOOD, field: value}, "acompletion")
+    assert (refusal.value.status, refusal.value.fields) == (400, {"param": field})
+
+
+@pytest.mark.parametrize("call_type", ["acompletion", "aembedding", "anthropic_messages", "aresponses"])
+def test_a_good_request_passes(call_type: str) -> None:
+    request_shape.check(GOOD, call_type)
+
+
+def test_other_calls_are_not_looked_at() -> None:
+    request_shape.check({"messages": 5}, "pass_through_endpoint")

@@ -1,0 +1,189 @@
+"""Where a request goes: the decision, without a proxy."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lmstack.routing.budgets import Limit
+from lmstack.routing.candidates import GROUPS, Candidate, fallback_order, fallbacks_of
+from lmstack.routing.needs import tokens_of
+from lmstack.routing.policy import Decision, Models, Route, RoutingRules, decide, decide_free
+from lmstack.routing.prices import Price
+from lmstack.routing.refusals import RefusalError
+from lmstack.routing.request import Request, Wishes, read
+
+ALL = frozenset({"tools", "vision", "json"})
+LOCAL = Candidate("local", "ollama", 1, (0.0, 0.0), 8_000, frozenset({"tools"}), "local")
+SMALL = Candidate("small", "a", 1, (0.1, 0.5), 100_000, ALL, "small")
+OTHER = Candidate("other", "b", 1, (0.1, 0.5), 1_000_000, ALL, "other")
+SAME = Candidate("same", "a", 1, (0.1, 0.5), 100_000, ALL, "same")
+MID = Candidate("mid", "a", 2, (1.0, 5.0), 200_000, ALL, "mid")
+BIG = Candidate("big", "b", 3, (10.0, 50.0), 1_000_000, ALL, "big")
+UNPRICED = Candidate("unpriced", "c", 1, None, None, None, "unpriced")
+PRICES = {"vectors": Price((0.02, 0.0)), "pictures": Price(image=0.04), "small": Price((0.1, 0.5)), "local": Price((0.0, 0.0))}  # fmt: skip
+MODELS = Models((LOCAL, SMALL, OTHER, SAME, MID, BIG, UNPRICED), PRICES)
+HELLO = {"messages": [{"role": "user", "content": "Hello!"}]}
+IMAGE = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:..."}}]}]}
+LIMIT = Limit("task", "t", "total", 1.0)
+
+
+def request(model: str | None, body: dict[str, Any] | None = None, **fields: Any) -> Request:
+    made = read(
+        {**(body or HELLO), "model": model}, {}, fields.pop("call_type", "acompletion"), fields.pop("task", None)
+    )
+    return replace(made, **fields)
+
+
+def names(model: str, body: dict[str, Any] | None = None, models: Models = MODELS, **wishes: Any) -> list[str]:
+    """The name for LiteLLM, and the fallbacks that the decision lists."""
+    found = decide(request(model, body, wishes=Wishes(**wishes)), models, RoutingRules())
+    return [str(found.model), *found.fallbacks]
+
+
+def test_at_equal_price_local_comes_first_and_providers_take_turns() -> None:
+    free = Candidate("afree", "z", 1, (0.0, 0.0), None, None, "afree")
+    order = [c.name for c in fallback_order((SMALL, SAME, OTHER, UNPRICED, LOCAL, free), GROUPS["cheap"])]
+    assert order == ["afree", "local", "other", "same", "small", "unpriced"]
+
+
+def test_a_second_name_of_the_same_model_is_not_tried() -> None:
+    old = Candidate("old", "a", 1, (0.1, 0.5), 100_000, ALL, "small", retired=True)
+    assert [c.name for c in fallbacks_of((SMALL, old, MID), old)] == ["mid"]
+    assert "old" not in [c.name for c in fallback_order((SMALL, old, MID), GROUPS["cheap"])]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "limits", "route", "limited"),
+    [
+        ("small", {"size": 80}, (), Route.CONFIGURED, False),
+        ("cheap", {"size": 80}, (), Route.CONFIGURED, False),
+        ("auto", {"size": 80}, (), Route.CONFIGURED, False),
+        ("small", {"size": None}, (), Route.CONFIGURED, False),
+        ("small", {"size": 80}, (LIMIT,), Route.CONFIGURED, True),
+        ("small", {"wishes": Wishes(no_fallback=True)}, (LIMIT,), Route.CHOSEN, True),
+        ("local", {"wishes": Wishes(no_fallback=True)}, (LIMIT,), Route.CHOSEN, False),
+        ("local", {}, (LIMIT,), Route.CONFIGURED, True),  # a paid model may replace it
+        ("auto", {"wishes": Wishes("premium")}, (), Route.CONFIGURED, False),
+        ("cheap", {"wishes": Wishes(max_cost=0.001)}, (), Route.CHOSEN, False),
+        ("nobody", {}, (LIMIT,), Route.UNROUTED, True),
+        ("vectors", {"call_type": "aembedding"}, (LIMIT,), Route.UNROUTED, True),
+        ("local", {"call_type": "aembedding"}, (LIMIT,), Route.UNROUTED, False),
+        ("local", {"call_type": "aembedding", "has_fallbacks": True}, (LIMIT,), Route.UNROUTED, True),
+        ("pictures", {"call_type": "image_generation"}, (LIMIT,), Route.UNROUTED, True),
+        (None, {"call_type": "aget_responses"}, (LIMIT,), Route.UNROUTED, False),
+    ],
+)
+def test_who_chooses_the_model_and_whether_the_limits_apply(
+    model: str | None, fields: dict[str, Any], limits: tuple[Limit, ...], route: Route, limited: bool
+) -> None:
+    found = decide(request(model, task="t", **fields), MODELS, RoutingRules(limits=limits))
+    assert (found.route, bool(found.limits)) == (route, limited)
+
+
+def test_most_requests_are_decided_without_reading_their_body() -> None:
+    quick = Models((SMALL, BIG))
+    asked = request("small", size=80)
+    assert decide(asked, quick, RoutingRules()).first is None
+    assert "needs" not in vars(asked)
+    assert decide(request("small", {**HELLO, "max_tokens": 99_990}, size=80), quick, RoutingRules()).first is not None
+
+
+@pytest.mark.parametrize(
+    ("model", "wishes", "minimum", "reserved"),
+    [
+        ("small", Wishes(), 80 / 4 * 0.1 / 1e6, (3 * 0.1 + 1000 * 0.5) / 1e6),
+        ("premium", Wishes(), 80 / 4 * 10 / 1e6, (3 * 10 + 1000 * 50) / 1e6),
+        ("unpriced", Wishes(), None, None),
+    ],
+)
+def test_a_decision_says_what_the_request_costs(
+    model: str, wishes: Wishes, minimum: float | None, reserved: float | None
+) -> None:
+    found = decide(request(model, size=80, task="t", wishes=wishes), MODELS, RoutingRules(limits=(LIMIT,)))
+    assert found.minimum_usd == (minimum if minimum is None else pytest.approx(minimum))
+    assert found.reserved_usd == (reserved if reserved is None else pytest.approx(reserved))
+
+
+def test_images_tools_and_json_go_to_those_that_can() -> None:
+    assert "local" not in names("cheap", IMAGE)
+    assert names("local", IMAGE)[0] == "other"
+    assert names("cheap", {**HELLO, "tools": [{}]}) == ["cheap"]
+    assert "local" not in names("cheap", {**HELLO, "response_format": {"type": "json_object"}})
+    with pytest.raises(RefusalError, match="local cannot do vision"):
+        names("cheap", IMAGE, Models((LOCAL,)))
+
+
+def test_a_long_prompt_goes_to_the_cheapest_with_room() -> None:
+    long = {"messages": [{"role": "user", "content": "word " * 120_000}]}
+    assert names("small", long) == ["other", "mid", "big", "unpriced"]
+    with pytest.raises(RefusalError, match="has room for 8000 tokens"):
+        names("local", long, Models((LOCAL,)))
+
+
+def test_max_cost_keeps_what_fits_and_never_an_unknown_price() -> None:
+    assert names("premium", max_cost=0.01)[0] == "mid"
+    assert names("premium", max_cost=0.001) == ["local", "other", "same", "small"]
+    assert "unpriced" not in names("premium", max_cost=1.0)
+    with pytest.raises(RefusalError) as refusal:
+        names("premium", None, Models((MID, BIG)), max_cost=0.0001)
+    assert (refusal.value.status, refusal.value.kind) == (400, "max_cost_exceeded")
+    assert refusal.value.fields["estimate_usd"] == pytest.approx(
+        (tokens_of("Hello!") + tokens_of("user") + 1000 * 5) / 1e6
+    )
+
+
+def test_no_fallback_is_one_model() -> None:
+    assert names("small", no_fallback=True) == ["small"]
+    assert names("cheap", no_fallback=True) == ["local"]
+    with pytest.raises(RefusalError, match="forbids another model"):
+        names("big", no_fallback=True, max_cost=0.0001)
+
+
+def test_a_tier_overrules_the_model() -> None:
+    assert names("small", tier="premium") == ["premium"]
+
+
+def test_a_tasks_wishes_count_before_its_agents_and_a_default_tier_only_for_auto() -> None:
+    rules = RoutingRules({"T": Wishes("cheap")}, {"A": Wishes("premium", 0.1)})
+    made = Request("acompletion", "auto", "T", "A")
+    assert rules.wishes_of(made) == Wishes("cheap", 0.1)
+    assert rules.wishes_of(replace(made, task=None)) == Wishes("premium", 0.1)
+    assert rules.wishes_of(replace(made, model="small")) == Wishes(None, 0.1)
+    assert rules.wishes_of(replace(made, wishes=Wishes("standard"))) == Wishes("standard", 0.1)
+    assert rules.wishes_of(Request("acompletion", "auto")) == Wishes()
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "chosen"),
+    [
+        ("auto", {}, ["local"]),
+        ("cheap", {"wishes": Wishes(no_fallback=True)}, ["local"]),
+        ("local", {}, ["local"]),
+        ("small", {}, None),  # the client asked for a paid model by name
+        ("nobody", {}, None),
+        ("cheap", {"call_type": "aembedding"}, None),
+        (None, {}, None),
+    ],
+)
+def test_what_serves_a_request_whose_budget_is_used_up(
+    model: str | None, fields: dict[str, Any], chosen: list[str] | None
+) -> None:
+    found = decide_free(request(model, **fields), MODELS)
+    assert (found and [found.model, *found.fallbacks]) == chosen
+    assert found is None or (found.route, found.limits, found.reserved_usd) == (Route.CHOSEN, (), 0.0)
+
+
+def test_free_models_that_cannot_take_the_request_are_not_chosen() -> None:
+    assert decide_free(request("cheap", IMAGE), MODELS) is None
+
+
+@pytest.mark.parametrize("call_type", ["pass_through_endpoint", "_arealtime", "avideo_generation", "acreate_batch"])
+def test_under_a_budget_a_call_of_unknown_cost_is_refused(call_type: str) -> None:
+    def decided(limits: tuple[Limit, ...]) -> Decision:
+        return decide(request("small", call_type=call_type, task="t"), MODELS, RoutingRules(limits=limits))
+
+    assert decided(()).route is Route.UNROUTED
+    with pytest.raises(RefusalError, match="cannot be known in advance") as refusal:
+        decided((LIMIT,))
+    assert (refusal.value.status, refusal.value.kind) == (400, "cost_unknown")
