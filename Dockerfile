@@ -4,7 +4,6 @@ ARG LITELLM_VERSION=1.106.2
 ARG LITELLM_IMAGE
 # hadolint ignore=DL3006 - the tag is in the arguments above
 FROM ${LITELLM_IMAGE:-ghcr.io/berriai/litellm:v${LITELLM_VERSION}}
-# Stock's entrypoint is a relative path: another WORKDIR would break the start.
 WORKDIR /app
 COPY litellm-config.yaml /app/config/
 # A new volume takes its owner from this folder: the non-root variant must be able to write there.
@@ -20,5 +19,6 @@ ENV PYTHONPATH=/opt/lmstack \
     DEFAULT_MAX_RETRIES=0 \
     LITELLM_WORKER_STARTUP_HOOKS=lmstack.gateway.app.startup:install
 EXPOSE 4000
-# Stock's entrypoint runs `litellm "$@"`, so the arguments begin with --config.
-CMD ["--config", "/app/config/litellm-config.yaml", "--port", "4000"]
+# It takes the arguments of the command `litellm`, and replaces a worker that dies. The image's own entrypoint does not.
+ENTRYPOINT ["python3", "-m", "lmstack.gateway.app.serve"]
+CMD ["--config", "/app/config/litellm-config.yaml", "--port", "4000", "--run_granian"]

@@ -35,6 +35,7 @@ def docker_missing() -> str:
 # What takes longest begins first; what is not named here comes after.
 SLOWEST = (
     "gateway", "test_upgrade", "test_lifecycle", "test_faults", "npm", "test_failures", "test_ledger_modes",
+    "test_routing", "test_wheel",
     "test_delivery_faults", "test_cli", "test_cli_values", "test_litellm_facts",
 )  # fmt: skip
 # Files with tests that start much each and share nothing: any worker may run any of them.

@@ -1,5 +1,8 @@
-"""``lm``. Help is answered from generated pages, because importing a CLI library costs more CPU than the answer is
-worth; `make docs` writes the pages and a test holds them equal to what Typer prints."""
+"""The command ``lm``.
+
+Help comes from generated pages: importing Typer would take most of the time. `make docs` writes the pages, and a test
+compares them with what Typer prints.
+"""
 
 import os
 import sys
@@ -9,17 +12,17 @@ COMPLETION = "_LM_COMPLETE"  # set by the script of `lm completion`
 
 
 def main() -> None:
-    """Entry point. Ctrl-C ends it with one word, even while it is still being imported."""
+    """Run lm. Ctrl-C ends it without a traceback, also while modules are imported."""
     _open_streams()
     try:
         try:
             _run()
         finally:
-            sys.stdout.flush()  # at exit it would be too late to say anything
+            sys.stdout.flush()  # here, because an error at exit could not be reported
     except KeyboardInterrupt:
         sys.exit(_interrupted())
     except BrokenPipeError as error:
-        # The reader (head, grep -q) has left: that is no error of ours.
+        # The reader (head, grep -q) has closed the pipe. That is not an error.
         _discard()
         sys.exit(getattr(error, "code", 0))
     except OSError as error:
@@ -29,8 +32,11 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Make standard input, output and error usable. A closed one would be the number of the next file that is opened,
-    and what is printed would end in the ledger; text that the terminal's encoding lacks must not end a command."""
+    """Make standard input, output and error usable.
+
+    If one is closed, the next file that is opened gets its number, and our output would go into that file. Characters
+    that the terminal's encoding lacks are replaced.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -45,11 +51,12 @@ def _open_streams() -> None:
 
 
 def _discard() -> None:
-    """Let what is still buffered go nowhere, so that the interpreter's own flush cannot fail."""
+    """Throw buffered output away, so that the interpreter's flush at exit cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupted() -> int:
+    """Report Ctrl-C and return the exit code."""
     from lmstack.cli.words import wants_json
 
     if wants_json(sys.argv[1:]):
@@ -63,12 +70,12 @@ def _interrupted() -> int:
 
 def _run() -> None:
     words = sys.argv[1:]
-    asked = not words or words[-1] in ("--help", "-h")
-    if asked and COMPLETION not in os.environ:
+    wants_help = not words or words[-1] in ("--help", "-h")
+    if wants_help and COMPLETION not in os.environ:
         page = _page(" ".join(words[:-1]))
         if page is not None:
             sys.stdout.write(page)
-            # Without arguments nothing was asked for: a usage error, as in every other tool.
+            # A command line without a command is wrong usage.
             sys.exit(0 if words else 2)
     from lmstack.cli.app import main as run
 
@@ -76,6 +83,7 @@ def _run() -> None:
 
 
 def _page(name: str) -> str | None:
+    """Return the help page of a command; None when there is none."""
     path = Path(__file__).with_name("help.json")
     if not path.exists():
         return None

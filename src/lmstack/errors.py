@@ -1,4 +1,4 @@
-"""One exception tree. An expected failure says what, where, and how to mend it, and knows its exit code."""
+"""The exceptions of lmstack. An expected failure says what happened, where, and what to do. It has an exit code."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -16,19 +16,21 @@ class Exit(IntEnum):
 
 
 EXIT_MEANINGS = {
-    Exit.OK: "it worked",
-    Exit.FAILED: "it failed, or was interrupted; the message says why and what to do",
+    Exit.OK: "success",
+    Exit.FAILED: "failure or interruption; the message says why and what to do",
     Exit.USAGE: "the command line is wrong: an unknown command, option, name or value",
-    Exit.CONFIG: "what stands in .env, models.yaml or a config cannot be used; every problem is listed with its line",
-    Exit.MISSING_TOOL: "a program or package is missing or does not answer, such as the Docker engine",
-    Exit.UNHEALTHY: "the gateway, a model or a check is not well",
+    Exit.CONFIG: ".env, models.yaml or a configuration has errors; each one is listed with its line",
+    Exit.MISSING_TOOL: "a program or package is missing or does not answer, for example the Docker engine",
+    Exit.UNHEALTHY: "the gateway or a model is unhealthy, or a check has failed",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in what the user wrote: where (file:line or variable), what, and the mend.
-    A ``warning`` works, but not as its writer may think."""
+    """An error in a file or variable that the user wrote: where (file:line or variable), what, and how to fix it.
+
+    A ``warning`` works, but perhaps not as the user expects.
+    """
 
     where: str
     what: str
@@ -40,7 +42,7 @@ class Problem:
 
 
 class LmError(Exception):
-    """An expected failure. ``hint`` is the next step, ideally a command to paste."""
+    """An expected failure. ``hint`` is the next step, if possible a command to paste."""
 
     exit_code = Exit.FAILED
 
@@ -50,13 +52,13 @@ class LmError(Exception):
 
 
 class UsageError(LmError):
-    """A command was asked for something that does not exist."""
+    """A command line that is wrong: an unknown command, option, name or value."""
 
     exit_code = Exit.USAGE
 
 
 class ConfigError(LmError):
-    """What the user wrote cannot be used; all problems at once."""
+    """A configuration with errors. It lists all of them."""
 
     exit_code = Exit.CONFIG
 
@@ -66,23 +68,23 @@ class ConfigError(LmError):
 
 
 class MissingToolError(LmError):
-    """A program or package that is needed is not there or does not answer."""
+    """A program or package that is missing or does not answer."""
 
     exit_code = Exit.MISSING_TOOL
 
 
 class NoLedgerError(LmError):
-    """Nothing was recorded yet."""
+    """There is no ledger, because no request was recorded yet."""
 
 
 class UnhealthyError(LmError):
-    """The gateway runs, or should, but does not answer as it must."""
+    """A gateway that does not answer, or not as it should."""
 
     exit_code = Exit.UNHEALTHY
 
 
 class ReaderLeftError(BrokenPipeError):
-    """Whoever reads our output has left (head, grep -q); ``code`` is the exit code that the command has all the same."""
+    """The reader of our output has closed it (head, grep -q). ``code`` is the exit code of the command."""
 
     def __init__(self, code: int) -> None:
         super().__init__()
@@ -90,6 +92,6 @@ class ReaderLeftError(BrokenPipeError):
 
 
 def invalid(problems: list[Problem] | tuple[Problem, ...]) -> ConfigError:
-    """One error for a list of problems."""
+    """Return one error for a list of problems."""
     noun = "problem" if len(problems) == 1 else "problems"
     return ConfigError(f"{len(problems)} configuration {noun}", "", tuple(problems))

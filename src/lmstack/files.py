@@ -1,62 +1,65 @@
-"""The only door to the disk: whole files, written atomically, with errors that name the file."""
+"""Reads and writes whole files. A write is atomic where possible, and every error names the file."""
 
 import contextlib
-import fcntl
+import errno
 import os
+import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
-from lmstack.errors import LmError
+from lmstack.errors import LmError, Problem, invalid
 
 PRIVATE = 0o600
 
 
 def read(path: Path) -> str | None:
-    """The text of a file, None when there is none."""
+    """Return the text of a file, None when there is no file.
+
+    Raises LmError when it cannot be read, and ConfigError with the line when it is not UTF-8.
+    """
     try:
-        # Bytes, because text mode would turn CRLF into LF, and an edit would write that back.
+        # Text mode would turn CRLF into LF, and an edit would write that back.
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise invalid([Problem(f"{path.name}:{line}", "is not UTF-8 text", "save it as UTF-8 text")]) from None
+    except OSError as error:
         raise LmError(f"cannot read {path}: {_reason(error)}", f"check it with: ls -l {path}") from None
 
 
 def read_all(paths: Iterable[Path]) -> str:
-    """The texts of several files, in the order of their names; missing ones are left out."""
+    """Return the texts of several files, joined in the order of their names. Missing files are left out."""
     return "".join(read(path) or "" for path in sorted(paths))
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Replace a file in one step; False when it already had that text. Nothing is ever half-written.
+    """Replace a file in one step; return False when it already had that text. Nothing is ever half-written.
 
-    A link goes on to lead where it led. A file that is there keeps its owner and its mode, but a secret one (``mode`` 600)
-    is never left open to others. Line ends are written as they are in ``text``.
+    A link stays a link. An existing file keeps its owner, group, access list and mode, but a secret one (``mode`` 600) is
+    closed to users outside its group. A file with hard links, or one that cannot be replaced (a bind mount, another
+    owner), is written in place. Line ends are written as they are in ``text``.
     """
     try:
-        if path.exists() and path.read_bytes() == text.encode():
-            return False
         path = path.resolve() if path.is_symlink() else path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.stat() if path.exists() else None
-        if before is not None and mode != PRIVATE:
-            mode = before.st_mode & 0o7777
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).chmod(mode)
-            if before is not None:
-                with contextlib.suppress(PermissionError):  # only root may give a file away
-                    os.chown(name, before.st_uid, before.st_gid)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, text.encode(), None, mode)
+            return True
+        before = path.stat()
+        if not stat.S_ISREG(before.st_mode):  # reading a pipe would wait for a writer
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if path.read_bytes() == text.encode():
+            return False
+        kept = before.st_mode & 0o7777
+        mode = kept & ~0o007 if mode == PRIVATE else kept
+        if before.st_nlink > 1 or not _replace(path, text.encode(), before, mode):
+            _overwrite(path, text.encode(), mode)
     except OSError as error:
         raise LmError(
             f"cannot write {path}: {_reason(error)}", f"check it with: ls -ld {path.parent}; df -h {path.parent}"
@@ -64,26 +67,82 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
     return True
 
 
+def _replace(path: Path, content: bytes, before: os.stat_result | None, mode: int) -> bool:
+    """Write a new file beside ``path`` and rename it; return False when that is impossible for an existing file."""
+    name = ""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if before is not None:
+            os.chown(name, before.st_uid, before.st_gid)  # only root may give a file away
+            shutil.copystat(path, name)  # with its access list
+            os.utime(name)
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except OSError as error:
+        if before is None or error.errno not in _NOT_REPLACEABLE:
+            raise
+        return False
+    else:
+        name = ""
+        return True
+    finally:
+        if name:
+            Path(name).unlink(missing_ok=True)
+
+
+# A mount point, a file of another owner, a folder without the right to write, a folder that is read-only.
+_NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EROFS)
+
+
+def _overwrite(path: Path, content: bytes, mode: int) -> None:
+    """Write into an existing file. When that fails, for example on a full disk, the old content is put back."""
+    with path.open("r+b", buffering=0) as stream:
+        old = stream.read()
+        try:
+            _write_all(stream, content)
+        except BaseException:
+            _write_all(stream, old)
+            raise
+        if stat.S_IMODE(os.fstat(stream.fileno()).st_mode) != mode:
+            with contextlib.suppress(PermissionError):  # only the owner may change the mode
+                os.fchmod(stream.fileno(), mode)
+
+
+def _write_all(stream: IO[bytes], content: bytes) -> None:
+    stream.seek(0)
+    written = 0
+    while written < len(content):
+        written += stream.write(content[written:])
+    stream.truncate(len(content))
+    os.fsync(stream.fileno())
+
+
 def remove(path: Path) -> None:
-    """Delete a file if it is there."""
+    """Delete a file if it exists."""
     path.unlink(missing_ok=True)
 
 
 def ensure_writable_folder(path: Path, mode: int = 0o755) -> None:
-    """Make a folder, with that mode if it is new, and prove that a file can be made in it."""
+    """Create a folder if it is missing, and check that a file can be created in it. Raises LmError."""
     try:
         path.mkdir(mode=mode, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise LmError(
-            f"cannot write to {path}: {_reason(error)}", f"mend it with: sudo chown -R $(id -u) {path}"
+            f"cannot write to {path}: {_reason(error)}", f"correct it with: sudo chown -R $(id -u) {path}"
         ) from None
 
 
 @contextlib.contextmanager
 def locked(path: Path, command: str) -> Iterator[None]:
-    """Hold a lock file while ``command`` changes the stack; a second one is refused, and told who holds it."""
+    """Hold a lock file while ``command`` changes the stack. A second command gets an LmError that names the holder."""
+    import fcntl
+
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         stream = path.open("a+", encoding="utf-8")
@@ -96,7 +155,7 @@ def locked(path: Path, command: str) -> Iterator[None]:
             stream.seek(0)
             holder = stream.read(200).strip() or "another lm command"
             raise LmError(
-                f"this stack is being changed right now by: {holder}", "wait for it to end, then try again"
+                f"this stack is being changed right now by: {holder}", "wait until it ends, then try again"
             ) from None
         stream.truncate(0)
         stream.write(f"{command}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}")

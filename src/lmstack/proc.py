@@ -1,4 +1,4 @@
-"""The only door to other programs: argv lists, a time-out, Ctrl-C handled, secrets only in the environment."""
+"""Run other programs. Only this module does: with argv lists, a time-out, and secrets only in the environment."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from lmstack.errors import LmError, MissingToolError
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a program left behind."""
+    """The exit code and the output of a program."""
 
     code: int
     stdout: str
@@ -34,10 +34,11 @@ def run(
     given: str | Path | None = None,
     into: Path | None = None,
 ) -> Finished:
-    """Run to the end. ``show`` lets its output through to the terminal (to stderr) instead of capturing it; ``given`` is
-    its standard input, text or a file; ``into`` takes its standard output, byte by byte.
+    """Run a program, wait for it, and return its exit code and output.
 
-    Raises MissingToolError when the program is not there, LmError on a time-out or (``check``) a non-zero exit.
+    ``show`` sends the output to the terminal (stderr) instead of capturing it. ``given`` is the standard input: text or a
+    file. ``into`` is a file for the standard output. Raises MissingToolError when the program is missing. Raises LmError on
+    a time-out and, with ``check``, on a non-zero exit.
     """
     source: Any = subprocess.PIPE if isinstance(given, str) else subprocess.DEVNULL
     output: Any = sys.stderr if show else subprocess.PIPE
@@ -70,17 +71,17 @@ def run(
 
 
 def start_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> int:
-    """Start a program that outlives us, in a session of its own; returns its pid."""
+    """Start a program that goes on when lm ends, in its own session; return its pid."""
     with log.open("ab") as stream:
         process = subprocess.Popen(
             list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
-            umask=0o077,  # ledger and logs are nobody else's
+            umask=0o077,  # other users must not read ledger and logs
         )  # fmt: skip
     return process.pid
 
 
 def lines(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[str]:
-    """The output of a program, line by line, until it ends or the user presses Ctrl-C."""
+    """Return the output of a program line by line, until it ends or the user presses Ctrl-C."""
     process = subprocess.Popen(
         list(argv), env=_environment(env), cwd=cwd, text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )  # fmt: skip
@@ -94,8 +95,24 @@ def lines(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Pat
         _end(process)
 
 
+def interactive(argv: Sequence[str]) -> int:
+    """Run a program on the user's terminal, such as an editor, until it ends; return its exit code.
+
+    Ctrl-C belongs to that program while it runs. Raises MissingToolError when it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(list(argv))
+    except OSError as error:
+        raise MissingToolError(f"'{argv[0]}' cannot be started: {error.strerror}") from None
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def quoted(argv: Sequence[str]) -> str:
-    """An argv as a shell would take it; argv never holds a secret."""
+    """Return an argv as text for a shell. An argv never holds a secret."""
     return shlex.join(argv)
 
 

@@ -1,4 +1,4 @@
-"""What a command returns, and the one place that shows it: text for people, an envelope for programs."""
+"""What a command returns, and how it is shown: as text for people, as JSON for programs."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from typing import Any, TextIO
 
 from lmstack.errors import ConfigError, Exit, LmError
 
-# Control characters; what turns the direction of a line, has no width or splits it; halves of surrogate pairs. A client's
-# text with these could look like another text.
+# Control characters, characters that change the direction of text or have no width, and halves of surrogate pairs.
+# A client could use them to make one text look like another.
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
-# A command of ours in a hint: after a word that leads to it, not in the middle of a sentence.
-_OURS = re.compile(r"(?P<lead>^|: |mend |· |, |\(|\$\(|; )lm (?P<rest>(?!-C )[a-z]+)(?![\w.])")
+# A command of lm in a message: after a word or mark that introduces a command, not in the middle of a sentence.
+_OURS = re.compile(r"(?P<lead>^|: |· |, |\(|\$\(|; )lm (?P<rest>(?!-C )[a-z]+)(?![\w.])")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LONG = re.compile(r"\S{300,}")
 _SPACE = re.compile(r"\s+")
@@ -37,7 +37,7 @@ class Result:
 
 
 def failure(command: str, error: LmError) -> Result:
-    """An expected error as a result: every problem, then the hint."""
+    """Return an expected error as a result: the message, every problem, and the hint."""
     problems = error.problems if isinstance(error, ConfigError) else ()
     listed = [{"where": p.where, "what": p.what, "fix": p.fix} for p in problems]
     data: dict[str, Any] = {"error": _bounded(str(error)), "hint": _bounded(error.hint), "problems": listed}
@@ -47,12 +47,12 @@ def failure(command: str, error: LmError) -> Result:
 
 
 def _bounded(text: str) -> str:
-    """A message without a word that fills the screen: errors repeat what was typed, which may be a whole file."""
+    """Shorten words above 300 characters. An error repeats what the user typed, and that may be a whole file."""
     return _LONG.sub(lambda word: f"{word[0][:200]}…", text)
 
 
 def show(result: Result, as_json: bool, quiet: bool) -> None:
-    """Print a result. Errors go to stderr as text, to stdout as JSON; --quiet leaves only errors."""
+    """Print a result. Text of errors goes to stderr, JSON always to stdout. With ``quiet``, print only errors."""
     if as_json:
         envelope = {
             "command": result.command,
@@ -72,7 +72,7 @@ def show(result: Result, as_json: bool, quiet: bool) -> None:
 
 
 def _dumped(envelope: dict[str, Any]) -> str:
-    """The envelope as JSON that every parser takes: half of a surrogate pair, from a file's name, is replaced."""
+    """Return JSON that every parser accepts. Half of a surrogate pair, which a file name may hold, is replaced."""
     text = json.dumps(envelope, indent=2, default=str)
     if "\\ud" not in text:
         return text
@@ -81,26 +81,26 @@ def _dumped(envelope: dict[str, Any]) -> str:
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
-    """Print text that may hold what a client sent: a task id must not move the cursor or set a colour."""
+    """Print a line. It may contain a client's text, which must not move the cursor or set a colour."""
     try:
         print(clean(line), file=stream, flush=True)
     except BrokenPipeError:
-        if stream is not sys.stderr:  # a remark that nobody reads ends nothing
+        if stream is not sys.stderr:  # an unread remark is no reason to stop
             raise
 
 
 def clean(text: str) -> str:
-    """A text without characters that a terminal obeys or does not show."""
+    """Replace characters that control a terminal or are invisible."""
     return text if text.isascii() and text.isprintable() else _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def uncoloured(line: str) -> str:
-    """A log line without colours: LiteLLM writes some, and what a provider answered may hold others."""
+    """Remove colours from a log line."""
     return _COLOUR.sub("", line)
 
 
 def naming_folder(text: str, flag: str) -> str:
-    """A hint whose commands of ours carry ``flag`` (`` -C FOLDER``): pasted anywhere, they mean the same stack."""
+    """Add ``flag`` (`` -C FOLDER``) to each lm command of a hint, so that it works from every folder."""
     return _OURS.sub(lambda found: f"{found['lead']}lm{flag} {found['rest']}", text)
 
 
@@ -109,9 +109,9 @@ def table(
 ) -> tuple[str, ...]:
     """Return aligned columns as lines, cut to the width of the terminal. ``right`` holds the columns of numbers.
 
-    rich gives the widths: a Chinese character takes two cells. Its tables are not used. They cost 70 ms of CPU (20 runs
-    in turn of `lm models`: median 216 ms like this, 284 ms with rich.table; the limit is 250), and they take a name with
-    brackets for markup.
+    rich gives the widths: a Chinese character takes two cells. The tables of rich are not used, because they cost 70 ms
+    of CPU. Measured with 20 interleaved runs of `lm models`: 216 ms (median) like this, 284 ms with rich.table. The limit
+    is 250 ms. Besides, rich.table takes a name in brackets for markup.
     """
     rows = [tuple(clean(_SPACE.sub(" ", cell)) for cell in row) for row in rows]
     widths = [max(cells(row[i]) for row in [header, *rows]) for i in range(len(header))]
@@ -127,7 +127,7 @@ def table(
 
 
 def cells(text: str) -> int:
-    """How many cells of a terminal a text takes."""
+    """Return how many cells of a terminal a text takes."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -146,15 +146,18 @@ def _cut(line: str, room: int | None) -> str:
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal, None when the output is no terminal: a pipe gets everything."""
-    # A terminal without a size (a serial line, some CI) says 0.
+    """Return the columns of the terminal; None for a pipe, which gets whole lines."""
+    # A terminal without a size (a serial line, some CI systems) reports 0.
     return (os.get_terminal_size(sys.stdout.fileno()).columns or None) if sys.stdout.isatty() else None
 
 
 def usd(amount: float | None) -> str:
-    """A cost for people; unknown stays unknown."""
+    """Return an amount in US dollars for people; None is unknown."""
     if amount is None:
         return "unknown"
     if 0 < amount < 0.0000005:
         return "<$0.000001"
-    return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.6f}".rstrip("0")
+    if amount >= 1 or amount == 0:
+        return f"${amount:.2f}"
+    whole, _, cents = f"{amount:.6f}".rstrip("0").partition(".")
+    return f"${whole}.{cents:0<2}"

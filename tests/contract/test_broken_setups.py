@@ -29,8 +29,8 @@ CASES = (
     # .env
     Broken(".env:2: LITELLM_PORT must be a port from 1 to 65535, not '99999'", "LITELLM_PORT=99999"),
     Broken("LITELLM_PORT must be a port from 1 to 65535, not 'http'", "LITELLM_PORT=http"),
-    Broken("LITELLM_WORKERS must be a whole number from 1, not '0'", "LITELLM_WORKERS=0"),
-    Broken("LITELLM_WORKERS must be a whole number from 1, not 'many'", "LITELLM_WORKERS=many"),
+    Broken("LITELLM_WORKERS must be 'auto' or a whole number from 1 to 1000, not '0'", "LITELLM_WORKERS=0"),
+    Broken("LITELLM_WORKERS must be 'auto' or a whole number from 1 to 1000, not 'many'", "LITELLM_WORKERS=many"),
     Broken("LITELLM_HOST must be an IP address or 'localhost', not 'my-host'", "LITELLM_HOST=my-host"),
     Broken("the default key is refused while LITELLM_HOST is 0.0.0.0", "LITELLM_HOST=0.0.0.0"),
     Broken("a key of 5 characters is refused", "LITELLM_HOST=0.0.0.0\nLITELLM_MASTER_KEY=short"),

@@ -15,11 +15,11 @@ from lmstack.config.settings import SETTINGS
 from lmstack.stack.assets import ASSETS
 from support import LM, ROOT, Stack, clean_environ
 
-# Ends at Ctrl-C alone; test_command_line.py compares its keys.
-UNTIL_CTRL_C = {"taskmaster dev"}
+# These start a program, wait for Ctrl-C or need a terminal; test_command_line.py and test_config_edit.py compare their keys.
+PROGRAMS = {"run openai true", "taskmaster dev", "config edit"}
 
 
-@pytest.mark.parametrize("words", sorted(JSON_OUTPUT.keys() - NEED_A_GATEWAY - UNTIL_CTRL_C))
+@pytest.mark.parametrize("words", sorted(JSON_OUTPUT.keys() - NEED_A_GATEWAY - PROGRAMS))
 def test_the_json_of_a_command_has_the_keys_that_the_docs_list(stack: Stack, words: str) -> None:
     stack.write_env(OPENAI_API_KEY="sk-x0123456789", OPENAI_API_BASE="http://127.0.0.1:9/v1")
     if words.startswith(("budget show", "budget unset")):
@@ -40,6 +40,38 @@ def test_a_command_imports_its_own_family_and_that_has_it() -> None:
         )
         done = subprocess.run([LM[0], "-c", code], capture_output=True, text=True, check=True)
         assert len(done.stdout.split()) <= 2, (module, done.stdout)
+
+
+def test_a_command_imports_no_library_that_it_can_do_without(stack: Stack) -> None:
+    """What decides the start-up time: pydantic 90 ms of CPU, rich 70, docker 80, litellm seconds."""
+    slow = {
+        "pydantic",
+        "rich.table",
+        "rich.console",
+        "docker",
+        "litellm",
+        "ruamel.yaml",
+        "supervisor",
+        "httpx",
+        "requests",
+    }
+    for words in (
+        ["models"],
+        ["config", "get", "LITELLM_PORT"],
+        ["budget", "show"],
+        ["-C", ".", "key", "show"],
+        ["env"],
+    ):
+        code = f"import sys; from lmstack.cli.app import run; run({words!r}); print(*sorted({slow!r} & set(sys.modules)), file=sys.stderr)"
+        done = subprocess.run([LM[0], "-c", code], cwd=stack.root, env=clean_environ(stack.root), capture_output=True, text=True, check=True)  # fmt: skip
+        assert done.stderr == "\n", words
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    for words in ([], *([group] for group in ("config", "key", "events", "budget", "taskmaster"))):
+        listed = generate.help_text(*words).partition("Commands:\n")[2]
+        assert listed
+        assert "..." not in listed, words
 
 
 def test_every_command_has_its_json_listed() -> None:

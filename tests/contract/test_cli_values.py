@@ -215,3 +215,20 @@ def test_a_command_in_an_empty_folder_is_no_traceback(
     needed = [valid(types(words)[p.name]) for p in commands()[words].params if p.required]
     for line in ([*words.split(), *needed], ["--json", *words.split(), *needed]):
         check(*run(capsys, line), "--json" in line, line)
+
+
+@pytest.mark.parametrize("words", sorted(set(commands()) - {"init"}))
+def test_a_command_for_a_folder_that_does_not_exist_is_one_error_and_makes_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    needed = [valid(types(words)[p.name]) for p in commands()[words].params if p.required]
+    missing = tmp_path / "no" / "such"
+    for line in (
+        ["-C", str(missing), *words.split(), *needed],
+        ["--json", "-C", str(missing), *words.split(), *needed],
+    ):
+        code, out, err = run(capsys, line)
+        check(code, out, err, "--json" in line, line)
+        assert code == 2, (line, out, err)
+        assert f"there is no folder {missing}" in out + err
+    assert not missing.parent.exists()

@@ -21,7 +21,7 @@ from lmstack.cli.words import command_word, split_run, wants_json
 from lmstack.errors import LmError
 from lmstack.operate.clients import CLIENTS
 from lmstack.result import naming_folder
-from support import LM, Stack, clean_environ, free_port, wait_for
+from support import LM, InProcessStack, Stack, clean_environ, free_port, wait_for
 
 SECRET = "sk-this-is-a-strong-secret-key"
 
@@ -29,6 +29,11 @@ SECRET = "sk-this-is-a-strong-secret-key"
 def lm_in(folder: Path, *words: str | bytes, **more: Any) -> subprocess.CompletedProcess[str]:
     environ = more.pop("env", None) or clean_environ(folder, LITELLM_RUNTIME="local")
     return subprocess.run([*LM, *words], cwd=folder, env=environ, text=True, timeout=60, **{"capture_output": True, "stdin": subprocess.DEVNULL, **more})  # fmt: skip
+
+
+def lm_here(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, where the test is not about the process."""
+    return InProcessStack(folder, 0, {"LITELLM_RUNTIME": "local"}).lm(*words, check=False)
 
 
 @pytest.fixture
@@ -97,10 +102,10 @@ def test_the_folder_may_stand_before_or_after_the_command(
 @pytest.mark.parametrize("client", sorted(CLIENTS))
 def test_exports_for_another_folder_ask_for_that_folders_key(folders: tuple[Path, Path], client: str) -> None:
     stack, elsewhere = folders
-    text = lm_in(elsewhere, "env", client, "-C", str(stack)).stdout
+    text = lm_here(elsewhere, "env", client, "-C", str(stack)).stdout
     assert SECRET not in text
     assert f'"$(lm key show -C {shlex.quote(str(stack))})"' in text
-    told = json.loads(lm_in(elsewhere, "env", client, "--dir", str(stack), "--json").stdout)["data"]["environ"]
+    told = json.loads(lm_here(elsewhere, "env", client, "--dir", str(stack), "--json").stdout)["data"]["environ"]
     assert f'"$(lm key show -C {shlex.quote(str(stack))})"' in told.values()
 
 
@@ -111,22 +116,61 @@ def test_eval_of_env_pairs_the_address_with_its_own_key(folders: tuple[Path, Pat
     env = clean_environ(elsewhere, STACK=str(stack))
     done = subprocess.run(["bash", "-c", script], cwd=elsewhere, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"http://localhost:4567/v1 {SECRET}"
-    inside = lm_in(stack, "env", "openai").stdout
+    inside = lm_here(stack, "env", "openai").stdout
     assert '"$(lm key show)"' in inside
+
+
+def test_a_broken_setting_keeps_nobody_from_seeing_and_stopping_what_runs(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lmstack.runtime import base, local
+    from lmstack.stack.project import Project
+
+    stopped: list[bool] = []
+    monkeypatch.setattr(local.LocalRuntime, "down", lambda *_: stopped.append(True) or base.Stopped(True))
+    monkeypatch.setattr(local.LocalRuntime, "services", lambda _: [base.Service("litellm-proxy", "running")])
+    base.save_state(Project(folders[0]), base.State("local", "", "http://localhost:4567", ["auto"], 0.0))
+    (folders[0] / ".env").write_text("LITELLM_PROT=1\n")
+    for words, says in ((["status"], "running"), (["logs"], ""), (["down"], "Stopped.")):
+        assert lm.run([*words, "-C", str(folders[0])]) == 0, words
+        assert says in capsys.readouterr().out
+    assert stopped == [True]
+
+
+@pytest.mark.parametrize("words", generate.command_names(), ids=" ".join)
+def test_a_folder_that_does_not_exist_is_an_error_for_every_command_but_init(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    code = lm.run(["-C", str(tmp_path / "no" / "such"), *words, *NEEDED.get(words, "").split()])
+    if words == ("init",):
+        assert (tmp_path / "no" / "such" / ".env").exists()
+        return
+    assert code == 2
+    assert "error: there is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_shows_nothing_says_why(folders: tuple[Path, Path]) -> None:
+    stack = folders[0]
+    assert "there is no log yet; start the gateway with: lm up" in lm_here(stack, "logs").stderr
+    (stack / "logs").mkdir()
+    (stack / "logs" / "litellm-proxy.log").write_text("INFO: hello\n")
+    assert lm_here(stack, "logs").stdout == "INFO: hello\n"
+    assert lm_here(stack, "logs", "--level", "error").stderr == "note: no line of the log matches\n"
 
 
 def test_a_models_name_cannot_end_the_comment_or_the_export(folders: tuple[Path, Path]) -> None:
     for name in ("x\nrm -rf /", "x; rm -rf /", "$(id)", "", '"', "a b"):
-        done = lm_in(folders[0], "env", "llm", "--model", name)
+        done = lm_here(folders[0], "env", "llm", "--model", name)
         assert (done.returncode, done.stdout) == (2, ""), name
 
 
 def test_hints_name_the_folder_that_was_asked_for(folders: tuple[Path, Path]) -> None:
     stack, elsewhere = folders
     flag = f"lm -C {shlex.quote(str(stack))}"
-    assert f"start with: {flag} up" in lm_in(elsewhere, "usage", "-C", str(stack)).stderr
-    assert f"Start it with: {flag} up" in lm_in(elsewhere, "status", "-C", str(stack)).stdout
-    assert "Start it with: lm up" in lm_in(stack, "status").stdout
+    assert f"start with: {flag} up" in lm_here(elsewhere, "usage", "-C", str(stack)).stderr
+    assert f"Start it with: {flag} up" in lm_here(elsewhere, "status", "-C", str(stack)).stdout
+    assert "Start it with: lm up" in lm_here(stack, "status").stdout
 
 
 @pytest.mark.parametrize(
@@ -181,17 +225,17 @@ def test_wrong_usage_and_unanswered_questions_are_one_json_document(
 
 def test_help_and_version_are_json_when_json_is_asked_for(folders: tuple[Path, Path]) -> None:
     for words in (["--version"], ["up", "--help"], ["--help"], ["events", "-h"]):
-        done = lm_in(folders[0], "--json", *words)
+        done = lm_here(folders[0], "--json", *words)
         assert json.loads(done.stdout)["data"]["text"], words
         assert done.returncode == 0
-    done = lm_in(folders[0], "requests", "--since", "-h", "--json")
+    done = lm_here(folders[0], "requests", "--since", "-h", "--json")
     assert "is no time span" in json.loads(done.stdout)["data"]["error"]
 
 
 def test_a_bug_is_json_with_its_class_and_a_traceback_on_stderr(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lmstack.cli.app.find_project", lambda _: {}["nothing"])
+    monkeypatch.setattr("lmstack.cli.shared.find_project", lambda _: {}["nothing"])
     assert lm.run(["--json", "status"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["command"] == "status"
@@ -216,14 +260,14 @@ ENDINGS: dict[str, tuple[BaseException, str]] = {
 def test_every_command_ends_in_one_json_document_however_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
 ) -> None:
-    needed = [value for value in NEEDED.get(words, "").split() if value]
+    needed = NEEDED.get(words, "").split()
     for raised, says in ENDINGS.values():
 
-        def raising(_: object, raised: BaseException = raised) -> None:
+        def raising(*_: object, raised: BaseException = raised) -> None:
             raise raised
 
         monkeypatch.setattr("lmstack.cli.app.project_of", raising)
-        for line in (["--json", *words, *needed], [*words, *(["--json"] if words[0] == "run" else []), *needed, *(["--json"] if words[0] != "run" else [])]):  # fmt: skip
+        for line in (["--json", *words, *needed], [*words, "--json", *needed]):
             code = lm.run(line)
             told = json.loads(capsys.readouterr().out)
             assert (code, told["ok"], told["command"], told["data"]["error"]) == (1, False, " ".join(words), says), line

@@ -1,15 +1,22 @@
-"""The docs hold: every heading of the setup guide has its page, links lead somewhere, commands exist as written."""
+"""The docs are true: the guide's headings have pages, links and paths exist, commands exist as written, the site builds."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-import generate
+import docs_site
+import lmstack
+import recording
 from lmstack.config.settings import SETTINGS
 from support import ROOT
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+# The help page of each command, as `lm` prints it; tests/contract/test_cli.py compares them with Typer.
+HELP: dict[str, str] = json.loads((ROOT / "src" / "lmstack" / "help.json").read_text())
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # The headings of the setup guide that users follow.
 GUIDE = """Overview; Quick Start; Architecture; Docker Configuration; Provider Support; Cost Optimization; Configuration Files;
 `Dockerfile`; `docker-compose.yml`; `litellm-config.yaml`; Environment Variables; Required API Keys; Optional Configuration;
@@ -53,21 +60,86 @@ def mentioned(text: str) -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_their_options_exist(page: Path) -> None:
-    known = dict.fromkeys(generate.command_names(), generate.help_text)
-    groups = {words[0] for words in known if len(words) > 1}
+    groups = {name.split()[0] for name in HELP if " " in name}
     for said in mentioned(page.read_text()):
         words = said[:2] if said[0] in groups else said[:1]
         if said[0].isupper() or said in {(group,) for group in groups} or said[0].startswith("-"):
             continue
         name = words[0] if len(words) < 2 else f"{words[0]} {words[1].partition('|')[0]}"
-        assert tuple(name.split()) in known, " ".join(said)
-        options = [o for o in said if o.startswith("--") and o != "--"]
-        text = HELP.setdefault(name, generate.help_text(*name.split())) if options else ""
-        for option in options:
-            assert option.partition("=")[0] in text, " ".join(said)
+        assert name in HELP, " ".join(said)
+        for option in (o for o in said if o.startswith("--") and o != "--"):
+            assert option.partition("=")[0] in HELP[name], " ".join(said)
 
 
-HELP: dict[str, str] = {}
+# Files and folders that a user's machine has, and not the repository.
+MADE = re.compile(
+    r"^(/|~|\.lmstack|\.venv|logs/|backups/|dist/|build/|litellm\.db|models\.yaml|\.env|report|lmstack-|answer)|\.\.\.|…|\*|[A-Z]{4,}"
+)
+PATH = re.compile(r"^[\w./-]+(?:/|\.(?:py|md|yaml|yml|json|toml|txt|sh|svg|cfg))$")
+
+
+def paths_of(text: str) -> set[str]:
+    """Return what a page names in code spans, or in brackets, that looks like a file or a folder."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", text) + re.findall(r"\(([\w./]+/[\w.]+\.py)\)", text)
+    return {span for span in spans if PATH.match(span) and not MADE.search(span)}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: p.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    roots = (ROOT, ROOT / "src" / "lmstack", page.parent)
+    missing = [path for path in paths_of(page.read_text()) if not any((root / path).exists() for root in roots)]
+    assert missing == []
+
+
+def test_the_pages_that_lead_a_newcomer_do_name_files() -> None:
+    for page in (ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md"):
+        assert len(paths_of(page.read_text())) > 15, page.name
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    newest = re.search(r"^## (\d\S+) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert project
+    assert newest
+    assert project.group(1) == lmstack.__version__ == newest.group(1)
+
+
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: str = "") -> subprocess.CompletedProcess[str]:
+    """Build the site in a folder of its own, with more text on one page."""
+    monkeypatch.setattr(docs_site, "SOURCE", tmp_path / "site")
+    docs_site.write_source()
+    with (tmp_path / "site" / "docs" / "quickstart.md").open("a") as page:
+        page.write(extra)
+    argv = [str(Path(sys.executable).with_name("zensical")), "build", "--strict", "--clean"]
+    return subprocess.run(argv, cwd=tmp_path / "site", capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="zensical needs Python 3.11")
+def test_the_site_builds_strictly_with_every_page_and_a_search_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = site(tmp_path, monkeypatch)
+    assert done.returncode == 0, done.stdout + done.stderr
+    html = tmp_path / "site" / "html"
+    built = {path.stem for path in html.glob("*.html")}
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} | {"contributing", "changelog"} <= built
+    assert "taskmaster" in (html / "search.json").read_text()
+    assert (html / "assets" / "terminal.svg").exists()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="zensical needs Python 3.11")
+@pytest.mark.parametrize("link", ["nowhere.md", "calls.md#nowhere"])
+def test_a_broken_link_stops_the_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+    assert site(tmp_path, monkeypatch, f"\n[gone]({link})\n").returncode != 0
+
+
+def test_the_recording_shows_the_commands_that_it_ran() -> None:
+    shown = (ROOT / "docs" / "assets" / "terminal.svg").read_text().replace("&#160;", " ")
+    for command in recording.COMMANDS:
+        assert command.splitlines()[0].format(port=4000).replace('"', "&quot;")[:30] in shown.replace(
+            "&#34;", "&quot;"
+        ), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

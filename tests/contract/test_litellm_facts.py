@@ -77,6 +77,13 @@ def test_the_private_names_that_we_wrap_are_there() -> None:
     assert "_litellm_strip_stream_usage" in (SOURCES / "proxy" / "proxy_server.py").read_text()
 
 
+def test_run_granian_takes_the_class_and_the_port_check_that_we_replace() -> None:
+    text = (SOURCES / "proxy" / "proxy_cli.py").read_text()
+    assert "from granian import Granian\n" in text
+    assert "Granian(**kwargs).serve()" in text
+    assert "ProxyInitializationHelpers.is_port_in_use(port)" in text
+
+
 def test_every_cool_down_goes_through_the_method_that_we_wrap() -> None:
     theirs = inspect.signature(CooldownCache.add_deployment_to_cooldown).parameters
     assert list(theirs)[:2] == ["self", "model_id"]

@@ -1,4 +1,4 @@
-"""Somebody else's compose project: no command of ours stops, changes or deletes anything of it."""
+"""Compose projects of other programs: no lm command stops, changes or deletes anything of them."""
 
 import json
 import subprocess
@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from lmstack.cli import app as cli
+from lmstack.runtime.base import State, save_state
+from lmstack.runtime.engine import docker_client
+from lmstack.stack.assets import lay_down
+from lmstack.stack.project import Project
 from support import LM, Stack, clean_environ, free_port
 
 pytestmark = pytest.mark.docker
@@ -19,94 +25,172 @@ services:
 volumes:
   data: {}
 """
-# Every command that could touch a stack, with the options that destroy.
-COMMANDS = [
-    "up", "up --runtime docker", "up --dry-run --runtime docker", "down", "down --volumes -y", "restart", "status", "logs", "health",
-    "upgrade --to 1.106.1", "rollback", "backup", "usage", "requests", "events list", "errors", "doctor", "test", "budget show",
-]  # fmt: skip
+# These commands run until somebody stops them. They get this long, and are stopped.
+ENDLESS = {"taskmaster dev", "events tail", "requests", "logs", "up", "run", "open"}
+ENDLESS_SECONDS = 4.0
 
 
 def docker(*words: str, folder: Path | None = None) -> str:
     return subprocess.run(["docker", *words], cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-def state_of(folder: Path) -> tuple[Any, ...]:
-    """The container and the volume, as the engine knows them."""
-    name = docker("compose", "-f", "docker-compose.yml", "ps", "-aq", folder=folder).split()
-    (found,) = json.loads(docker("inspect", *name))
-    (volume,) = [m["Name"] for m in found["Mounts"] if m["Type"] == "volume"]
-    created = json.loads(docker("volume", "inspect", volume))[0]["CreatedAt"]
-    return found["Id"], found["State"]["Status"], found["State"]["StartedAt"], found["RestartCount"], created
+def everything_of(project: str) -> tuple[Any, ...]:
+    """Return containers, volumes and networks of a compose project, as the engine knows them."""
+    client, label = docker_client(), {"label": f"com.docker.compose.project={project}"}
+    containers = [
+        (c.id, c.status, c.attrs["State"]["StartedAt"], c.attrs["RestartCount"], c.attrs["HostConfig"]["RestartPolicy"])
+        for c in client.containers.list(all=True, filters=label)
+    ]
+    volumes = [(v.name, v.attrs["CreatedAt"]) for v in client.volumes.list(filters=label)]
+    networks = [n.id for n in client.networks.list(filters=label)]
+    return sorted(containers, key=str), sorted(volumes), sorted(networks)
+
+
+def command_lines() -> list[list[str]]:
+    """Return each command of the command line itself: bare, with each of its flags, and with all of them."""
+    found = []
+    for words, one in _leaves(typer.main.get_command(cli.registered()), []):
+        needed = ["1" for p in one.params if p.param_type_name == "argument" and p.required]
+        flags = [p.opts[0] for p in one.params if p.param_type_name == "option" and p.is_flag and p.name != "help"]
+        own = [[flag] for flag in flags if flag not in ("--quiet", "--json")]
+        found += [[*words, *chosen, *needed] for chosen in ([], *own, flags)]
+    return sorted(found, key=lambda line: line[0] == "init")  # it makes a stack of the folder
+
+
+def _leaves(node: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
+    if not hasattr(node, "commands"):
+        yield words, node
+        return
+    for name, one in sorted(node.commands.items()):
+        yield from _leaves(one, [*words, name])
+
+
+def lm(folder: Path, words: list[str], **env: str) -> str:
+    """Run one command as a user would, and return its stderr."""
+    process = subprocess.Popen(
+        [*LM, *words], cwd=folder, env=clean_environ(folder.parent, **env), stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    endless = bool(ENDLESS & {words[0], " ".join(words[:2])})
+    try:
+        return process.communicate(timeout=ENDLESS_SECONDS if endless else 120)[1]
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        assert endless, words
+        return process.communicate(timeout=60)[1]
+
+
+def run_every_command(folder: Path, project: str, **env: str) -> None:
+    run_commands(folder, project, command_lines(), **env)
+
+
+def run_commands(folder: Path, project: str, lines: list[list[str]], **env: str) -> None:
+    before = everything_of(project)
+    assert before[0]
+    for words in lines:
+        told = lm(folder, words, LITELLM_RUNTIME="docker", **env)
+        assert "Traceback" not in told, (words, told)
+        assert everything_of(project) == before, words
 
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Iterator[Path]:
+    """Start a compose project "theirs" with a container, a volume and a network."""
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "docker-compose.yml").write_text(FOREIGN)
     docker("compose", "up", "-d", folder=folder)
     yield folder
-    docker("compose", "down", "--volumes", folder=folder)
+    docker("compose", "-p", "theirs", "-f", "docker-compose.yml", "down", "--volumes", folder=folder)
 
 
-def lm(folder: Path, command: str, **env: str) -> subprocess.CompletedProcess[str]:
-    argv = [*LM, *command.split()]
-    environ = clean_environ(folder.parent, **env)
-    return subprocess.run(
-        argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
-    )
+def own_stack(folder: Path) -> Project:
+    """Make a stack that looks as if it ran on Docker."""
+    made = Project(folder)
+    lay_down(made)
+    save_state(made, State("docker", "digest", "http://localhost:4000", [], 0.0))
+    (made.state / "image.json").write_text(json.dumps({"image": made.settings().image, "digest": "sha256:0"}))
+    return made
 
 
-def test_no_command_touches_a_project_that_is_not_ours(foreign: Path) -> None:
-    before = state_of(foreign)
-    for command in COMMANDS:
-        done = lm(foreign, command, LITELLM_RUNTIME="docker" if "--runtime" not in command else "auto")
-        assert "Traceback" not in done.stderr, (command, done.stderr)
-        assert state_of(foreign) == before, command
-    assert sorted(p.name for p in foreign.iterdir() if p.name != "docker-compose.yml") in (
-        [],
-        [".lmstack"],
-        ["backups"],
-    )
+def test_every_command_is_tried() -> None:
+    lines = [" ".join(words) for words in command_lines()]
+    assert {"up", "down", "down --volumes", "restart", "upgrade", "rollback", "backup", "status --check"} <= set(lines)
+    assert any({"--volumes", "--yes"} <= set(words) for words in command_lines())
+    assert len(lines) > 80
 
 
-def test_no_command_touches_it_even_with_our_mark_beside_it(foreign: Path) -> None:
-    """The mark alone is not enough: the compose file must be ours too."""
-    (foreign / "callbacks").mkdir()
-    (foreign / "callbacks" / "taskmaster.py").write_text("")
-    before = state_of(foreign)
-    for command in ("down", "down --volumes -y", "restart", "up --runtime docker", "logs", "usage"):
-        done = lm(foreign, command, LITELLM_RUNTIME="docker")
-        assert done.returncode != 0, command
-        assert "Traceback" not in done.stderr
-        assert state_of(foreign) == before, command
+def test_in_a_folder_without_our_mark(foreign: Path) -> None:
+    before = (foreign / "docker-compose.yml").read_text()
+    run_commands(foreign, "theirs", [words for words in command_lines() if words[0] != "init"])
+    kept = {"docker-compose.yml", ".lmstack", "backups", ".env", "models.yaml", "litellm-config.yaml"}
+    assert {p.name for p in foreign.iterdir()} <= kept
+    run_commands(foreign, "theirs", [["init"], ["up"], ["down"], ["down", "--volumes", "--yes"]])
+    assert (foreign / "docker-compose.yml").read_text() == before
 
 
-def test_a_project_of_the_same_name_in_another_folder_is_refused(foreign: Path, tmp_path: Path) -> None:
-    mine = Stack(tmp_path / "elsewhere" / "theirs", free_port(), {"LITELLM_RUNTIME": "docker"})
-    mine.root.mkdir(parents=True)
-    mine.lm("init", "--dir", str(mine.root))
-    mine.write_env(OPENAI_API_KEY="sk-test-0123456789")
-    before = state_of(foreign)
-    for command in (("up",), ("down",), ("down", "--volumes", "-y")):
-        done = mine.lm(*command, check=False)
-        assert done.returncode == 3, done.stderr
-        assert "belongs to the stack in" in done.stderr
-        assert state_of(foreign) == before, command
+def test_in_a_folder_with_our_mark_and_state_but_their_compose_file(foreign: Path) -> None:
+    """Check that our mark is not enough: the compose file must be ours too."""
+    before = (foreign / "docker-compose.yml").read_text()
+    own_stack(foreign)
+    assert (foreign / "docker-compose.yml").read_text() == before
+    run_every_command(foreign, "theirs")
+    assert (foreign / "docker-compose.yml").read_text() == before
 
 
-def test_a_project_inside_a_stacks_folder_lives_on(docker_gateway: Stack) -> None:
-    """Same folder, same project name, another file: compose itself would call its containers orphans."""
-    beside = docker_gateway.root / "theirs.yml"
+@pytest.mark.parametrize("where", ["environment", ".env", "folder"])
+def test_in_a_stack_of_ours_with_their_project_name(foreign: Path, tmp_path: Path, where: str) -> None:
+    mine = own_stack(tmp_path / "elsewhere" / ("theirs" if where == "folder" else "ours"))
+    name = "COMPOSE_PROJECT_NAME=theirs\n" if where == ".env" else ""
+    mine.env_file.write_text(f"{name}OPENAI_API_KEY=sk-test-0123456789\n")
+    env = {"COMPOSE_PROJECT_NAME": "theirs"} if where == "environment" else {}
+    before = everything_of("theirs")
+    for words in (["up"], ["up", "--force"], ["down"], ["down", "--volumes", "-y"], ["logs"], ["usage"], ["backup"]):
+        told = lm(mine.root, words, LITELLM_RUNTIME="docker", **env)
+        assert "belongs to the stack in" in told, (words, told)
+        assert everything_of("theirs") == before, words
+    if where == ".env":
+        run_every_command(mine.root, "theirs")
+
+
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_compose_file_of_the_users_shell_does_not_lead_to_their_project(
+    foreign: Path, tmp_path: Path, where: str
+) -> None:
+    mine = own_stack(tmp_path / "ours")
+    variable = {"COMPOSE_FILE": str(foreign / "docker-compose.yml"), "COMPOSE_PROFILES": "*"}
+    text = "".join(f"{name}={value}\n" for name, value in variable.items()) if where == ".env" else ""
+    mine.env_file.write_text(f"{text}LITELLM_PORT={free_port()}\n")
+    before = everything_of("theirs")
+    env = variable if where == "environment" else {}
+    for words in (["status"], ["logs"], ["usage"], ["down"], ["down", "--volumes", "-y"], ["backup"]):
+        told = lm(mine.root, words, LITELLM_RUNTIME="docker", **env)
+        assert "Traceback" not in told
+        assert everything_of("theirs") == before, words
+
+
+def test_services_beside_ours_in_the_same_project_live_on(docker_gateway: Stack) -> None:
+    """Check an override file in our folder. Compose itself would treat its containers as orphans."""
+    root = docker_gateway.root
+    beside = root / "docker-compose.override.yml"
     beside.write_text(FOREIGN)
-    docker("compose", "-f", "theirs.yml", "up", "-d", folder=docker_gateway.root)
+    files = ("-f", "docker-compose.yml", "-f", beside.name)
+    docker("compose", *files, "up", "-d", "--no-deps", "database", folder=root)
+
+    def database() -> tuple[Any, ...]:
+        (found,) = [c for c in everything_of(root.name)[0] if c[0] == identity]
+        return found, [v for v in everything_of(root.name)[1] if v[0].endswith("_data") and "redis" not in v[0]]
+
+    identity = docker("compose", *files, "ps", "-q", "--no-trunc", "database", folder=root).strip()
+    before = database()
+    docker_gateway.env["COMPOSE_REMOVE_ORPHANS"] = "1"
     try:
-        (before,) = docker("compose", "-f", "theirs.yml", "ps", "-q", "database", folder=docker_gateway.root).split()
-        docker_gateway.env["COMPOSE_REMOVE_ORPHANS"] = "1"
-        docker_gateway.lm("up")
-        docker_gateway.lm("restart")
-        (after,) = docker("compose", "-f", "theirs.yml", "ps", "-q", "database", folder=docker_gateway.root).split()
-        assert before == after
+        for words in (["up"], ["restart"], ["backup"], ["down"], ["up"], ["down", "--volumes", "--yes"], ["up"]):
+            done = docker_gateway.lm(*words, check=False, timeout=600)
+            assert database() == before, (words, done.stderr)
+            assert done.returncode == 0, (words, done.stderr)
     finally:
         docker_gateway.env.pop("COMPOSE_REMOVE_ORPHANS", None)
-        docker("compose", "-f", "theirs.yml", "rm", "-sfv", "database", folder=docker_gateway.root)
+        docker("compose", *files, "rm", "-sfv", "database", folder=root)
+        docker("volume", "rm", "-f", f"{root.name}_data")
+        beside.unlink()

@@ -26,7 +26,7 @@ def ask(stack: Stack) -> str:
 
 @pytest.fixture(scope="module")
 def other_releases() -> Iterator[None]:
-    """Images made of the pinned one: one that calls itself another release, and one that does not start."""
+    """Build images on the pinned one: one that reports another release, and one that does not start."""
     metadata = f"/app/.venv/lib/python3*/site-packages/litellm-{LITELLM_VERSION}.dist-info/METADATA"
     renamed = f"RUN sed -i 's/^Version: .*/Version: {OTHER}/' {metadata}"
     broken = f"RUN sed -i 's/^Version: .*/Version: {BROKEN}/' {metadata}\nENTRYPOINT [\"false\"]"

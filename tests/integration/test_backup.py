@@ -12,6 +12,7 @@ import pytest
 
 from lmstack.ledger import backup as ledger_backup
 from lmstack.ledger import schema
+from lmstack.operate import archive
 from support import LM, Mock, Stack, running
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -110,10 +111,10 @@ def swapped(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (damaged, "no backup of lmstack, or a damaged one"),
+        (damaged, "not a backup of lmstack, or it is damaged"),
         (swapped, "models.yaml is not what was saved"),
-        (lambda path: path.write_text("hello"), "no backup of lmstack"),
-        (lambda path: path.write_bytes(b""), "no backup of lmstack"),
+        (lambda path: path.write_text("hello"), "not a backup of lmstack"),
+        (lambda path: path.write_bytes(b""), "not a backup of lmstack"),
         (lambda path: path.unlink(), "there is no file"),
     ],
 )
@@ -124,6 +125,36 @@ def test_what_is_no_sound_backup_is_refused_and_nothing_changes(stack: Stack, sp
     (stack.root / "models.yaml").write_text("models: {}\n")
     done = stack.lm("restore", "b.tar.gz", "--yes", check=False)
     assert (done.returncode, says in done.stderr) == (1, True), done.stderr
+    assert (stack.root / "models.yaml").read_text() == "models: {}\n"
+    assert not (stack.root / "backups").exists()
+
+
+ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        (ALIASES, "it is too large with its aliases written out"),
+        ("models: " + "[" * 100_000, "it is nested too deeply"),
+        ("models: &a {x: *a}\n", "alias"),
+        ("models: {x: 1}\n" + "#" * 11_000_000, "models.yaml has 110"),
+        ("models: {x: 1}\n" + "#" * 2_000_000, "it is too large"),
+        ("models: \x00\n", "not readable as YAML"),
+    ],
+    ids=["alias bomb", "deep", "endless", "11 MB", "2 MB", "not YAML"],
+)
+def test_a_models_file_that_is_a_bomb_is_one_error_and_nothing_changes(stack: Stack, models: str, says: str) -> None:
+    (stack.root / "models.yaml").write_text(models)
+    archive.pack(stack.root / "b.tar.gz", {"models.yaml": stack.root / "models.yaml"}, {"at": "today"})
+    (stack.root / "models.yaml").write_text("models: {}\n")
+    done = stack.lm("restore", "b.tar.gz", "--yes", check=False)
+    assert done.returncode in (1, 3), done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr) < 1500
     assert (stack.root / "models.yaml").read_text() == "models: {}\n"
     assert not (stack.root / "backups").exists()
 

@@ -45,7 +45,7 @@ def test_strict_mode_refuses_what_cannot_be_recorded_and_recovers(stack: Stack, 
         assert "LEDGER_MODE is strict" in refused.text
         for folder in (logs, spare):
             (folder / "ballast").unlink()
-        wait_for(lambda: stack.post(CHAT, BODY).status_code == 200, 20, "recording again")
+        wait_for(lambda: stack.post(CHAT, BODY).status_code == 200, what="recording again")
         stack.lm("down")
     finally:
         for folder in (logs, spare):
@@ -155,7 +155,7 @@ def test_the_example_receiver_verifies_every_signature(priced: Stack, receiver_l
     url, log = receiver_log
     for _ in range(20):
         priced.post(CHAT, BODY, x_task_id="example")
-    wait_for(lambda: {r["state"]: r["events"] for r in priced.ask("event_counts")} == {"delivered": 40}, 20)
+    wait_for(lambda: {r["state"]: r["events"] for r in priced.ask("event_counts")} == {"delivered": 40})
     lines = log.read_text().splitlines()
     assert len(lines) == 40
     assert all(re.match(r"litellm\.(request\.succeeded|cost\.recorded) \{", line) for line in lines)

@@ -1,5 +1,6 @@
 """Routing through the real proxy: headers, abilities, auto, budgets."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from documented import check_json_keys
-from support import Mock, Stack, running, wait_for
+from support import KEY, Mock, Stack, running, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -131,14 +132,29 @@ def test_a_clients_own_task_budget_counts_and_needs_a_task(routed: Stack) -> Non
     assert ask(routed, "gpt-4o", x_task_budget="0.0000001", x_task_id="own").status_code == 429
 
 
+@pytest.mark.parametrize("how", ["client leaves", "time-out"])
+def test_a_request_that_is_given_up_is_charged_to_its_budget(routed: Stack, mock: Mock, how: str) -> None:
+    mock.script({"type": "delay", "seconds": 5, "times": 1})
+    task = f"given-up-{how[0]}"
+    more = {"timeout": 1} if how == "time-out" else {}
+    headers = {"authorization": f"Bearer {KEY}", "x-task-id": task, "x-lm-no-fallback": "1"}
+    body = {"model": "gpt-4o", "messages": HELLO, "max_tokens": 20, **more}
+    with contextlib.suppress(httpx.ReadTimeout):
+        httpx.post(routed.url + CHAT, json=body, headers=headers, timeout=3, trust_env=False)
+    (row,) = wait_for(lambda: [r for r in routed.ask("requests", task=task) if r["status"] != "started"], 30)
+    assert row["cost_usd"] > 0
+    if how == "time-out":
+        assert (row["status"], row["error_code"], row["cost_estimated"]) == ("failed", "408", 1)
+        assert row["cost_usd"] == pytest.approx((3 * 2.5 + 20 * 10) / 1e6, rel=0.1)
+
+
 def test_a_call_of_unknown_cost_is_refused_under_a_budget_before_its_provider_is_called(
     routed: Stack, mock: Mock
 ) -> None:
     body = {"model": "gpt-4o", "messages": HELLO}
-    for path, extra in (("/openai/v1/chat/completions", {}), ("/v1/videos", {"prompt": "a cat"})):
-        refused = routed.post(path, {**body, **extra}, x_task_id="unknown")
-        assert refused.status_code == 400, refused.text
-        assert "cannot be known in advance" in refused.text
+    refused = routed.post("/v1/videos", {**body, "prompt": "a cat"}, x_task_id="unknown")
+    assert refused.status_code == 400, refused.text
+    assert "cannot be known in advance" in refused.text
     assert mock.requests() == []
     rows = routed.ask("requests", task="unknown")
     assert {(row["status"], row["error_type"]) for row in rows} == {("rejected", "cost_unknown")}

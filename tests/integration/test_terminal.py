@@ -59,7 +59,7 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def interrupt(self) -> None:
-        """As Ctrl-C does: to every process of the terminal."""
+        """Send what Ctrl-C sends, to every process of the terminal."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self, seconds: float = 60) -> int:
@@ -122,7 +122,7 @@ def test_ctrl_c_in_lm_up_leaves_a_stack_that_down_stops(stack: Stack, mock: Mock
     terminal.until("waiting for the proxy")
     terminal.interrupt()
     assert terminal.end() == 1
-    assert "lm down stops it" in terminal.shown
+    assert "Stop it with: lm down" in terminal.shown
     assert not terminal.crashed, terminal.shown
     stack.lm("down")
     assert stack.pids() == []

@@ -21,7 +21,7 @@ OTHER = "1.106.3"
 
 
 def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path:
-    """An environment with the installed LiteLLM under another number, as `lm upgrade` would have made it."""
+    """Make an environment with the installed LiteLLM under another number, as `lm upgrade` makes one."""
     made = stack.root / ".lmstack" / f"litellm-{version}"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
     packages = next(made.glob("lib/python3*/site-packages"))
@@ -29,14 +29,16 @@ def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path
     info = packages / f"litellm-{version}.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: litellm\nVersion: {calls_itself or version}\n")
-    script(made, f"#!{made}/bin/python\nfrom litellm import run_server\nrun_server()\n")
     (made / "installed.json").write_text("{}")
     return made
 
 
-def script(made: Path, text: str) -> None:
-    (made / "bin" / "litellm").write_text(text)
-    (made / "bin" / "litellm").chmod(0o755)
+def sabotage(made: Path, code: str) -> None:
+    """Run ``code`` in the release's interpreter before the proxy starts."""
+    packages = next(made.glob("lib/python3*/site-packages"))
+    served = 'import os, sys\nif "lmstack.gateway.app.serve" in sys.orig_argv:\n    '
+    (packages / "sabotage.py").write_text(served + code + "\n")
+    (packages / "sabotage.pth").write_text("import sabotage\n")
 
 
 def legal_keys(version: str) -> dict[str, Any]:
@@ -102,16 +104,10 @@ def test_an_upgrade_that_is_killed_is_undone_by_rollback(stack: Stack) -> None:
 
 
 FAILING = {
-    "it does not start": ("#!/bin/sh\necho 'ImportError: a release that does not start' >&2\nexit 1\n", "a release that does not start"),
-    "our routes are not in it": (
-        "#!{python}\nimport os\ndel os.environ['LITELLM_WORKER_STARTUP_HOOKS']\nfrom litellm import run_server\nrun_server()\n",
-        "has no /health",
-    ),
-    "its calls are not on the ledger": (
-        "#!{python}\nimport os\nos.environ['LEDGER_PATH'] += '.other'\nfrom litellm import run_server\nrun_server()\n",
-        "is missing in the ledger",
-    ),
-}  # fmt: skip
+    "it does not start": ("sys.exit('ImportError: a release that does not start')", "a release that does not start"),
+    "our routes are not in it": ("del os.environ['LITELLM_WORKER_STARTUP_HOOKS']", "has no /health"),
+    "its calls are not on the ledger": ("os.environ['LEDGER_PATH'] += '.other'", "is missing in the ledger"),
+}
 
 
 @pytest.mark.parametrize(("start", "says"), FAILING.values(), ids=FAILING)
@@ -119,7 +115,7 @@ def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack
     env = (stack.root / ".env").read_text()
     made = release(stack, "1.106.4")
     tells_keys(made, legal_keys("1.106.4"))
-    script(made, start.replace("{python}", f"{made}/bin/python-of-venv"))
+    sabotage(made, start)
     done = stack.lm("upgrade", "--to", "1.106.4", "--timeout", "60", check=False)
     assert done.returncode == 5, done.stderr
     assert says in done.stderr

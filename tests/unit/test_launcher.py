@@ -1,6 +1,11 @@
 """start-litellm.sh runs under the bash 3.2 and the BSD tools of macOS."""
 
+import os
+import pty
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +35,63 @@ def test_an_empty_array_is_only_expanded_where_it_is_set() -> None:
     """Under ``set -u`` bash 3.2 takes an empty array for an unset variable."""
     bare = re.findall(r'"\$\{(\w+)\[@\]\}"', re.sub(r'\$\{(\w+)\[@\]\+"\$\{\1\[@\]\}"\}', "", CODE))
     assert bare == []
+
+
+# A stand-in for Python: it makes a .venv with itself and with an `lm` that prints its arguments.
+PYTHON = """#!/bin/sh
+case "$*" in
+  *"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && printf '#!/bin/sh\\necho "lm $*"\\n' >.venv/bin/lm && chmod +x .venv/bin/lm ;;
+  *"-m pip install"*) echo "pip $*" >>pip.log; [ -z "$FAIL" ] || { echo "ERROR: no network"; exit 1; } ;;
+  --version) echo "Python 3.12.0" ;;
+esac
+"""
+# What the script uses; macOS has each of them in /bin or /usr/bin.
+TOOLS = ("awk", "bash", "cat", "chmod", "cksum", "cp", "dirname", "mkdir", "sh", "touch")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    folder = tmp_path / "clone"
+    (folder / "requirements").mkdir(parents=True)
+    for name in ("start-litellm.sh", ".env.example", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "requirements" / "runtime.txt").write_text("x==1\n")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in TOOLS:
+        found = shutil.which(name)
+        assert found
+        (tools / name).symlink_to(found)
+    (tools / "python3").write_text(PYTHON)
+    (tools / "python3").chmod(0o755)
+    return folder
+
+
+def run(clone: Path, *words: str, on_terminal: bool = False, **env: str) -> tuple[int, str, str]:
+    """Run the script with bash set to the behaviour of 3.2 and only the tools that macOS has too."""
+    environ = {"PATH": str(clone.parent / "tools"), "HOME": str(clone), "BASH_COMPAT": "3.2", **env}
+    master, slave = pty.openpty()
+    stderr = slave if on_terminal else subprocess.PIPE
+    done = subprocess.run(["bash", "start-litellm.sh", *words], cwd=clone, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True)  # fmt: skip
+    os.close(slave)
+    os.close(master)
+    return done.returncode, done.stdout, done.stderr or ""
+
+
+@pytest.mark.parametrize("on_terminal", [False, True], ids=["in a pipe", "on a terminal"])
+def test_it_sets_up_once_and_starts_with_the_tools_of_macos(clone: Path, on_terminal: bool) -> None:
+    """Check both cases. On a terminal, an array of the script is empty, which bash 3.2 does not allow everywhere."""
+    code, out, err = run(clone, "--port", "4100", on_terminal=on_terminal)
+    assert (code, out) == (0, "lm up --port 4100\n"), err
+    assert ("--progress-bar" in (clone / "pip.log").read_text()) is not on_terminal
+    assert (clone / ".env").stat().st_mode & 0o777 == 0o600
+    installs = (clone / "pip.log").read_text()
+    assert run(clone)[:2] == (0, "lm up\n")
+    assert (clone / "pip.log").read_text() == installs
+
+
+def test_set_up_only_starts_nothing_and_a_failed_install_is_one_error(clone: Path) -> None:
+    code, _, err = run(clone, "--setup-only", FAIL="1")
+    assert code == 4
+    assert "error: the packages could not be installed" in err
+    assert run(clone, "--setup-only")[:2] == (0, "")

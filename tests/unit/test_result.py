@@ -10,7 +10,15 @@ from lmstack.result import Result, cells, clean, failure, show, table, uncoloure
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(None, "unknown"), (0.0, "$0.00"), (0.0000002, "<$0.000001"), (0.00015, "$0.00015"), (12.5, "$12.50")],
+    [
+        (None, "unknown"),
+        (0.0, "$0.00"),
+        (0.0000002, "<$0.000001"),
+        (0.00015, "$0.00015"),
+        (0.5, "$0.50"),
+        (0.000001, "$0.000001"),
+        (12.5, "$12.50"),
+    ],
 )
 def test_a_cost_for_people(amount: float | None, text: str) -> None:
     assert usd(amount) == text

@@ -1,4 +1,4 @@
-"""The Typer application and what every command shares: --json, --quiet, --dir, results, errors, exit codes."""
+"""The Typer application, and what all commands share: --json, --quiet, --dir, results, errors and exit codes."""
 
 import contextlib
 import functools
@@ -6,7 +6,6 @@ import importlib
 import inspect
 import io
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,22 +14,24 @@ from typing import Annotated, Any
 import typer
 
 from lmstack import __version__
+from lmstack.cli.coercion import LmCommand, LmGroup
 from lmstack.cli.failures import WrongUsage, check_text, execute, failed, shows_help, wrong_usage
-from lmstack.cli.options import LmCommand, LmGroup, checked, plain, typed
-from lmstack.cli.shared import places, project_of, shared
+from lmstack.cli.options import check_numbers, plain, typed
+from lmstack.cli.shared import Context, places, project_of, shared
 from lmstack.cli.words import command_word, own_words, wants_json
 from lmstack.errors import Exit, LmError, ReaderLeftError
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result, naming_folder, show
 from lmstack.runtime.base import Progress
-from lmstack.stack.project import Project, find_project
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-# Text, because Path("") is the current folder: `lm -C "$UNSET" down` must not stop what runs there.
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+# Not a Path: Path("") is the current folder, and `lm -C "$UNSET" down` must not stop what runs there.
 _DIR = Annotated[
     str | None,
-    typer.Option("--dir", "-C", metavar="PATH", help="The stack's folder. Default: the nearest one upwards."),
+    typer.Option(
+        "--dir", "-C", metavar="PATH", help="The stack's folder. Default: this folder or the nearest above it."
+    ),
 ]
 _SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
 
@@ -61,36 +62,12 @@ def _root(
 
 
 def _group(as_json: _JSON = False, quiet: _QUIET = False, folder: _DIR = None) -> None:
-    """Take the shared options between a group's name and its command's; the command reads them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a command gets first: its folder, and how to report progress."""
-
-    project: Project
-    say: Progress
-    as_json: bool
-    quiet: bool
-
-    @property
-    def may_ask(self) -> bool:
-        """Whether somebody is there to answer a question."""
-        return sys.stdin.isatty() and not self.quiet and not self.as_json
-
-    @property
-    def dir_flag(self) -> str:
-        """`` -C FOLDER``, quoted for a shell, unless lm finds this folder from the current one by itself."""
-        try:
-            found = find_project(None).root == self.project.root
-        except OSError:  # the current folder is gone
-            found = False
-        return "" if found else f" -C {shlex.quote(str(self.project.root))}"
+    """Accept the shared options after the name of a group. The command reads them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A result and how to show it; no result where Typer has printed the page that was asked for."""
+    """A result and how to show it. There is no result when Typer has printed help or the version."""
 
     result: Result | None
     quiet: bool = False
@@ -100,7 +77,7 @@ class Answer:
 def command(
     name: str, example: str, group: typer.Typer = app, **settings: Any
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Register ``f(context, ...) -> Result`` as a command; ``example`` stands at the end of its help."""
+    """Register ``f(context, ...) -> Result`` as a command. ``example`` is the last line of its help."""
 
     def register(f: Callable[..., Result]) -> Callable[..., Result]:
         full = name if group is app else f"{group.info.name} {name}"
@@ -108,7 +85,7 @@ def command(
         @functools.wraps(f)
         def run(ctx: typer.Context, **options: Any) -> Answer:
             quiet = any(place.get("quiet") for place in places(ctx))
-            return Answer(execute(full, lambda: _call(f, ctx, options)), quiet)
+            return Answer(execute(full, lambda: _call(full, f, ctx, options)), quiet)
 
         own = [
             p.replace(annotation=typed(p)) for p in list(inspect.signature(f, eval_str=True).parameters.values())[1:]
@@ -127,12 +104,17 @@ def command(
     return register
 
 
-def _call(f: Callable[..., Result], ctx: typer.Context, options: dict[str, Any]) -> Result:
-    """Call a command's body with its own options, and with the folder that was asked for."""
+_CREATES = ("init",)  # these make the folder of --dir
+
+
+def _call(name: str, f: Callable[..., Result], ctx: typer.Context, options: dict[str, Any]) -> Result:
+    """Call a command with its own options, in the folder of --dir."""
     given = shared(ctx)
-    own = {name: plain(value) for name, value in options.items() if name not in ("as_json", "quiet", "folder")}
-    checked(own, {p.name or "": p.opts[0] for p in ctx.command.params})
-    context = Context(project_of(given.folder), Progress(given.quiet or given.as_json), given.as_json, given.quiet)
+    own = {key: plain(value) for key, value in options.items() if key not in ("as_json", "quiet", "folder")}
+    check_numbers(own, {p.name or "": p.opts[0] for p in ctx.command.params})
+    context = Context(
+        project_of(given.folder, name in _CREATES), Progress(given.quiet or given.as_json), given.as_json, given.quiet
+    )
     if not context.dir_flag:
         return f(context, **own)
     try:
@@ -148,7 +130,7 @@ def _call(f: Callable[..., Result], ctx: typer.Context, options: dict[str, Any])
     )
 
 
-# What these print is a file's, a shell's or a client's text, in which nothing is reworded.
+# These print text of files, shells or clients. No command in it is changed.
 _VERBATIM = {
     "env",
     "completion",
@@ -164,12 +146,16 @@ _VERBATIM = {
 }
 
 
-# The first word of a command -> the module that has it: a command imports its own family, which is half of its time.
+# Module -> the first words of its commands. Only the module of the command that runs is imported: that halves its time.
 FAMILIES = {
     "stack": ("up", "down", "restart"),
     "status": ("status", "ls", "health"),
     "logs": ("logs",),
-    "config": ("init", "render", "validate", "models", "config", "key", "version"),
+    "config": ("config", "key"),
+    "init": ("init",),
+    "models": ("models",),
+    "validate": ("validate", "render"),
+    "version": ("version",),
     "usage": ("usage",),
     "requests": ("requests", "request", "errors"),
     "events": ("events",),
@@ -186,7 +172,7 @@ FAMILIES = {
 
 
 def registered(word: str | None = None) -> typer.Typer:
-    """The application: importing a family registers its commands. With the family of ``word``, else with all of them."""
+    """Return the application with the commands of the module that has ``word``; without such a module, with all commands."""
     own = [module for module, words in FAMILIES.items() if word in words]
     for module in own or FAMILIES:
         importlib.import_module(f"lmstack.cli.{module}")
@@ -194,23 +180,23 @@ def registered(word: str | None = None) -> typer.Typer:
 
 
 def main() -> None:
-    """The entry point of ``lm``, after the pages of help."""
+    """Run lm, when no generated help page answers the command line."""
     if "_LM_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 
-        completion_init()  # Typer knows the shells only once it is asked to
+        completion_init()  # otherwise Typer knows no shell
         registered()()
     else:
         sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line and show its result; returns the exit code. ReaderLeftError when nobody reads it."""
+    """Run one command line, show its result and return the exit code. Raises ReaderLeftError when the reader has left."""
     as_json = wants_json(argv)
     page = io.StringIO()
-    # Typer itself prints help and version.
-    typers_own = as_json and not {"-h", "--help", "--version"}.isdisjoint(own_words(argv))
-    with contextlib.redirect_stdout(page) if typers_own else contextlib.nullcontext():
+    # Typer prints help and version by itself.
+    prints_page = as_json and not {"-h", "--help", "--version"}.isdisjoint(own_words(argv))
+    with contextlib.redirect_stdout(page) if prints_page else contextlib.nullcontext():
         answer = _answer(argv)
     result = answer.result
     if result is None and as_json:
@@ -225,12 +211,12 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _answer(argv: Sequence[str]) -> Answer:
-    """Parse and call. Typer's own errors become results, like ours."""
+    """Parse the command line and call the command. Errors become results."""
     quiet = not {"-q", "--quiet"}.isdisjoint(own_words(argv))
     try:
         word = command_word(argv)
         check_text(own_words(argv) if word == "run" else argv)
-        # Not app(): that prints usage errors by itself.
+        # Calling app() would print usage errors as text.
         lm = typer.main.get_command(registered(word))
         with lm.make_context("lm", list(argv)) as context:
             answer = lm.invoke(context)

@@ -9,6 +9,7 @@ from lmstack.cli.app import Context, app, command
 from lmstack.cli.failures import reader_left
 from lmstack.cli.options import LIMIT, OneOf, dead_events
 from lmstack.cli.requests import local_time
+from lmstack.errors import LmError
 from lmstack.operate.follow import EVENTS, changed_events
 from lmstack.operate.planning import ask
 from lmstack.result import Result, say, table
@@ -40,10 +41,11 @@ def events_list(
 ) -> Result:
     """List the newest events with their state and last error."""
     rows = ask(context.project, "events", state=state, limit=limit)
+    if not rows and limit:
+        return Result("events list", {"events": rows}, (f"No {state} events." if state else _no_events(context),))
     shown = [(str(r["seq"]), r["type"], r["state"], str(r["attempts"]), r["last_error"] or "") for r in rows]
     lines = table(("SEQ", "TYPE", "STATE", "TRIES", "LAST ERROR"), shown, frozenset({0, 3}))
-    nothing = f"No {state} events." if state else _no_events(context)
-    return Result("events list", {"events": rows}, lines if rows or not limit else (nothing,))
+    return Result("events list", {"events": rows}, lines)
 
 
 @command("tail", "lm events tail", events_app)
@@ -66,7 +68,10 @@ def events_tail(
 
 @command("dead", "lm events dead", events_app)
 def events_dead(context: Context, limit: LIMIT = 20) -> Result:
-    """List the events that TaskMaster refused for good, or did not take within 72 hours."""
+    """List the dead events.
+
+    TaskMaster has refused them for good, or did not take them within 72 hours.
+    """
     rows = ask(context.project, "events", state="dead", limit=limit)
     shown = [(r["event_id"], r["type"], str(r["attempts"]), r["last_error"] or "") for r in rows]
     lines = (*table(("ID", "TYPE", "TRIES", "LAST ERROR"), shown, frozenset({2})), "Send them again: lm events replay")
@@ -83,6 +88,10 @@ def events_replay(
     """Send dead events again, with the same ids."""
     (row,) = ask(context.project, "replay", event_id=id)
     count = row["replayed"]
+    if not count and id is not None:
+        raise LmError(f"there is no dead event '{id}'", "see the dead events: lm events dead")
+    if not count:
+        return Result("events replay", row, ("No dead events. There is nothing to send again.",))
     return Result("events replay", row, (f"{count} {'event' if count == 1 else 'events'} will be sent again.",))
 
 

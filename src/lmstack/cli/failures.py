@@ -1,4 +1,4 @@
-"""Every way in which a command can fail, as a result: errors of ours, wrong usage, Ctrl-C, the machine's refusals, bugs."""
+"""Turn every failure of a command into a result: expected errors, wrong usage, Ctrl-C, errors of the system, bugs."""
 
 import re
 import select
@@ -10,16 +10,16 @@ from typing import Any
 
 import typer
 
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.config.spelling import did_you_mean
 from lmstack.errors import Exit, LmError, UsageError
 from lmstack.result import Result, failure
 
-# Typer brings a click of its own in some versions and imports click in others; this is the error of either.
+# Some releases of Typer contain click, others import it. This is the error class of both.
 WrongUsage: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
 def execute(name: str, call: Callable[[], Result]) -> Result:
-    """Run a command's body; every failure becomes a result, and a bug also prints its traceback on stderr."""
+    """Run a command. A failure becomes a result; a bug also prints its traceback on stderr."""
     try:
         return call()
     except typer.Exit:
@@ -31,7 +31,7 @@ def execute(name: str, call: Callable[[], Result]) -> Result:
 
 
 def reader_left() -> bool:
-    """Whether standard output is the pipe that broke, and not a socket to some process."""
+    """Return whether the broken pipe is standard output, and not a connection to another process."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -41,14 +41,14 @@ def reader_left() -> bool:
 
 
 def failed(name: str, error: BaseException) -> Result:
-    """An exception as a result: expected errors in one line, a bug with its class and a traceback on stderr."""
+    """Return an exception as a result. For a bug, also print the traceback on stderr."""
     if isinstance(error, LmError):
         return failure(name, error)
     if isinstance(error, KeyboardInterrupt) or (isinstance(error, typer.Abort) and _interrupted(error)):
         return Result(name, {"error": "interrupted", "hint": "", "problems": []}, ("interrupted",), exit=Exit.FAILED)
     if isinstance(error, typer.Abort):
-        print(file=sys.stderr)  # the question's line has no end
-        hint = f"answer it on a terminal, or beforehand by an option such as --yes: lm {name} --help"
+        print(file=sys.stderr)  # end the line of the question
+        hint = f"answer it on a terminal, or give an option such as --yes; see: lm {name} --help"
         return failure(name, LmError("a question was not answered; nothing was changed", hint))
     if isinstance(error, OSError) and error.strerror:
         about = f"{error.filename}: " if error.filename else ""
@@ -63,12 +63,12 @@ def failed(name: str, error: BaseException) -> Result:
 
 
 def _interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C, not the end of the input, ended a question."""
+    """Return whether Ctrl-C ended a question, and not the end of the input."""
     return isinstance(error.__context__, KeyboardInterrupt)
 
 
 def wrong_usage(error: Any) -> Result:
-    """Typer's usage error in our words."""
+    """Return a usage error of Typer as a result, in plain words."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "lm"
     text = "Missing command." if shows_help(error) else error.format_message()
@@ -96,12 +96,12 @@ def _in_our_words(text: str) -> str:
 
 
 def shows_help(error: Exception) -> bool:
-    """Whether it stands for a group without a command, which shows its help to people."""
+    """Return whether a group was called without a command; then people see its help."""
     return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def check_text(words: Sequence[str]) -> None:
-    """UsageError for bytes that are no text: they could be stored nowhere and shown nowhere."""
+    """Raise UsageError for a word that is not UTF-8. It could be neither stored nor shown."""
     for number, word in enumerate(words, 1):
         try:
             word.encode()
@@ -112,5 +112,5 @@ def check_text(words: Sequence[str]) -> None:
 
 
 def short(text: str) -> str:
-    """What was typed, for an error message."""
+    """Shorten what the user typed, for an error message."""
     return text if len(text) <= 300 else f"{text[:300]}…"

@@ -7,7 +7,7 @@ import typer
 
 from lmstack.cli.app import Context, command
 from lmstack.cli.options import OneOf
-from lmstack.config.settings import LOG_LEVELS
+from lmstack.config.kinds import LOG_LEVELS
 from lmstack.operate.planning import seconds
 from lmstack.result import Result, say, uncoloured
 from lmstack.runtime.base import LogQuery
@@ -27,11 +27,19 @@ def logs(
     """Show the log of the proxy. With --json: the present lines, also with --follow."""
     follow = follow and not context.as_json
     query = LogQuery(follow, seconds(since) if since else None, level, call_id, service, tail)
-    lines = current_runtime(context.project.settings(), context.project).logs(query)
+    lines = current_runtime(context.project).logs(query)
     if context.as_json:
         return Result("logs", {"lines": list(lines)})
+    found = False
     with contextlib.suppress(KeyboardInterrupt):
         for line in lines:
+            found = True
             if not context.quiet:
                 say(uncoloured(line))
-    return Result("logs")
+    return Result("logs", messages=() if found or follow or tail == 0 else (_nothing(query),))
+
+
+def _nothing(query: LogQuery) -> str:
+    if query.since is None and query.level is None and query.call_id is None:
+        return "there is no log yet; start the gateway with: lm up"
+    return "no line of the log matches"

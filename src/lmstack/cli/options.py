@@ -1,4 +1,4 @@
-"""What the options of every command share: fixed choices, completion of names, values that no command can use."""
+"""What the options of all commands share: fixed choices, completion of names, and limits of numbers."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -9,7 +9,6 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from lmstack.errors import UsageError
 
@@ -21,55 +20,13 @@ _LARGEST = 2**63 - 1  # the largest number in SQLite
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Stands in an ``Annotated[str, ...]``: Typer takes one of these words alone, and completes them."""
+    """Fixed choices of an option. In an ``Annotated[str, ...]``, Typer accepts only these words and completes them."""
 
     words: tuple[str, ...]
 
 
-class LmCommand(TyperCommand):
-    """A command whose text options need no pydantic."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _lazily_coerced(super().get_params(ctx))
-
-
-class LmGroup(TyperGroup):
-    """A group of commands whose text options need no pydantic."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _lazily_coerced(super().get_params(ctx))
-
-
-class _Coercion:
-    """Typer's conversion of one parameter, made only for a value that needs it.
-
-    Typer converts by pydantic. Its import takes 90 ms of CPU (`lm models`: 250 instead of 340), also for an option that was
-    not given. Nothing given and text for a text option need no conversion.
-    """
-
-    def __init__(self, parameter: Any, stock: Callable[[], Any]) -> None:
-        self.parameter, self.stock = parameter, stock
-
-    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        many = self.parameter.nargs != 1 or self.parameter.multiple
-        if value is None:
-            return () if many else None
-        if isinstance(value, str) and not many and self.parameter.type_descriptor.annotation is str:
-            return value
-        return self.stock().coerce(value, param=param, ctx=ctx)
-
-
-def _lazily_coerced(parameters: list[Any]) -> list[Any]:
-    for parameter in parameters:
-        stock = getattr(parameter, "get_runtime_param", None)  # older releases of Typer have no pydantic
-        if stock is not None and "get_runtime_param" not in vars(parameter):
-            coercion = _Coercion(parameter, stock)
-            parameter.get_runtime_param = lambda coercion=coercion: coercion
-    return parameters
-
-
 def typed(parameter: inspect.Parameter) -> Any:
-    """A parameter's annotation for Typer: with ``OneOf``, an enum in place of text. The command gets plain text."""
+    """Return the annotation of a parameter for Typer. ``OneOf`` becomes an enum; the command still gets text."""
     base, *notes = get_args(parameter.annotation) or (None,)
     fixed = next((note for note in notes if isinstance(note, OneOf)), None) if _annotated(parameter) else None
     if fixed is None:
@@ -85,13 +42,15 @@ def _annotated(parameter: inspect.Parameter) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """An enum's word as text: a command knows no enums."""
+    """Return the text of an enum value; commands use no enums."""
     return value.value if isinstance(value, Enum) else value
 
 
-def checked(options: dict[str, Any], spelled: dict[str, str]) -> None:
-    """UsageError for a number that no command can use: negative, not finite, or larger than a ledger holds.
-    ``spelled`` gives each option as it is typed."""
+def check_numbers(options: dict[str, Any], spelled: dict[str, str]) -> None:
+    """Raise UsageError for a number that is negative, not finite, or too large for the ledger.
+
+    ``spelled`` gives each option as the user types it.
+    """
     for name, value in options.items():
         if not isinstance(value, (int, float)):
             continue
@@ -99,33 +58,36 @@ def checked(options: dict[str, Any], spelled: dict[str, str]) -> None:
         if not -_LARGEST <= value <= _LARGEST:  # nan is in no range
             raise UsageError(f"{shown} must be a number below {_LARGEST:.0e}", "give a smaller number")
         if value < 0:
-            raise UsageError(f"{shown} cannot be {value:g}", "give 0 or more")
+            raise UsageError(f"{shown} cannot be {value:g}", "give 0 or a positive number")
 
 
 def model_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a model: those of the catalog with models.yaml, and the groups."""
-    return _beginning(incomplete, lambda: ["auto", "cheap", "standard", "premium", *_folder(ctx).catalog().models])
+    return _matching(incomplete, lambda: ["auto", "cheap", "standard", "premium", *_folder(ctx).catalog().models])
 
 
 def request_ids(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the id of one of the newest requests."""
-    return _beginning(incomplete, lambda: [row["id"] for row in _asked(ctx, "requests", limit=50)])
+    return _matching(incomplete, lambda: [row["id"] for row in _ledger_rows(ctx, "requests", limit=50)])
 
 
 def dead_events(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the id of an event that can be sent again."""
-    return _beginning(incomplete, lambda: [row["event_id"] for row in _asked(ctx, "events", state="dead", limit=50)])
+    return _matching(
+        incomplete, lambda: [row["event_id"] for row in _ledger_rows(ctx, "events", state="dead", limit=50)]
+    )
 
 
 def task_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Complete the name of a task that the ledger knows of."""
-    return _beginning(
-        incomplete, lambda: {str(row["task_id"]): None for row in _asked(ctx, "requests", limit=500) if row["task_id"]}
+    return _matching(
+        incomplete,
+        lambda: {str(row["task_id"]): None for row in _ledger_rows(ctx, "requests", limit=500) if row["task_id"]},
     )
 
 
-def _beginning(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
-    """The names that begin so. Completion never fails: an error would stand in the middle of the user's line."""
+def _matching(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
+    """Return the names that begin like this. Never raises: an error would appear in the user's command line."""
     try:
         return [name for name in names() if name.startswith(incomplete) and name.isprintable()]
     except Exception:
@@ -133,7 +95,7 @@ def _beginning(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]
 
 
 def _folder(ctx: Any) -> Any:
-    """The stack's folder, also where --dir comes first."""
+    """Return the stack of --dir, which may come before the command."""
     from lmstack.stack.project import find_project
 
     given = None
@@ -142,8 +104,8 @@ def _folder(ctx: Any) -> Any:
     return find_project(Path(given) if given else None)
 
 
-def _asked(ctx: Any, query: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Rows of the ledger on this machine's disk; a container is not started for a completion."""
+def _ledger_rows(ctx: Any, query: str, **arguments: Any) -> list[dict[str, Any]]:
+    """Return rows of the local ledger file. No container is asked for a completion."""
     from lmstack.ledger import queries
 
     return list(queries.ask(_folder(ctx).ledger, query, arguments))

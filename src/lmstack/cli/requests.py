@@ -22,7 +22,7 @@ _SHOWN_REFUSALS = 5
 @command("requests", "lm requests --failed --since 1h")
 def requests(
     context: Context,
-    failed: Annotated[bool, typer.Option("--failed", help="Only requests that did not succeed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed and refused requests.")] = False,
     task: Annotated[str | None, typer.Option("--task", help="Only this task.", autocompletion=task_names)] = None,
     since: SINCE = "24h",
     limit: LIMIT = 20,
@@ -52,7 +52,7 @@ def request(
         str, typer.Argument(help="Our id, its beginning, or the x-litellm-call-id.", autocompletion=request_ids)
     ],
 ) -> Result:
-    """Show one request with every attempt at a provider and every event."""
+    """Show one request with its attempts and its events."""
     rows = ask(context.project, "request", id=id)
     if not rows:
         raise LmError(f"the ledger has no request '{id}'", "see the newest: lm requests")
@@ -72,7 +72,7 @@ def request(
 
 @command("errors", "lm errors --since 1h")
 def errors(context: Context, since: SINCE = "24h") -> Result:
-    """Count errors by kind: failed attempts at providers, and requests that were refused."""
+    """Count the errors by kind. These are failed attempts at providers, and requests that were refused."""
     after = time.time() - seconds(since)
     rows = ask(context.project, "errors", since=after)
     refused = ask(context.project, "refused", since=after)[0]

@@ -52,7 +52,7 @@ def down(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> Result:
     """Finish open requests and stop everything. Data is kept, unless you give --volumes."""
-    context.project.require_stack()
+    lifecycle.require_stoppable(context.project)
     question = "Delete the ledger and all other data of this stack?"
     if volumes and not yes and not typer.confirm(question, default=False, err=True):
         raise LmError("nothing was deleted, nothing was stopped", "lm down (without --volumes) keeps the data")
@@ -68,7 +68,10 @@ def down(
 def restart(
     context: Context, timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the proxy.")] = READY_SECONDS
 ) -> Result:  # fmt: skip
-    """Stop the gateway and start it with the present settings and the flags of the last `lm up`."""
+    """Stop the gateway and start it again.
+
+    It gets the present settings, and the flags of the last `lm up`.
+    """
     return _started(lifecycle.restart(context.project, timeout, context.say), "restart")
 
 

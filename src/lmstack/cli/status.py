@@ -17,7 +17,7 @@ def status(
     context: Context,
     check: Annotated[bool, typer.Option("--check", help="Exit code 5 unless every service runs.")] = False,
 ) -> Result:
-    """Show what runs: address, models, services, their state and since when."""
+    """Show what runs, and since when: address, models and services."""
     data = stack_status(context.project)
     return Result("status", data, _status_lines(data), exit=Exit.UNHEALTHY if check and not is_well(data) else Exit.OK)
 
@@ -52,9 +52,10 @@ def _status_lines(data: dict[str, Any]) -> tuple[str, ...]:
     rows = table(("SERVICE", "STATE", "DETAIL"), [(s["name"], s["state"], s["detail"]) for s in data["services"]])
     if data["url"] is None:
         return rows
+    release = f"LiteLLM {data['litellm']}" if data["litellm"] else "but .env or models.yaml has errors: lm validate"
     uptime = f", up {_duration(data['uptime_seconds'])}" if data["uptime_seconds"] is not None else ""
     return (
-        f"{data['url']} ({data['runtime']}{uptime}), LiteLLM {data['litellm']}",
+        f"{data['url']} ({data['runtime']}{uptime}), {release}",
         f"Models: {', '.join(data['models'])}",
         *rows,
     )
@@ -65,7 +66,9 @@ def _duration(seconds: float) -> str:
     days, hours, minutes = int(seconds // 86400), int(seconds // 3600 % 24), int(seconds // 60 % 60)
     if days:
         return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds % 60)} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {int(seconds % 60)} s" if minutes else f"{int(seconds)} s"
 
 
 def _health_lines(data: dict[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ def show_trial(
     with _live_table(context, trial.names) as progress:
         rows = try_models(trial, progress)
     shown = [(*_cells(r), f"{r['ms']:.0f}", usd(r["cost_usd"]), r["error"] or "") for r in rows]
-    lines = table(("MODEL", "", "ANSWERED BY", "MS", "COST", "ERROR"), shown, frozenset({3, 4}))
+    lines = table(("MODEL", "RESULT", "ANSWERED BY", "MS", "COST", "ERROR"), shown, frozenset({3, 4}))
     failed = sum(not row["ok"] for row in rows)
     return Result("test", {"models": rows, "failed": failed}, lines, exit=Exit.UNHEALTHY if failed else Exit.OK)
 
@@ -44,7 +44,7 @@ def _cells(row: _Row) -> tuple[str, str, str]:
 
 @contextlib.contextmanager
 def _live_table(context: Context, names: list[str]) -> Iterator[Callable[[list[_Row]], None]]:
-    """On a terminal, show a line for each model and fill it in when its answer comes. The result replaces this table."""
+    """Show, on a terminal, a line for each model and fill it in when its answer comes. The result replaces this table."""
     if context.quiet or context.as_json or not sys.stderr.isatty():
         yield lambda rows: None
         return
@@ -54,7 +54,7 @@ def _live_table(context: Context, names: list[str]) -> Iterator[Callable[[list[_
 
     def drawn(rows: list[_Row]) -> Table:
         known, made = {row["model"]: row for row in rows}, Table(box=None)
-        for title in ("MODEL", "", "ANSWERED BY", "MS"):
+        for title in ("MODEL", "RESULT", "ANSWERED BY", "MS"):
             made.add_column(title)
         for name in names:
             row = known.get(name)

@@ -1,5 +1,8 @@
-"""Reading and editing ``.env`` text. Pure. An edit touches one assignment, as python-dotenv finds it, and keeps every
-other byte (python-dotenv's own set_key does not)."""
+"""Reads and edits ``.env`` text. Pure.
+
+python-dotenv parses the text. An edit replaces one assignment and keeps every other byte, which python-dotenv's own
+``set_key`` does not do.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,69 +11,81 @@ from io import StringIO
 
 from dotenv.parser import Binding, parse_stream
 
-from lmstack.errors import Problem, UsageError, invalid
+from lmstack.config.compose_env import ComposeError, read_as_compose
+from lmstack.errors import ConfigError, Problem, UsageError, invalid
 
 BOM = "\ufeff"
-# What stands before an assignment in the text that python-dotenv gives for it, and what follows the value: the grammar of
-# dotenv/parser.py.
+# The text of one binding is: blank and comment lines, name and sign, value, comment and line end. These patterns follow
+# the grammar of dotenv/parser.py.
 _LEAD = re.compile(r"(?:[^\S\r\n]*(?:#[^\r\n]*)?(?:\r\n|\n|\r))*")
 _HEAD = re.compile(r"[^\S\r\n]*(?:export[^\S\r\n]+)?(?:'[^']+'|[^=\#\s]+)[^\S\r\n]*(?:=[^\S\r\n]*)?")
-_QUOTED = re.compile(r"'(?:\\'|[^'])*'|\"(?:\\\"|[^\"])*\"")
-_PLAIN = re.compile(r"[^\r\n]*?(?=\s+#|\s*(?:\r\n|\n|\r|\Z))")
-# Read alike by python-dotenv and by compose as it stands.
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
+_QUOTED_BEFORE_1_2 = re.compile(r"'(?:\\'|[^'])*'|\"(?:\\\"|[^\"])*\"")
+_REST = re.compile(r"[^\S\r\n]*(?:#[^\r\n]*)?(?:\r\n|\n|\r|\Z)")
+# Characters that need no quotes, also not in a shell.
 _SAFE = re.compile(r"[A-Za-z0-9_./:@%+,=\-\\~^!?*()\[\]{}|;<>&]*")
+_PLAIN = re.compile(r"[^\r\n]*?(?=\s+#|\s*(?:\r\n|\n|\r|\Z))")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One assignment; ``line`` counts from 1. ``literal``: no program expands a ``$`` in it."""
+    """One assignment; ``line`` counts from 1."""
 
     name: str
     value: str
     line: int
-    literal: bool = True
 
 
 def parse_env(text: str, file: str = ".env") -> dict[str, Entry]:
-    """Every assignment, the last one winning as in a shell; ConfigError names each unreadable line."""
-    entries: dict[str, Entry] = {}
-    problems = []
-    for binding in parse_stream(StringIO(text.removeprefix(BOM), newline="")):
+    """Return every assignment; the last one of a name counts, as in a shell.
+
+    Raises ConfigError that names each line that cannot be read.
+    """
+    return {entry.name: entry for entry in assignments(text, file)}
+
+
+def assignments(text: str, file: str = ".env") -> list[Entry]:
+    """Return every assignment in the order of the file, also those that a later one replaces. Raises ConfigError."""
+    found, problems = [], []
+    for _, binding in _bindings(_with_line_feeds(text)):
+        line = binding.original.line
         if binding.error:
-            problems.append(
-                Problem(
-                    f"{file}:{binding.original.line}", "not a NAME=value line", "quote the value, or start it with #"
-                )
-            )
-        elif binding.key is not None:
-            # A parsed binding begins with the blank and comment lines above it.
-            lead, _, value, _ = _parts(binding)
-            line = binding.original.line + len(lead.splitlines())
-            literal = "$" not in value or value.startswith("'")
-            entries[binding.key] = Entry(binding.key, binding.value or "", line, literal)
+            problems.append(Problem(f"{file}:{line}", "not a NAME=value line", "quote the value, or start it with #"))
+            continue
+        if binding.key is None:
+            continue
+        lead, _, _, _ = _parts(binding)
+        line += lead.count("\n")
+        if "\x00" in binding.original.string:
+            problems.append(Problem(f"{file}:{line}", f"{binding.key!r:.80} holds a NUL character", "remove it"))
+        found.append(Entry(binding.key, binding.value or "", line))
     if problems:
         raise invalid(problems)
-    return entries
+    return found
 
 
 def set_line(text: str, name: str, value: str) -> str:
-    """``text`` with ``name`` set: its last assignment is edited in place, or a line is added. Its comment stays."""
-    bindings = list(_bindings(text))
-    last = max((place for place, (_, binding) in enumerate(bindings) if binding.key == name), default=None)
+    """Return ``text`` with ``name`` set. Its last assignment is edited in place and keeps its comment, or a line is added.
+
+    Raises UsageError when no form of the value is read alike by Docker Compose, python-dotenv and lm.
+    """
+    last = next((found for found in reversed(list(_bindings(text))) if found[1].key == name), None)
     if last is None:
         end = "\r\n" if "\r\n" in text else "\n"
         newline = "" if not text.removeprefix(BOM) or text.endswith(("\n", "\r")) else end
         return f"{text}{newline}{name}={quote(value)}{end}"
-    begin, binding = bindings[last]
+    begin, binding = last
     lead, head, _, rest = _parts(binding)
     head = head if head.rstrip().endswith("=") else f"{head.rstrip()}="
-    # An empty value before a comment would take the comment for its own.
-    new = f"{lead}{head}{quote(value) or chr(39) * 2 if '#' in rest else quote(value)}{rest}"
-    return text[:begin] + new + text[begin + len(binding.original.string) :]
+    # The second head is for a name that Docker Compose cannot read, such as 'NAME' in quotes.
+    new = next((new for h in (head, f"{name}=") if (new := _assignment(h, name, value, rest)) is not None), None)
+    if new is None:
+        raise _unwritable(value)
+    return text[:begin] + lead + new + text[begin + len(binding.original.string) :]
 
 
 def unset_line(text: str, name: str) -> str:
-    """``text`` without any assignment of ``name``; the lines above it stay."""
+    """Return ``text`` without any assignment of ``name``. The comment lines above an assignment stay."""
     for begin, binding in reversed(list(_bindings(text))):
         if binding.key == name:
             lead = _parts(binding)[0]
@@ -79,24 +94,55 @@ def unset_line(text: str, name: str) -> str:
 
 
 def quote(value: str) -> str:
-    """A value as it must stand in ``.env``, so that python-dotenv and compose read the same; UsageError when none will."""
-    if _SAFE.fullmatch(value):
-        return value
+    """Return a value as it must be written in ``.env``, so that every program reads the same. Raises UsageError."""
+    written = _assignment("NAME=", "NAME", value, "\n")
+    if written is None:
+        raise _unwritable(value)
+    return written.removeprefix("NAME=").removesuffix("\n")
+
+
+def _assignment(head: str, name: str, value: str, rest: str) -> str | None:
+    """Return the assignment with the first form of the value that every program reads alike, None when there is none."""
+    for form in _forms(value):
+        text = f"{head}{form}{rest}"
+        try:
+            read = [(entry.name, entry.value) for entry in assignments(text)]
+            if read == [(name, value)] and read_as_compose(text) == {name: value}:
+                return text
+        except (ComposeError, ConfigError):
+            continue
+    return None
+
+
+def _forms(value: str) -> Iterator[str]:
+    """Yield the ways to write a value, the simplest first."""
     if "\x00" in value:
-        raise UsageError("a value cannot hold a NUL character", "leave it out")
-    if not re.search(r"['\\\r]", value):
-        return f"'{value}'"  # nothing is special within single quotes, for either
-    if "$" not in value and "`" not in value:
-        inner = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-        return f'"{inner}"'
-    raise UsageError(
-        "a value with $ and also with ' or \\ cannot be written so that Docker and lm read the same",
+        return
+    if _SAFE.fullmatch(value):
+        yield value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    single = [] if "\r" in value else ["'" + value.replace("'", "\\'") + "'"]
+    # With double quotes a value of several lines stays on one line, and an apostrophe needs no backslash.
+    double_first = "\n" in value or "'" in value
+    yield from [f'"{escaped}"', *single] if double_first else [*single, f'"{escaped}"']
+
+
+def _unwritable(value: str) -> UsageError:
+    if "\x00" in value:
+        return UsageError("a value cannot hold a NUL character", "remove it")
+    return UsageError(
+        "this value holds $ together with \\ or a line break, and no way to write it is read alike by Docker and lm",
         "set it in the environment instead of .env",
     )
 
 
+def _with_line_feeds(text: str) -> str:
+    """Return the text with LF line ends, as python-dotenv gets it from a file and as Docker Compose reads it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _bindings(text: str) -> Iterator[tuple[int, Binding]]:
-    """Each parsed piece of the text and where it begins; together they are the whole text."""
+    """Yield each piece that python-dotenv parses, with its position; together they are the whole text."""
     place = len(text) - len(text.removeprefix(BOM))
     for binding in parse_stream(StringIO(text.removeprefix(BOM), newline="")):
         yield place, binding
@@ -104,13 +150,16 @@ def _bindings(text: str) -> Iterator[tuple[int, Binding]]:
 
 
 def _parts(binding: Binding) -> tuple[str, str, str, str]:
-    """What a binding's text is made of: lines above it, name and sign, value as written, comment and line end."""
+    """Split the text of a binding into lines above it, name and sign, value as written, comment and line end."""
     text = binding.original.string
     lead = _matched(_LEAD, text, 0)
     head = _matched(_HEAD, text, len(lead))
     begin = len(lead) + len(head)
-    value = _matched(_QUOTED, text, begin) or _matched(_PLAIN, text, begin)
-    return lead, head, value, text[begin + len(value) :]
+    for pattern in (_QUOTED, _QUOTED_BEFORE_1_2, _PLAIN):
+        value = _matched(pattern, text, begin)
+        if value and _REST.fullmatch(text, begin + len(value)):
+            return lead, head, value, text[begin + len(value) :]
+    return lead, head, "", text[begin:]
 
 
 def _matched(pattern: re.Pattern[str], text: str, begin: int) -> str:

@@ -1,9 +1,8 @@
-"""Changes to a user's models.yaml that keep every other byte. Pure: text in, text out.
+"""Changes budgets in a user's models.yaml and keeps every other byte. Pure: text in, text out.
 
-The places come from the parser that reads the file, so that what is written is what is read.
+The positions come from the parser that reads the file. Each new text is read again before it is returned.
 """
 
-import copy
 import json
 import re
 from typing import Any
@@ -11,31 +10,48 @@ from typing import Any
 import yaml
 
 from lmstack.config.rules import SCOPES
-from lmstack.config.yamlfile import load_yaml
-from lmstack.errors import LmError
+from lmstack.config.yamlrules import CORE, parse_yaml
+from lmstack.errors import ConfigError, LmError
 
+BOM = "\ufeff"
 _PLAIN = re.compile(r"[A-Za-z][\w.-]*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 
 def set_budget(text: str, scope: str, name: str, period: str, usd: float | None) -> str:
-    """``budgets`` with one amount (US dollars) set, or with None taken out; ``scope``: all, task or agent."""
+    """Return ``text`` with one amount of ``budgets`` set, in US dollars, or removed when ``usd`` is None.
+
+    ``scope`` is all, task or agent. Raises ConfigError when the text cannot be read, and LmError when the edit would
+    change anything else, for example through an anchor.
+    """
     section = next(key for key, value in SCOPES.items() if value == scope)
     path = ["budgets", section, *([] if scope == "all" else [name]), period]
+    impossible = LmError(
+        f"cannot change {'.'.join(path)} in models.yaml without changing more", "edit the file by hand"
+    )
     try:
-        wanted = _changed(load_yaml(text) or {}, path, usd)
-        new = _edited(text, path, usd)
-        right = (load_yaml(new) or {}) == wanted
-    except (yaml.YAMLError, RecursionError):
+        wanted = _changed(_values(text), path, usd)
+    except (AttributeError, TypeError):  # something else is written where the mapping should be
+        raise impossible from None
+    try:
+        # The C parser does not count the byte order mark in its positions.
+        body = text.removeprefix(BOM)
+        new = text[: len(text) - len(body)] + _edited(body, path, usd)
+        right = _values(new) == wanted
+    except (yaml.YAMLError, ConfigError, RecursionError):
         right = False
     if not right:
-        raise LmError(f"cannot change {'.'.join(path)} in models.yaml without changing more", "edit the file by hand")
+        raise impossible
     return new
 
 
+def _values(text: str) -> Any:
+    """Return the values of a text. No two places share one mapping, as they would with anchors."""
+    return json.loads(json.dumps(parse_yaml(text, "models.yaml")[1] or {}))
+
+
 def _changed(root: Any, path: list[str], usd: float | None) -> Any:
-    """What the file must say afterwards."""
-    root = copy.deepcopy(root)
+    """Return what the file must say after the edit."""
     places = [root]
     for key in path[:-1]:
         if places[-1].get(key) is None:
@@ -54,7 +70,7 @@ def _changed(root: Any, path: list[str], usd: float | None) -> Any:
 
 
 def _edited(text: str, path: list[str], usd: float | None) -> str:
-    nodes: list[Any] = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    nodes: list[Any] = [yaml.compose(text, Loader=CORE)]
     pairs: list[Any] = []
     for key in path:
         pair = _pair(nodes[-1], key)
@@ -75,7 +91,7 @@ def _pair(node: Any, key: str) -> Any:
 
 
 def _with(text: str, node: Any, pairs: list[Any], keys: list[str], amount: str) -> str:
-    """The missing ``keys`` added to the deepest mapping that is there."""
+    """Return the text with the missing ``keys`` added to the deepest mapping of the path that exists."""
     if isinstance(node, yaml.MappingNode) and node.flow_style:
         added = "".join(f"{_key(key)}: {{" for key in keys[:-1]) + f"{_key(keys[-1])}: {amount}" + "}" * (len(keys) - 1)
         if not node.value:
@@ -91,12 +107,12 @@ def _with(text: str, node: Any, pairs: list[Any], keys: list[str], amount: str) 
     if not pairs:
         place = len(text)
     lines = [f"{' ' * (column + 2 * depth)}{_key(key)}:" for depth, key in enumerate(keys)]
-    before = newline if text[:place].strip("\ufeff") and not text[:place].endswith("\n") else ""
+    before = newline if text[:place] and not text[:place].endswith("\n") else ""
     return text[:place] + before + newline.join(lines) + f" {amount}{newline}" + text[place:]
 
 
 def _without(text: str, nodes: list[Any], pairs: list[Any]) -> str:
-    """The last pair taken out, and each mapping that would be empty then."""
+    """Return the text without the last pair, and without each mapping that would be empty then."""
     depth = len(pairs) - 1
     while depth and len(nodes[depth].value) == 1:
         depth -= 1
@@ -111,7 +127,7 @@ def _without(text: str, nodes: list[Any], pairs: list[Any]) -> str:
 
 
 def _end(node: Any) -> int:
-    """Where the last value of a node ends; a block's own mark stands after the comments below it."""
+    """Return where the last value of a node ends. The end mark of a block is only after the comments below it."""
     while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         node = last[1] if isinstance(last, tuple) else last
@@ -124,5 +140,5 @@ def _line_end(text: str, index: int) -> int:
 
 
 def _key(text: str) -> str:
-    """Quoted where any YAML reader could take it for something else than text."""
+    """Return a key, in quotes where a YAML reader could take it for something else than text."""
     return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text)

@@ -1,8 +1,7 @@
-"""A ledger as a tar stream, and back. Taken while the gateway runs; put back while it does not.
+"""Save a ledger as a tar stream, while the gateway runs, and restore it, while the gateway does not run.
 
-``litellm.db`` (SQLite's own online backup: one consistent moment, writers are not held up), ``ledger.json`` (what is in
-it) and the spools, which are read first: what moves from a spool into the ledger meanwhile is in both, and a record that
-is taken over twice counts once.
+The tar holds ``litellm.db``, ``ledger.json`` (a summary), and the spool files. SQLite's online backup gives one
+consistent copy and delays no writer. The spool files are read first: a record may then be in both places, and counts once.
 """
 
 import contextlib
@@ -26,19 +25,19 @@ DATABASE, SUMMARY, _SPOOLS = "litellm.db", "ledger.json", "*.spool-*.jsonl"
 
 
 class BackupError(Exception):
-    """What was given is no backup of a ledger, or a damaged one."""
+    """The file is not a backup of a ledger, or it is damaged."""
 
 
 def save(ledger: Path, target: IO[bytes]) -> dict[str, Any]:
-    """Write the ledger to ``target``; returns the summary: schema, requests, events still open, Unix time.
+    """Write the ledger to ``target``. Return a summary: schema, requests, events that wait, Unix time.
 
-    FileNotFoundError when there is no ledger, sqlite3.Error and OSError as they come; nothing is left behind.
+    Raises FileNotFoundError without a ledger, sqlite3.Error or OSError. Leaves no files behind.
     """
     if not ledger.exists():
         raise FileNotFoundError(ledger)
-    with _workshop(ledger) as place, tarfile.open(fileobj=target, mode="w|") as out:
+    with _temporary_folder(ledger) as place, tarfile.open(fileobj=target, mode="w|") as out:
         for path in spool.left_behind(ledger, ()):
-            with contextlib.suppress(FileNotFoundError):  # taken over just now
+            with contextlib.suppress(FileNotFoundError):  # its records moved into the ledger just now
                 add(out, path.name, path.read_bytes())
         copy = place / DATABASE
         with (
@@ -53,20 +52,20 @@ def save(ledger: Path, target: IO[bytes]) -> dict[str, Any]:
 
 
 def check_saved(saved: Path) -> dict[str, Any]:
-    """What a tar of ``save`` holds, without touching any ledger; raises as ``load`` does."""
-    with _workshop(saved) as place, saved.open("rb") as source:
+    """Return the summary of a tar of ``save``. Changes no ledger. Raises the same errors as ``load``."""
+    with _temporary_folder(saved) as place, saved.open("rb") as source:
         return _unpacked(source, place)
 
 
 def load(ledger: Path, source: IO[bytes]) -> dict[str, Any]:
-    """Replace the ledger by the one in ``source``; returns its summary. No proxy may be running.
+    """Replace the ledger with the one in ``source``. Return its summary. The proxy must not run.
 
-    BackupError when it is none, LedgerVersionError when it is newer than this code: the ledger is then as it was.
+    Raises BackupError for a bad backup, LedgerVersionError for a newer one. Then the ledger is unchanged.
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    with _workshop(ledger) as place:
+    with _temporary_folder(ledger) as place:
         summary = _unpacked(source, place)
-        # What belongs to the file that goes: its -wal and -shm, and what waited for it.
+        # The companion files -wal and -shm, and the spool files, belong to the old ledger.
         for old in [*ledger.parent.glob(f"{ledger.name}-*"), *spool.left_behind(ledger, ())]:
             old.unlink(missing_ok=True)
         (place / DATABASE).replace(ledger)
@@ -77,7 +76,7 @@ def load(ledger: Path, source: IO[bytes]) -> dict[str, Any]:
 
 def _unpacked(source: IO[bytes], place: Path) -> dict[str, Any]:
     try:
-        with tarfile.open(fileobj=source, mode="r|*") as given:
+        with tarfile.open(fileobj=source, mode="r|") as given:
             for member in given:
                 if member.name in (DATABASE, SUMMARY) or (fnmatch(member.name, _SPOOLS) and "/" not in member.name):
                     _extract(given, member, place / member.name)
@@ -89,7 +88,7 @@ def _unpacked(source: IO[bytes], place: Path) -> dict[str, Any]:
 
 
 def check(path: Path) -> dict[str, Any]:
-    """What a ledger file holds; BackupError when it is damaged, LedgerVersionError when it is too new."""
+    """Return the summary of a ledger. Raise BackupError when it is damaged, LedgerVersionError when it is too new."""
     with contextlib.closing(sqlite3.connect(path)) as conn:
         try:
             verdict = str(conn.execute("PRAGMA quick_check(1)").fetchone()[0])
@@ -105,8 +104,8 @@ def check(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _workshop(ledger: Path) -> Iterator[Path]:
-    """A folder beside the ledger: on its disk, so that a file can be moved into place in one step."""
+def _temporary_folder(ledger: Path) -> Iterator[Path]:
+    """Make a folder beside the ledger. On the same disk, a file is moved into place in one step."""
     made = Path(tempfile.mkdtemp(dir=ledger.parent, prefix=".backup-"))
     try:
         yield made
@@ -122,10 +121,10 @@ def add(out: tarfile.TarFile, name: str, content: bytes, mode: int = 0o600) -> N
 
 
 def _extract(given: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """A plain file's content under a name of ours: a tar can name any path and link."""
-    content = given.extractfile(member)
+    """Write the content of a regular file to ``target``. A tar can hold links, and files with holes of any size."""
+    content = given.extractfile(member) if member.isreg() and not member.issparse() else None
     if content is None:
-        raise BackupError(f"{member.name} is no file")
+        raise BackupError(f"{member.name} is not a regular file")
     with target.open("wb") as stream:
         shutil.copyfileobj(content, stream)
         stream.flush()
@@ -133,7 +132,7 @@ def _extract(given: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> N
 
 
 def main(argv: list[str]) -> int:
-    """``save LEDGER`` writes to stdout, ``load LEDGER`` reads stdin and prints the summary; 1 and a line on stderr."""
+    """Run ``save LEDGER`` (to stdout) or ``load LEDGER`` (from stdin). Return 1 and print one line on stderr when it fails."""
     word, ledger = argv
     try:
         if word == "save":

@@ -1,1 +1,1 @@
-"""What an operator does, as functions that return values. Never prints."""
+"""What an operator does, as functions that return values. Contains no command line; never prints."""

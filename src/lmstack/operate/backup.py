@@ -68,7 +68,7 @@ def save(project: Project, target: Path, env: bool) -> Saved:
         summary: dict[str, Any] | None = None
         ledger = Path(name) / LEDGER
         try:
-            summary = current_runtime(settings, project).save_ledger(ledger)
+            summary = current_runtime(project).save_ledger(ledger)
             parts[LEDGER] = ledger
         except NoLedgerError:
             pass  # no request was recorded yet
@@ -104,7 +104,7 @@ def restore(project: Project, opened: Opened, timeout: float, say: base.Progress
     save(project, kept, ENV in opened.parts)
     say(f"The present state is saved in {kept}")
     running, flags = base.load_state(project) is not None, flags_of_running(project)
-    runtime = current_runtime(project.settings(), project)
+    runtime = current_runtime(project)
     if running:
         check(project, planned(project, flags), base.UpOptions(timeout))
         runtime.down(False, say)

@@ -1,4 +1,4 @@
-"""What is different from the last start: setting by setting, and never a secret's value. Pure."""
+"""Compare the settings with those of the last start. Never shows a secret's value. Pure."""
 
 import hashlib
 
@@ -10,19 +10,22 @@ _SECRET = frozenset(setting.name for setting in SETTINGS if setting.secret)
 
 
 def marks(settings: Settings) -> dict[str, str]:
-    """Each setting that is not empty: its value, or for a secret a short digest, which only tells that it changed."""
+    """Return each setting that is not empty: its value, or for a secret a short digest, which only shows a change."""
     found = {**settings.values, **settings.extra}
     return {name: _mark(name, value.text, name in settings.extra) for name, value in found.items() if value.text}
 
 
 def since_the_last_start(state: State | None, wanted: Planned) -> list[str]:
-    """One sentence for each setting that differs from the running start; nothing when that is not known."""
+    """Return a sentence for each setting that differs from the last start; empty when that is not known."""
     if state is None or not state.settings:
         return []
     now = marks(wanted.plan.settings)
     names = sorted({*now, *state.settings})
     told = [_sentence(name, state.settings.get(name), now.get(name), state.flags) for name in names]
-    return [text for text in told if text]
+    found = [text for text in told if text]
+    if not found and state.runtime == wanted.runtime.name and state.digest != wanted.digest:
+        return ["models.yaml, the models that can be served, or lmstack itself has changed"]
+    return found
 
 
 def _sentence(name: str, before: str | None, after: str | None, flags: dict[str, str]) -> str:

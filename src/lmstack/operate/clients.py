@@ -1,6 +1,6 @@
-"""How to point a client at the gateway: environment variables, or a snippet to paste. Pure.
+"""How each client is set up for the gateway: environment variables, or text to paste. Pure.
 
-Each was tried against a running gateway; tests run those whose client installs here.
+Each was tried with a running gateway. Tests run those clients that can be installed.
 """
 
 import re
@@ -11,30 +11,32 @@ _MODEL = re.compile(r"[\w.:/@+*-]+")
 
 
 def key_command(dir_flag: str = "") -> str:
-    """What a shell puts in the key's place: asked for where it is needed, so that it stands in no scroll-back and no
-    shell history. ``dir_flag`` names the stack's folder, else the key would be that of another stack, or the default."""
+    """Return the shell expression for the key. The key itself appears neither on the screen nor in the shell's history.
+
+    ``dir_flag`` names the stack's folder. Without it, the key would be that of another stack.
+    """
     return f'"$(lm key show{dir_flag})"'
 
 
 def usable_model(name: str) -> bool:
-    """Whether a model's name can stand in every snippet: in a shell, in Python, JSON, YAML and TOML."""
+    """Return whether a model's name is safe in every snippet: in a shell, Python, JSON, YAML and TOML."""
     return _MODEL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """``environ`` and ``snippet`` may hold {url}, {key} and {model}; ``command`` is what `lm run` starts."""
+    """A client. ``environ`` and ``snippet`` may contain {url}, {key} and {model}; ``command`` is what `lm run` starts."""
 
     title: str
     environ: Mapping[str, str] = field(default_factory=dict)
     snippet: str = ""
-    where: str = ""  # the file the snippet belongs into
+    where: str = ""  # the file for the snippet
     command: tuple[str, ...] = ()
 
 
 CLIENTS: dict[str, Client] = {
     "openai": Client(
-        "OpenAI SDKs and everything that reads their variables",
+        "OpenAI SDKs, and programs that read their variables",
         {"OPENAI_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "{key}"},
         'from openai import OpenAI\n\nanswer = OpenAI().chat.completions.create(\n    model="{model}", messages=[{{"role": "user", "content": "Hello!"}}]\n)\nprint(answer.choices[0].message.content)',
         "Python",
@@ -111,10 +113,10 @@ CLIENTS: dict[str, Client] = {
 
 
 def environ_for(client: Client, url: str, key: str, model: str) -> dict[str, str]:
-    """The variables, filled in."""
+    """Return the variables with address, key and model."""
     return {name: value.format(url=url, key=key, model=model) for name, value in client.environ.items()}
 
 
 def snippet_for(client: Client, url: str, model: str) -> tuple[str, str]:
-    """The snippet and where it belongs; no key is in it."""
+    """Return the snippet and the file for it. The snippet contains no key."""
     return client.snippet.format(url=url, model=model), client.where.format(model=model)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.config.spelling import did_you_mean
 from lmstack.errors import LmError, UsageError
 from lmstack.operate.planning import planned
 from lmstack.routing.candidates import Candidate

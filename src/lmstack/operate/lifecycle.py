@@ -1,4 +1,4 @@
-"""Start, change, stop and restart a stack. All checks come before the first effect. Prints nothing but progress."""
+"""Start, change, stop and restart a stack. All checks come before the first effect. Reports progress and prints nothing itself."""
 
 import contextlib
 from dataclasses import dataclass, replace
@@ -10,13 +10,14 @@ from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import Started, check, is_unchanged, start
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_port, running_runtime
+from lmstack.runtime.leftovers import leftovers, stop_leftovers
 from lmstack.stack.assets import lay_down, refresh
 from lmstack.stack.project import Project
 
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """What `lm up` did. ``started`` is None when the gateway ran already and nothing had changed."""
+    """What `lm up` did. There is no ``started`` when the gateway ran already and nothing had changed."""
 
     wanted: Planned
     started: Started | None
@@ -75,10 +76,21 @@ def preview(project: Project, flags: dict[str, str], options: base.UpOptions) ->
 
 
 def down(project: Project, volumes: bool, say: base.Progress) -> base.Stopped:
-    """Finish open requests and stop everything; with ``volumes``, delete the data too."""
+    """Finish open requests and stop everything; with ``volumes``, delete the data too.
+
+    Also stops a stack after its folder was deleted; its Docker volumes stay.
+    """
+    if leftovers(project):
+        return stop_leftovers(project)
     project.require_stack()
     with files.locked(project.state / "lock", "lm down"):
-        return current_runtime(project.settings(), project).down(volumes, say)
+        return current_runtime(project).down(volumes, say)
+
+
+def require_stoppable(project: Project) -> None:
+    """Raise ConfigError when the folder holds no stack and nothing of a deleted stack runs."""
+    if not leftovers(project):
+        project.require_stack()
 
 
 def restart(project: Project, timeout: float, say: base.Progress) -> Up:
@@ -96,10 +108,8 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:
     if not project.is_blank or project.is_stack:
         return
-    planned(project, flags)  # an error in options or environment is reported before any file is made
-    if flags.get("LITELLM_RUNTIME") == "docker":
-        from lmstack.runtime.engine import require_engine
-
-        require_engine()
+    # What is wrong with options, environment or tools is reported before any file is made.
+    wanted = planned(project, flags)
+    wanted.runtime.require_tools(wanted.plan)
     say(f"{project.root} is empty: creating a stack in it (lm init)")
     lay_down(project, files.read(project.env_file))

@@ -1,4 +1,4 @@
-"""From a folder and flags to a plan: the steps that several commands share. Prints nothing."""
+"""Make a plan from a folder and flags; other steps that several commands share. Prints nothing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,12 @@ from lmstack.stack.plan import Facts, Plan, plan_stack
 from lmstack.stack.project import Project
 from lmstack.stack.render import render_config
 
-LONGEST_SECONDS = 36500 * 86400.0  # a hundred years; a longer span is a slip, and is before every calendar's beginning
+LONGEST_SECONDS = 36500 * 86400.0  # a hundred years; a longer span is a typing error
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, its rendered text, the runtime and the reason for it."""
+    """A plan, its rendered text, the runtime, and why this runtime was chosen."""
 
     plan: Plan
     config: str
@@ -28,12 +28,12 @@ class Planned:
 
     @property
     def digest(self) -> str:
-        """Changes with the plan, the rendered text, and the code that would run."""
+        """Return a hash that changes with the plan, the rendered text, and the code that would run."""
         return self.plan.digest(self.config + self.runtime.code())
 
 
 def planned(project: Project, flags: dict[str, str]) -> Planned:
-    """Load, look at the machine, plan and render; touches nothing."""
+    """Load the settings, look at the machine, plan and render. Changes nothing."""
     catalog = project.catalog()
     settings = project.settings(flags, catalog)
     ollama = bool(settings.get("OLLAMA_API_BASE")) or health.ollama_answers(ollama_address(settings))
@@ -44,7 +44,7 @@ def planned(project: Project, flags: dict[str, str]) -> Planned:
 
 
 def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: int | None) -> dict[str, str]:
-    """Flags as settings; what was not given is not there."""
+    """Return flags as settings, without those that were not given."""
     flags = {
         "LITELLM_RUNTIME": runtime,
         "LITELLM_PORT": port,
@@ -55,13 +55,13 @@ def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: i
 
 
 def flags_of_running(project: Project) -> dict[str, str]:
-    """What `lm up` was told when it started what runs here."""
+    """Return the flags of the last `lm up`, as settings."""
     state = load_state(project)
     return {**state.flags, "LITELLM_RUNTIME": state.runtime} if state else {}
 
 
 def seconds(text: str) -> float:
-    """``30s``, ``10m``, ``1h``, ``2d`` or plain seconds as a number; UsageError for anything else."""
+    """Return ``30s``, ``10m``, ``1h``, ``2d`` or plain seconds as seconds; raise UsageError for any other text."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
     try:
@@ -75,20 +75,20 @@ def seconds(text: str) -> float:
 
 
 def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Ask the ledger of whatever runtime this folder uses."""
-    return current_runtime(project.settings(), project).query(query, arguments)
+    """Return the answer of a ledger query, from the runtime that this folder uses."""
+    return current_runtime(project).query(query, arguments)
 
 
 def gateway_health(project: Project, deep: bool = False) -> dict[str, object]:
-    """`lm health`'s report for what runs here."""
+    """Return the report of `lm health`."""
     settings = project.settings()
     state = load_state(project)
     url = state.url if state else f"http://localhost:{settings.port}"
-    return health.gateway(url, settings, ledger_status(current_runtime(settings, project)), deep)
+    return health.gateway(url, settings, ledger_status(current_runtime(project)), deep)
 
 
 def ledger_status(runtime: Runtime) -> dict[str, object]:
-    """Whether the ledger can be read, and how many requests it holds."""
+    """Return whether the ledger can be read, and how many requests it holds."""
     try:
         return {"status": "ok", **runtime.query("status", {})[0]}
     except LmError as error:
@@ -96,7 +96,7 @@ def ledger_status(runtime: Runtime) -> dict[str, object]:
 
 
 def service_rows(services: list[Service]) -> list[dict[str, object]]:
-    """Services as JSON."""
+    """Return services as JSON objects."""
     return [
         {"name": s.name, "state": s.state, "health": s.health, "pid": s.pid, "restarts": s.restarts, "detail": s.detail}
         for s in services
@@ -104,7 +104,7 @@ def service_rows(services: list[Service]) -> list[dict[str, object]]:
 
 
 def curl_example(settings: Settings, url: str, model: str) -> str:
-    """A request that works when pasted in any folder's shell; the key is shown only when it is the public default."""
+    """Return a curl command that works from any folder. It shows the key only when that is the public default."""
     from lmstack.config.settings import GUIDE_KEY
 
     key = GUIDE_KEY if settings.master_key == GUIDE_KEY else "$(lm key show)"

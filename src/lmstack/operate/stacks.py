@@ -1,26 +1,23 @@
-"""The stacks of this machine and user: a list of folders, written at each start."""
+"""The stacks of this machine and user, with their state."""
 
-import json
 from pathlib import Path
 
-from lmstack import files
 from lmstack.errors import LmError
 from lmstack.runtime import base
 from lmstack.runtime.choose import runtime_for
+from lmstack.runtime.leftovers import leftovers
+from lmstack.stack import registry
 from lmstack.stack.project import Project
 
 
-def remember(root: Path) -> None:
-    """Add a folder to the list. A list that cannot be written stops nothing."""
-    try:
-        files.write(_list_file(), json.dumps(sorted({*_folders(), str(root)}), indent=2) + "\n")
-    except LmError:
-        return
-
-
 def known() -> list[dict[str, object]]:
-    """Every stack whose folder still holds one: ``folder``, ``running``, ``runtime``, ``url``, ``started_at``."""
-    return [_row(Project(Path(folder))) for folder in _folders() if Project(Path(folder)).is_stack]
+    """Return a row for each stack that was started: ``folder``, ``running``, ``runtime``, ``url``, ``started_at``.
+
+    A folder that holds no stack any more is listed only while its gateway still runs.
+    """
+    projects = [Project(Path(folder)) for folder in registry.started_folders()]
+    rows = [_row(project) if project.is_stack else _deleted_row(project) for project in projects]
+    return [row for row in rows if row]
 
 
 def _row(project: Project) -> dict[str, object]:
@@ -35,22 +32,16 @@ def _row(project: Project) -> dict[str, object]:
     }
 
 
+def _deleted_row(project: Project) -> dict[str, object]:
+    found = leftovers(project)
+    if not found:
+        return {}
+    runtime = "local" if found[0].pid else "docker"
+    return {"folder": str(project.root), "running": True, "runtime": runtime, "url": None, "started_at": None}
+
+
 def _runs(runtime: str, project: Project) -> bool:
     try:
         return any(service.state == "running" for service in runtime_for(runtime, project).services())
     except (LmError, OSError):
         return False
-
-
-def _folders() -> list[str]:
-    try:
-        found = json.loads(files.read(_list_file()) or "[]")
-    except (ValueError, LmError):
-        return []
-    return [folder for folder in found if isinstance(folder, str)] if isinstance(found, list) else []
-
-
-def _list_file() -> Path:
-    import platformdirs
-
-    return platformdirs.user_state_path("lmstack") / "stacks.json"

@@ -5,11 +5,12 @@ import time
 from dataclasses import dataclass, replace
 
 from lmstack.errors import LmError
-from lmstack.operate import changes, stacks
+from lmstack.operate import changes
 from lmstack.operate.planning import Planned
 from lmstack.runtime import base
 from lmstack.runtime.choose import own_port, running_runtime
 from lmstack.runtime.readiness import ProgramEndedError, wait_ready
+from lmstack.stack import registry
 from lmstack.stack.project import PROXY_SERVICE, Project
 
 
@@ -50,7 +51,7 @@ def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.
     try:
         runtime.up(plan, wanted.config, options, say)
         base.save_state(project, _state(wanted, time.time()))
-        stacks.remember(project.root)
+        registry.remember(project.root)
         took = wait_ready(plan, runtime, options.timeout, say)
         runtime.settle()
     except LmError as error:

@@ -3,16 +3,18 @@
 import time
 from typing import Any
 
+from lmstack.errors import ConfigError
 from lmstack.operate.planning import service_rows
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime
+from lmstack.runtime.leftovers import leftovers
 from lmstack.stack.project import Project
 
 
 def stack_status(project: Project) -> dict[str, Any]:
-    """Return the data of `lm status`. ``running``: whether any service runs; ``uptime_seconds`` is None when none does."""
-    settings, state = project.settings(), load_state(project)
-    services = current_runtime(settings, project).services()
+    """Return the data of `lm status`. ``running``: whether any service runs; otherwise the uptime is None."""
+    state = load_state(project)
+    services = leftovers(project) or current_runtime(project).services()
     running = any(s.state == "running" for s in services)
     since = state.started_at if state and running else None
     return {
@@ -22,11 +24,19 @@ def stack_status(project: Project) -> dict[str, Any]:
         "started_at": state.started_at if state else None,
         "uptime_seconds": round(max(0.0, time.time() - since)) if since else None,
         "models": state.models if state and running else [],
-        "litellm": settings.version,
+        "litellm": _release(project),
         "image": state.image if state else None,
         "image_digest": state.image_digest if state else None,
         "services": service_rows(services),
     }
+
+
+def _release(project: Project) -> str | None:
+    """Return the LiteLLM release of this stack; None while .env or models.yaml has errors."""
+    try:
+        return project.settings().version
+    except ConfigError:
+        return None
 
 
 def is_well(status: dict[str, Any]) -> bool:

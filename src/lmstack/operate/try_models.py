@@ -1,4 +1,4 @@
-"""Send a small request to each model of the running gateway, several at once. These are real calls and cost a little."""
+"""Send a small request to each model of the running gateway, up to eight at the same time. These are real calls and cost a little."""
 
 import contextlib
 import queue
@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from lmstack.config.yamlfile import did_you_mean
+from lmstack.config.spelling import did_you_mean
 from lmstack.errors import UnhealthyError, UsageError
 from lmstack.operate.planning import planned
 from lmstack.runtime.base import load_state

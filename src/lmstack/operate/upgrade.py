@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import files
+from lmstack.config.check_litellm import check_litellm_config
 from lmstack.config.envfile import set_line, unset_line
-from lmstack.config.settings import KINDS, Settings
-from lmstack.config.validate import check_litellm_config
+from lmstack.config.kinds import KINDS
+from lmstack.config.settings import Settings
 from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
 from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import is_unchanged, start
@@ -25,7 +26,7 @@ LEDGER_SECONDS = 15.0  # how long a test call may take to reach the ledger
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """The releases that ``lm upgrade`` lists. ``refused`` gives the reason for each; ``rollback`` is None when there is none."""
+    """The releases that ``lm upgrade`` lists. ``refused`` gives the reason for each; ``rollback``: the release to go back to."""
 
     current: str
     newer: list[str]
@@ -87,7 +88,7 @@ def _replace_release(
 ) -> tuple[str, ...]:
     running = base.load_state(project) is not None
     before = {path: files.read(path) for path in (project.env_file, _record(project))}
-    # The record comes first: if lm is killed from here on, `lm rollback` still finds the way back.
+    # The record comes first: if lm is killed after this line, `lm rollback` can go back.
     files.write(_record(project), json.dumps({"now": to, "before": current, "at": time.time()}) + "\n")
     _write_version(project, before[project.env_file], to)
     try:

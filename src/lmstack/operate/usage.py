@@ -1,8 +1,9 @@
-"""Usage of a time span, compared with the dearest tier."""
+"""Usage of a time span, compared with the most expensive tier."""
 
 import time
 from typing import Any
 
+from lmstack.errors import ConfigError
 from lmstack.operate.planning import ask
 from lmstack.stack.project import Project
 
@@ -15,8 +16,11 @@ def usage_rows(project: Project, by: str, seconds: float) -> list[dict[str, Any]
 
 
 def cost_on_dearest_tier(project: Project, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the cheapest model of the dearest tier, and what these tokens would have cost there; None without one."""
-    models = project.catalog().models.values()
+    """Return the cheapest model of the most expensive tier, and what these tokens would have cost there; None without one."""
+    try:
+        models = project.catalog().models.values()
+    except ConfigError:  # models.yaml has errors; the usage is shown all the same
+        return None
     priced = [m for m in models if m.tier == DEAREST_TIER and m.priced and not m.successor]
     if not priced:
         return None

@@ -1,4 +1,4 @@
-"""Which LiteLLM may run: pinned and known good, else a refusal that says why. Pure."""
+"""Decide which LiteLLM releases may run, and why others may not. Pure."""
 
 import re
 
@@ -14,12 +14,12 @@ from lmstack.releases.pins import (
 
 
 def release_image(version: str) -> str:
-    """The image of a LiteLLM release."""
+    """Return the image of a LiteLLM release."""
     return f"{IMAGE_REPOSITORY}:v{version}"
 
 
 def version_objection(version: str) -> str:
-    """Why a LiteLLM release must not run ("is a malicious release ..."), "" when it may."""
+    """Return why a LiteLLM release must not run ("is a malicious release ..."), "" when it may."""
     if version in BAD_VERSIONS:
         return f"is a {BAD_VERSIONS[version]}"
     if VULNERABLE_FROM <= numbers(version) < VULNERABLE_UNTIL:
@@ -28,7 +28,7 @@ def version_objection(version: str) -> str:
 
 
 def image_objection(image: str) -> str:
-    """Why an image reference must not run, "" when it may. A digest that is not on the denylist pins anything."""
+    """Return why an image must not run, "" when it may. A digest pins every tag, unless it is on the denylist."""
     name, _, digest = image.partition("@")
     if digest in BAD_DIGESTS:
         return f"{digest} is a {BAD_DIGESTS[digest]}"
@@ -38,12 +38,14 @@ def image_objection(image: str) -> str:
     if version_objection(version):
         return f"LiteLLM {version} {version_objection(version)}"
     if not digest and tag in FLOATING_TAGS:
-        return f"'{tag or 'no tag'}' floats: what it means changes without notice, and it has pointed at a malicious release"
+        return (
+            f"'{tag or 'no tag'}' floats: its image changes without notice, and it has pointed to a malicious release"
+        )
     return ""
 
 
 def require_safe(what: str, objection: str, force: bool) -> tuple[str, ...]:
-    """Refuse what must not run, or, with ``force``, return the objection as a remark."""
+    """Raise ConfigError when there is an objection. With ``force``, return it as a remark."""
     if objection and not force:
         raise ConfigError(
             f"{what} is refused: {objection}",
@@ -53,10 +55,10 @@ def require_safe(what: str, objection: str, force: bool) -> tuple[str, ...]:
 
 
 def digest_objection(digest: str) -> str:
-    """The same for the digest of an image that is here already, whatever its tag says."""
+    """Return why an image with this digest must not run, "" when it may."""
     return BAD_DIGESTS.get(digest.rpartition("@")[2], "")
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A release as numbers, which compare as releases do; empty for what is none."""
+    """Return a release as numbers that compare as releases do; empty when the text names no release."""
     return tuple(int(n) for n in re.findall(r"\d+", version)[:3]) if re.match(r"\d+\.\d+\.\d+", version) else ()

@@ -1,4 +1,4 @@
-"""The one place for versions: the proxy extra, the image tag, the denylist and the docs are checked against it."""
+"""Versions. Tests compare the proxy extra, the image tag and the docs with this file."""
 
 LITELLM_VERSION = "1.106.2"
 IMAGE_REPOSITORY = "ghcr.io/berriai/litellm"

@@ -1,1 +1,1 @@
-"""Where the proxy runs: a compose stack or a local process, behind one interface (base.Runtime)."""
+"""Where the proxy runs: a Docker stack or a local process, behind one interface (base.Runtime)."""

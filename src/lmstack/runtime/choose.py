@@ -1,4 +1,4 @@
-"""Which runtime, and why. An engine that answers means compose; otherwise a local process."""
+"""Choose the runtime and say why: Docker when an engine answers, else a local process."""
 
 import os
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from lmstack.stack.project import Project
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A runtime's name and the sentence that explains it."""
+    """The name of a runtime, and why it was chosen."""
 
     name: str
     why: str
 
 
 def choose(settings: Settings, project: Project, served: bool) -> Choice:
-    """``served``: some provider has a key, or Ollama answers. The engine is only asked when it matters."""
+    """Return the runtime. ``served``: some provider has a key, or Ollama answers. Looks for an engine only if needed."""
     wanted = settings.get("LITELLM_RUNTIME").lower()
     if wanted != "auto":
         return Choice(wanted, f"chosen by {settings.values['LITELLM_RUNTIME'].source}")
     state = load_state(project)
     if state is not None:
-        return Choice(state.runtime, "it is what runs here already")
+        return Choice(state.runtime, "it runs here already")
     if not served and embedded.available():
         return Choice("local", "there is no provider key, and the built-in model runs as a local process")
-    foreign = project.foreign_compose()
+    foreign = None if project.is_blank else project.foreign_compose()
     if foreign is not None:
         return Choice("local", foreign)
     from lmstack.runtime.engine import engine_problem
@@ -42,7 +42,7 @@ def choose(settings: Settings, project: Project, served: bool) -> Choice:
 
 
 def runtime_for(name: str, project: Project) -> Runtime:
-    """The runtime of that name."""
+    """Return the runtime with this name."""
     if name == "docker":
         from lmstack.runtime.compose import ComposeRuntime
 
@@ -52,14 +52,17 @@ def runtime_for(name: str, project: Project) -> Runtime:
     return LocalRuntime(project)
 
 
-def current_runtime(settings: Settings, project: Project) -> Runtime:
-    """The runtime of what was last started here, else the one that would be started."""
+def current_runtime(project: Project) -> Runtime:
+    """Return the runtime of what was last started here, else the one that would be started.
+
+    What was started can be seen and stopped while .env has errors: settings are only read when nothing was started.
+    """
     state = load_state(project)
-    return runtime_for(state.runtime if state else choose(settings, project, True).name, project)
+    return runtime_for(state.runtime if state else choose(project.settings(), project, True).name, project)
 
 
 def running_runtime(project: Project) -> Runtime:
-    """The runtime of what was last started here; LmError when nothing was."""
+    """Return the runtime that was last started here; raise LmError when there was none."""
     state = load_state(project)
     if state is None:
         raise LmError("nothing was started from this folder", "start it with: lm up")
@@ -67,7 +70,7 @@ def running_runtime(project: Project) -> Runtime:
 
 
 def machine() -> tuple[int, int]:
-    """Cores that this process may use, and megabytes of memory: nothing that changes while the gateway runs."""
+    """Return the cores that this process may use, and the megabytes of memory. Neither changes while the gateway runs."""
     import psutil
 
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
@@ -76,13 +79,13 @@ def machine() -> tuple[int, int]:
 
 
 def ollama_address(settings: Settings) -> str:
-    """Where Ollama is looked for, as seen from this machine."""
+    """Return the address of Ollama, as seen from this machine."""
     base = settings.get("OLLAMA_API_BASE")
     return reachable_from(base, "local") if base else DEFAULT_OLLAMA
 
 
 def own_port(project: Project) -> int | None:
-    """The port on which the gateway that was started here listens now, None when it does not run."""
+    """Return the port of the gateway that runs here, None when it does not run."""
     state = load_state(project)
     if state is None or not any(s.pid for s in runtime_for(state.runtime, project).services()):
         return None

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import files, proc
+from lmstack.config.check_env import docker_problems
 from lmstack.config.settings import SETTINGS
-from lmstack.errors import ConfigError, Problem, invalid
+from lmstack.errors import ConfigError, invalid
 from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
 from lmstack.runtime.compose_project import ComposeProject, service_name
@@ -57,16 +58,21 @@ class ComposeRuntime:
         self.compose = ComposeProject(project)
         self.ledger = VolumeLedger(self.compose)
 
+    def require_tools(self, plan: Plan) -> None:
+        """Raise MissingToolError when docker, its engine or compose is missing."""
+        require_engine()
+        compose_command()
+
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check engine, compose, files, image and port; return remarks. Changes nothing."""
         self.compose.require_own_name()
-        compose_command()
+        self.require_tools(plan)
         if not plan.deployments:
             raise no_models(plan)
         missing = [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "make the stack's files with: lm init")
-        self._refuse_expanded_values(plan)
+        self._refuse_values_that_compose_reads_otherwise()
         image = plan.settings.image
         remarks = allowed.require_safe(f"the image {image}", allowed.image_objection(image), options.force)
         if plan.settings.port != options.own_port:
@@ -201,17 +207,11 @@ class ComposeRuntime:
         files.write(path, made + "\n", 0o600)
         return made
 
-    def _refuse_expanded_values(self, plan: Plan) -> None:
-        """Refuse a ``$`` in a variable that only models.yaml names: compose would expand it on its way to the container."""
-        entries = self.project.env_entries()
-        found = [entries[name] for name in plan.settings.extra if name in entries and not entries[name].literal]
-        if found:
-            raise invalid(
-                [
-                    Problem(f".env:{entry.line}", f"{entry.name} holds a $, which Docker would expand", "put the value into single quotes")
-                    for entry in found
-                ]
-            )  # fmt: skip
+    def _refuse_values_that_compose_reads_otherwise(self) -> None:
+        """Raise ConfigError when Docker Compose and lm would read different values from .env."""
+        problems = docker_problems(files.read(self.project.env_file) or "")
+        if problems:
+            raise invalid(problems)
 
 
 _STATES = {

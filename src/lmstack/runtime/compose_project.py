@@ -47,8 +47,8 @@ class ComposeProject:
     def environment(self) -> dict[str, str]:
         """Return the variables that every compose command needs.
 
-        Other containers with the same project name are not ours. Compose must not remove them as orphans, whatever the
-        user's shell says.
+        Other containers with the same project name are not ours. Compose must not remove them as orphans, even if the
+        user's shell tells it to.
         """
         return {
             "LITELLM_IMAGE": os.environ.get("LITELLM_IMAGE", ""),
@@ -57,7 +57,7 @@ class ComposeProject:
         }
 
     def run(self, words: list[str], timeout: float, env: dict[str, str] | None = None, show: bool = False) -> None:
-        """Run a compose command to its end; raise LmError when it fails."""
+        """Run a compose command and wait for it; raise LmError when it fails."""
         proc.run(self.argv(*words), timeout=timeout, cwd=self.root, env=env or self.environment(), show=show)
 
     def require_own_file(self) -> None:
@@ -84,7 +84,7 @@ class ComposeProject:
             )
 
     def require_own_name(self) -> None:
-        """Raise LmError when another engine or another folder has this project. Compose knows it by its name alone."""
+        """Raise LmError when another engine or another folder has this project. Compose knows only its name."""
         self.require_own_file()
         self.require_same_engine()
         require_engine()

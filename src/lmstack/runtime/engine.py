@@ -167,8 +167,8 @@ def ollama_remark(plan: Plan) -> tuple[str, ...]:
     if bridge is None or not _listens("127.0.0.1", port) or _listens(bridge, port):
         return ()
     return (
-        f"Ollama on port {port} listens on 127.0.0.1 only, which no container can reach: "
-        "restart it with OLLAMA_HOST=0.0.0.0 (systemd: sudo systemctl edit ollama, Environment=OLLAMA_HOST=0.0.0.0)",
+        f"Ollama on port {port} listens on 127.0.0.1 only, which no container can reach. "
+        "Restart it with OLLAMA_HOST=0.0.0.0 (systemd: sudo systemctl edit ollama, Environment=OLLAMA_HOST=0.0.0.0)",
     )
 
 

@@ -14,7 +14,7 @@ from lmstack import files, proc
 from lmstack.errors import ConfigError, LmError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
-from lmstack.runtime import base, releases, supervisor
+from lmstack.runtime import base, releases, supervisor, weights
 from lmstack.runtime.ledger_file import ask_ledger, ledger_errors
 from lmstack.runtime.logs import follow, stored_lines, wanted_lines
 from lmstack.runtime.ports import check_port_free, free_port
@@ -50,12 +50,16 @@ class LocalRuntime:
         self.project = project
         self._log_start = 0  # where the log of the present start begins
 
+    def require_tools(self, plan: Plan) -> None:
+        """Raise MissingToolError when the release of the settings is not installed."""
+        releases.command(self.project, plan.settings.version)
+
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check release, models, folders and port; return remarks."""
         version = plan.settings.version
         objection = allowed.version_objection(version)
         remarks = allowed.require_safe(f"LiteLLM {version}", objection and f"it {objection}", options.force)
-        releases.command(self.project, version)
+        self.require_tools(plan)
         if not plan.deployments:
             raise no_models(plan)
         if not options.dry_run:
@@ -74,7 +78,10 @@ class LocalRuntime:
         return files.read_all(proxy_side.sources())
 
     def prepare(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
-        """Do nothing: ``check`` has found the package installed."""
+        """Download the weights of the built-in model, when the plan needs them for the first time."""
+        if plan.embedded and weights.model_path() is None:
+            say(f"Downloading the built-in model (once, {weights.MEGABYTES} MB) …")
+            weights.download()
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configuration and start supervisord. Running processes are stopped first."""
@@ -91,11 +98,11 @@ class LocalRuntime:
         argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._conf)]
         pid = proc.start_detached(argv, env=env, cwd=root, log=self.project.logs / "supervisord.log")
         files.write(self.project.state / "supervisord.pid", f"{pid}\n")
-        record_processes(root)
+        record_processes(root, [pid])
 
     def settle(self) -> None:
         """Record every process, so that `lm down` finds them where the system hides command lines."""
-        record_processes(self.project.root)
+        record_processes(self.project.root, supervisor.pids(self.project.root))
 
     def placement(self) -> base.Placement:
         """Return an empty placement: there is no image and no engine."""
@@ -106,8 +113,8 @@ class LocalRuntime:
         self.down(False, say)
 
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
-        """Let supervisord stop its programs, then end every process of ours that is left."""
-        left = processes(self.project.root)
+        """Let supervisord stop its programs, then end each of our processes that is left."""
+        left = processes(self.project.root, supervisor.pids(self.project.root))
         reached = supervisor.shut_down(self.project.root)
         end_processes(left, supervisor.STOP_SECONDS + 5, already_stopping=reached)
         base.clear_state(self.project)
@@ -134,7 +141,7 @@ class LocalRuntime:
         ]
 
     def _unsupervised(self) -> list[base.Service]:
-        """Return a supervisord that only starts, or a gateway whose supervisord was killed."""
+        """Return a supervisord that only starts, or a gateway that lost its supervisord."""
         if is_supervised(self.project.root):
             return [base.Service(PROXY, "starting", "supervisord starts")]
         left = processes(self.project.root)
@@ -206,7 +213,7 @@ class LocalRuntime:
 
 
 def programs(project: Project, plan: Plan, model_port: int | None) -> dict[str, list[str]]:
-    """What supervisord runs: name -> argv."""
+    """Return the programs that supervisord runs: name -> argv."""
     serve = [*releases.command(project, plan.settings.version), "--config", str(project.config_file)]
     serve += ["--host", plan.settings.host, "--port", str(plan.settings.port)]
     # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.

@@ -86,7 +86,7 @@ def follow(path: Path, query: base.LogQuery) -> Iterator[str]:
 
 
 _ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|SystemExit|error|ERROR|CRITICAL|Error)\b")
-# Granian's line about a dead worker comes last and says nothing of the reason.
+# Granian's line about a dead worker comes last and does not name the reason.
 _NO_REASON = re.compile(r"Unexpected exit from worker")
 _CAUSED = "The above exception was the direct cause of the following exception:"
 

@@ -37,34 +37,35 @@ def socket_path(root: Path) -> Path:
     except OSError as error:
         raise LmError(f"cannot create {folder}: {error.strerror}", "move the stack to a shorter path") from None
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink():
-        raise LmError(f"{folder} is open to other users", f"mend it with: chmod 700 {folder}")
+        raise LmError(f"{folder} is open to other users", f"repair it with: chmod 700 {folder}")
     return folder / (hashlib.sha256(os.fsencode(root)).hexdigest()[:16] + ".sock")
 
 
-def processes(root: Path) -> list[int]:
+def processes(root: Path, known: Iterable[int] = ()) -> list[int]:
     """Return the pids of every process that this folder's local runtime started, with their children.
 
-    A process is ours when it is recorded, when its command line names this folder's files, or when its environment
-    has our mark. macOS hides the environment of some programs.
+    A process is ours when it is recorded, or when its command line or environment names this folder. macOS hides some
+    environments. ``known`` are pids that supervisord has reported.
     """
     import psutil
 
-    recorded, own = _recorded(root), {os.getpid(), os.getppid()}
+    recorded, own, reported = _recorded(root), {os.getpid(), os.getppid()}, set(known)
     found = set()
     for process in psutil.process_iter():
-        if process.pid not in own and (_is_recorded(process, recorded) or _is_ours(process, root)):
+        ours = process.pid in reported or _is_recorded(process, recorded) or _is_ours(process, root)
+        if ours and process.pid not in own:
             found.add(process.pid)
             with contextlib.suppress(psutil.Error, OSError):
                 found |= {child.pid for child in process.children(recursive=True)}
     return sorted(found - own)
 
 
-def record_processes(root: Path) -> None:
+def record_processes(root: Path, known: Iterable[int]) -> None:
     """Write pid and creation time of every process of this stack into .lmstack/processes.json."""
     import psutil
 
     found = []
-    for pid in processes(root):
+    for pid in processes(root, known):
         with contextlib.suppress(psutil.Error):
             found.append([pid, psutil.Process(pid).create_time()])
     files.write(_record_file(root), json.dumps(found) + "\n")
@@ -79,8 +80,12 @@ def is_supervised(root: Path) -> bool:
     """Return whether this folder's supervisord lives. Right after its start it does not answer yet."""
     import psutil
 
-    named = str(root / ".lmstack" / "supervisord.conf")
-    return any(SUPERVISOR in words and named in words for words in map(_cmdline, psutil.process_iter()))
+    named, recorded = str(root / ".lmstack" / "supervisord.conf"), _recorded(root)
+    supervisor = {pid: created for pid, created in recorded.items() if pid == _supervisor_pid(root)}
+    return any(
+        _is_recorded(process, supervisor) or {SUPERVISOR, named} <= set(_cmdline(process))
+        for process in psutil.process_iter()
+    )
 
 
 def end_processes(pids: list[int], seconds: float, already_stopping: bool) -> None:
@@ -120,13 +125,14 @@ def _recorded(root: Path) -> dict[int, float]:
 
 
 def _is_recorded(process: "psutil.Process", recorded: dict[int, float]) -> bool:
-    """Return whether this is a recorded process, and not a later one with the same pid."""
+    """Return whether this is a recorded process that lives, and not a later one with the same pid."""
     import psutil
 
     if process.pid not in recorded:
         return False
     try:
-        return abs(process.create_time() - recorded[process.pid]) < SAME_SECONDS
+        same = abs(process.create_time() - recorded[process.pid]) < SAME_SECONDS
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
@@ -154,6 +160,13 @@ def _cmdline(process: "psutil.Process") -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def _supervisor_pid(root: Path) -> int | None:
+    try:
+        return int(files.read(root / ".lmstack" / "supervisord.pid") or "")
+    except (ValueError, LmError):
+        return None
 
 
 def _record_file(root: Path) -> Path:

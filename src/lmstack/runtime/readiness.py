@@ -21,13 +21,13 @@ class ProgramEndedError(UnhealthyError):
 class Watch:
     """Compares the services of each poll with the poll before, to see that a program ended.
 
-    A supervisor starts it again at once. Without this comparison, a program that always ends looks as if it ran.
+    A supervisor restarts it immediately. Without this comparison, a program that always ends looks as if it ran.
     """
 
     _seen: dict[str, Service] = field(default_factory=dict)
 
     def ended(self, services: list[Service]) -> str | None:
-        """Return the name of a service whose program has ended since the last poll, None when all go on."""
+        """Return the name of a service that has ended since the last poll, None when all go on."""
         for service in services:
             before = self._seen.get(service.name)
             self._seen[service.name] = service

@@ -1,5 +1,7 @@
-"""Releases of LiteLLM for the local runtime: the pinned one is in lm's own environment, any other in one of its own
-below .lmstack/, so that going there and coming back changes nothing that works.
+"""Releases of LiteLLM for the local runtime.
+
+The pinned release is in lm's own environment. Any other has its own environment below .lmstack/, so that an upgrade and a
+rollback change nothing that works.
 """
 
 import importlib.metadata
@@ -12,7 +14,7 @@ from typing import Any
 
 from lmstack import proc
 from lmstack.errors import LmError, MissingToolError
-from lmstack.releases.pins import LITELLM_VERSION
+from lmstack.runtime.installed_by import install_command
 from lmstack.stack import proxy_side
 from lmstack.stack.project import Project
 
@@ -21,7 +23,7 @@ _PREFIX = "litellm-"
 
 
 def installed() -> str | None:
-    """The release in lm's own environment."""
+    """Return the release in lm's own environment, None when it has none."""
     try:
         return importlib.metadata.version("litellm")
     except importlib.metadata.PackageNotFoundError:
@@ -29,12 +31,12 @@ def installed() -> str | None:
 
 
 def folder(project: Project, version: str) -> Path:
-    """Where the environment of another release is, or would be."""
+    """Return the folder for the environment of another release."""
     return project.state / f"{_PREFIX}{version}"
 
 
 def python_of(project: Project, version: str) -> Path | None:
-    """The interpreter that has that release; None when no environment has it."""
+    """Return the interpreter that has this release; None when it is not installed."""
     if installed() == version:
         return Path(sys.executable)
     made = folder(project, version)
@@ -42,27 +44,23 @@ def python_of(project: Project, version: str) -> Path | None:
 
 
 def command(project: Project, version: str) -> list[str]:
-    """The stock proxy of that release; MissingToolError when it is not installed."""
+    """Return the command that serves this release, without its arguments; raise MissingToolError when it is not installed."""
     python = python_of(project, version)
-    if python is None:
-        here = installed()
-        if here is not None:
-            raise MissingToolError(
-                f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
-            )  # fmt: skip
+    if python is not None:
+        return [str(python), "-m", "lmstack.gateway.app.serve"]
+    here = installed()
+    if here is not None:
         raise MissingToolError(
-            "the LiteLLM proxy is not installed in this Python environment",
-            f"run ./start-litellm.sh, or: pip install 'litellm[proxy]=={LITELLM_VERSION}' prisma; or use --runtime docker",
-        )
-    beside = python.with_name("litellm")
-    found = str(beside) if beside.exists() else shutil.which("litellm")  # elsewhere when installed with --user
-    if found is None:
-        raise MissingToolError(f"there is no 'litellm' command beside {python}", "run ./start-litellm.sh")
-    return [found]
+            f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
+        )  # fmt: skip
+    raise MissingToolError(
+        "the LiteLLM proxy is not installed in this Python environment",
+        f"install it: {install_command()}; or use Docker: lm up --runtime docker",
+    )
 
 
 def environ(project: Project, version: str) -> dict[str, str]:
-    """What the proxy of another release needs to find our side: links to its rooms of lmstack, and nothing else of lm's."""
+    """Return the variables with which another release finds the proxy's side of lmstack, and nothing else of lm."""
     if installed() == version:
         return {}
     side = project.state / "proxy-side"
@@ -78,7 +76,7 @@ def environ(project: Project, version: str) -> dict[str, str]:
 
 
 def available() -> list[str]:
-    """Every release that the configured package index has, newest first; LmError when it does not answer."""
+    """Return every release of the configured package index, newest first; raise LmError when it does not answer."""
     argv = [sys.executable, "-m", "pip", "index", "versions", "litellm", "--disable-pip-version-check"]
     done = proc.run(argv, timeout=LIST_SECONDS, check=False)
     for line in done.stdout.splitlines():
@@ -86,11 +84,11 @@ def available() -> list[str]:
         if head.strip() == "Available versions":
             return [name.strip() for name in listed.split(",")]
     last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-    raise LmError(f"the package index does not tell which releases there are: {last}", "is the network up? pip config list shows which index is asked")  # fmt: skip
+    raise LmError(f"the package index did not list the releases: {last}", "is the network up? pip config list shows which index is used")  # fmt: skip
 
 
 def install(project: Project, version: str) -> None:
-    """Make the environment of another release, unless it is there; half of one is never left."""
+    """Make the environment of another release, unless it exists. When that fails, nothing is left."""
     if python_of(project, version) is not None:
         return
     made = folder(project, version)
@@ -110,14 +108,14 @@ def install(project: Project, version: str) -> None:
 
 
 def prune(project: Project, keep: set[str]) -> None:
-    """Remove the environments of releases that are neither used nor what a rollback would go to."""
+    """Remove the environments of all releases except those to ``keep``."""
     for made in project.state.glob(f"{_PREFIX}*"):
         if made.name.removeprefix(_PREFIX) not in keep:
             shutil.rmtree(made, ignore_errors=True)
 
 
 def legal_keys(argv: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:
-    """Which configuration a release takes (lmstack/config/legal_keys.py), asked of the interpreter that ``argv`` starts."""
+    """Return which configuration keys a release knows. ``argv`` starts the interpreter that has the release."""
     script = (resources.files("lmstack.config") / "legal_keys.py").read_text(encoding="utf-8")
     given = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **(env or {})}
     done = proc.run([*argv, "-"], timeout=KEYS_SECONDS, env=given, given=script)

@@ -1,4 +1,4 @@
-"""The ledger of a Docker stack. It lies in a volume, so our code reads and writes it from inside a container."""
+"""The ledger of a Docker stack. It is in a volume, so our code reads and writes it inside a container."""
 
 import json
 import tarfile
@@ -46,7 +46,7 @@ class VolumeLedger:
     def _run_module(
         self, module: str, arguments: list[str], seconds: float, given: Path | None = None, into: Path | None = None
     ) -> str:
-        """Run one module of ours in the running container, else in a short-lived one; return what it prints."""
+        """Run one of our modules in the running container, else in a short-lived one; return what it prints."""
         self.compose.require_own_name()
         running = self._runs()
         if not running and given is None:

@@ -19,7 +19,7 @@ ASSETS = (
 )
 
 
-# SHA-256 of the files that 0.1.0 laid down. What a user has edited is never replaced.
+# SHA-256 of the files that 0.1.0 wrote. A file that a user has edited is never replaced.
 _OLD = {
     "callbacks/taskmaster.py": "3f1c7d166e4ee28cd70d6cc4005b338f5e5915ec748322b696d57fe523cbdcb3",
     "Dockerfile": "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
@@ -42,7 +42,7 @@ def asset_texts() -> dict[str, str]:
 
 
 def lay_down(project: Project, env: str | None = None) -> list[str]:
-    """Write what is missing in the folder, and ``env`` (or the example) as .env; return the names of what was made."""
+    """Write the files that are missing in the folder, and ``env`` (or the example) as .env; return their names."""
     made = []
     for name, text in asset_texts().items():
         if not (project.root / name).exists() and files.write(project.root / name, text):
@@ -54,8 +54,10 @@ def lay_down(project: Project, env: str | None = None) -> list[str]:
 
 
 def refresh(project: Project) -> list[str]:
-    """Bring a stack of an earlier lmstack up to date: the proxy's side of the source, and files as 0.1.0 laid them down.
-    Return the names of what was written."""
+    """Update a stack that an earlier lmstack wrote; return the names of the files that were written.
+
+    Replaces the proxy's side of the source, and the files that are still as 0.1.0 wrote them.
+    """
     written = []
     for name, text in asset_texts().items():
         path = project.root / name

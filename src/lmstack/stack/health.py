@@ -1,4 +1,4 @@
-"""Asking the running gateway how it is; no provider is called."""
+"""Query the health of a running gateway. Makes no provider call."""
 
 import functools
 import time
@@ -16,7 +16,7 @@ QUICK_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer: status 0 means nobody answered, with the reason in ``error``."""
+    """One HTTP answer. Status 0 means that no answer came; ``error`` has the reason. ``ms`` in milliseconds."""
 
     status: int
     body: Any
@@ -25,7 +25,7 @@ class Answer:
 
 
 def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
-    """GET as JSON; never raises for a server's fault."""
+    """Send a GET request and return the answer with its JSON body. Never raises for a server's fault."""
     import httpx
 
     began = time.perf_counter()
@@ -43,23 +43,28 @@ def get(url: str, key: str = "", timeout: float = QUICK_SECONDS) -> Answer:
 
 @functools.cache
 def client() -> "httpx.Client":
-    """One for all: each would read the machine's certificates, which costs more than a request, and `lm up` asks many
-    times a second while the proxy starts. No connection is kept: what it led to may have been restarted since."""
+    """Return the HTTP client that all requests share.
+
+    A new client reads the certificate store, which takes longer than the request. Connections are not kept: the server may
+    have been restarted since.
+    """
     import httpx
 
-    # trust_env off: a proxy of the environment must not come between us and our own machine.
+    # trust_env off: a request to our own machine must not go through a proxy.
     return httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def release(url: str, key: str) -> str:
-    """The LiteLLM release that answers, as it says itself; "" when it does not."""
+    """Return the LiteLLM release that the proxy reports, "" when it reports none."""
     answer = get(f"{url}/health/readiness/details", key)
     return str(answer.body.get("litellm_version", "")) if isinstance(answer.body, dict) else ""
 
 
 def refused_call(url: str, key: str, model: str) -> tuple[int, str]:
-    """A chat call for a name that nobody serves: it costs nothing and reaches no provider. Its status (0: no answer), and
-    its call id."""
+    """Send a chat call for a model that does not exist; return its status (0: no answer) and its call id.
+
+    The call costs nothing and reaches no provider.
+    """
     import httpx
 
     body = {"model": model, "messages": [{"role": "user", "content": "Are you there?"}]}
@@ -72,7 +77,7 @@ def refused_call(url: str, key: str, model: str) -> tuple[int, str]:
 
 
 def missing_names(plan: Plan) -> tuple[str, ...]:
-    """Planned names that the proxy does not serve (yet): LiteLLM drops an invalid deployment silently."""
+    """Return the planned names that the proxy does not serve yet. LiteLLM drops an invalid deployment silently."""
     answer = get(f"{plan.url}/v1/models", plan.settings.master_key)
     if answer.status != 200 or not isinstance(answer.body, dict):
         return plan.names
@@ -81,12 +86,12 @@ def missing_names(plan: Plan) -> tuple[str, ...]:
 
 
 def ollama_answers(address: str, timeout: float = 0.5) -> bool:
-    """Whether something speaks HTTP there."""
+    """Return whether an HTTP server answers at this address."""
     return get(address, timeout=timeout).status != 0
 
 
 def gateway(url: str, settings: Settings, ledger: dict[str, Any], deep: bool) -> dict[str, Any]:
-    """The `lm health` report: status healthy, degraded or unhealthy, and each part."""
+    """Return the `lm health` report: status healthy, degraded or unhealthy, and each part."""
     alive = get(f"{url}/health/liveliness")
     seen = get(f"{url}/health")
     report = seen.body if seen.status == 200 and isinstance(seen.body, dict) else {}
@@ -122,7 +127,7 @@ def gateway(url: str, settings: Settings, ledger: dict[str, Any], deep: bool) ->
 
 
 def taskmaster(settings: Settings) -> dict[str, Any]:
-    """Whether TaskMaster's own health route answers: status off, reachable or unreachable."""
+    """Return whether TaskMaster's own health route answers: status off, reachable or unreachable."""
     base = settings.get("TASKMASTER_API_URL").rstrip("/")
     if not base:
         return {"status": "off"}

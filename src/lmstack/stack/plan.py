@@ -1,4 +1,4 @@
-"""What will run, decided before anything is touched. Pure: settings, catalog and facts in, a frozen plan out."""
+"""Decide what will run, before anything is changed. Pure: from settings, catalog and facts to a frozen plan."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ HOST_GATEWAY = "host.docker.internal"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was found out about the machine before planning."""
+    """What lm has found out about the machine before planning."""
 
     runtime: str  # "docker" or "local"
     ollama: bool = False  # something answers at Ollama's address
-    embedded: bool = False  # the built-in model's packages are installed
+    embedded: bool = False  # this environment can serve the built-in model
     cores: int = 1
     memory_mb: int = 0  # of the machine; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One served name. ``api_base`` and ``api_key`` are what the rendered file says, never a secret."""
+    """One model at one provider. ``api_base`` and ``api_key`` are as in the rendered file, never a secret."""
 
     model: Model
     provider: Provider
@@ -38,12 +38,12 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        """The public name."""
+        """Return the name that clients use."""
         return self.model.name
 
     @property
     def candidate(self) -> Candidate | None:
-        """What routing sees of it; None for what does not chat."""
+        """Return this deployment as routing sees it; None for a model that does not chat."""
         model = self.model
         if model.mode != "chat" or model.tier is None:
             return None
@@ -56,7 +56,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that render and the runtimes need. ``unserved`` maps a catalog name to the variable it lacks."""
+    """Everything that rendering and the runtimes need. ``unserved`` maps a model name to the variable that it lacks."""
 
     settings: Settings
     runtime: str
@@ -69,31 +69,31 @@ class Plan:
     messages: tuple[str, ...] = ()
     rules: Rules = field(default_factory=Rules)
     workers: int = 1
-    fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of each chat model, when it fails
-    models: Models = field(default_factory=lambda: Models(()))  # what routing chooses from
+    fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)  # for each chat model: tried when it fails
+    models: Models = field(default_factory=lambda: Models(()))  # the models that routing chooses from
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that a client can ask for."""
+        """Return every name that a client can request."""
         special = (AUTO, *self.groups) if self.groups else ()
         return (*special, *(d.name for d in self.deployments))
 
     @property
     def url(self) -> str:
-        """Where clients on this machine reach the gateway."""
+        """Return the address at which clients on this machine reach the gateway."""
         host = self.settings.host.strip("[]")
         host = {"0.0.0.0": "localhost", "::": "localhost", "127.0.0.1": "localhost"}.get(host, host)  # noqa: S104
         return f"http://{f'[{host}]' if ':' in host else host}:{self.settings.port}"
 
     def digest(self, config: str) -> str:
-        """Changes whenever what runs would change; a hash, so that it tells nothing of a key."""
+        """Return a hash that changes whenever the running gateway would change. It does not reveal a key."""
         parts = [config, self.runtime, self.settings.host, str(self.settings.port), str(self.workers)]
         parts += [f"{name}={value}" for name, value in sorted(self.environ.items())]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
-    """Decide which names are served by which deployment, and how the groups fall back."""
+    """Return the plan: which deployment serves which name, and in which order the models of a group are tried."""
     messages = list(settings.notes)
     deployments, unserved = [], {}
     for model in catalog.models.values():
@@ -135,7 +135,7 @@ def no_models(plan: Plan) -> ConfigError:
 
 
 def reachable_from(url: str, runtime: str) -> str:
-    """An address as the proxy must write it: a container reaches this machine by another name than a process does."""
+    """Return an address as the proxy must use it. A container reaches this machine by another name than a process."""
     parts = urlsplit(url)
     here, there = ("localhost", "127.0.0.1", "[::1]", "::1"), HOST_GATEWAY
     host = parts.hostname or ""
@@ -150,12 +150,12 @@ def reachable_from(url: str, runtime: str) -> str:
 
 
 def _room_for_workers(facts: Facts) -> int:
-    """One per core, at most MAX_WORKERS, and no more than there is memory for."""
+    """Return one worker per core, at most MAX_WORKERS, and no more than the memory allows."""
     return max(1, min(facts.cores, MAX_WORKERS, facts.memory_mb // WORKER_MB))
 
 
 def _lacking(provider: Provider, settings: Settings, facts: Facts) -> str | None:
-    """ "" when it can be served, the variable that is missing, or None when it is not offered at all."""
+    """Return the variable that the provider lacks, "" when it lacks none, None when it is never offered."""
     if provider.name == "embedded":
         return None
     if provider.name == "ollama":
@@ -178,7 +178,7 @@ def _deploy(model: Model, provider: Provider, settings: Settings, facts: Facts) 
 
 
 def _environ(settings: Settings, facts: Facts) -> dict[str, str]:
-    """What the proxy's process gets: every setting that is set, addresses as they look from there, stock's switches."""
+    """Return the environment of the proxy: every setting with a value, adapted addresses, and LiteLLM's switches."""
     env = {name: value.text for name, value in settings.extra.items() if value.text}
     env |= {name: value.text for name, value in settings.values.items() if value.text}
     for name in ("TASKMASTER_API_URL", "OPENAI_API_BASE", "ANTHROPIC_API_BASE", "GEMINI_API_BASE"):
@@ -187,14 +187,13 @@ def _environ(settings: Settings, facts: Facts) -> dict[str, str]:
     return env | STOCK_ENVIRON
 
 
-# Each worker is a process with all of LiteLLM in it, about 400 MB, and their parent is one more; the machine has
-# something else to do too.
+# Each worker, and their parent, is a process with all of LiteLLM in it: about 400 MB. Other programs need memory too.
 WORKER_MB, MAX_WORKERS = 1500, 4
 
 # Switches of stock LiteLLM that every runtime sets; docker-compose.yml has the same (a test compares).
 STOCK_ENVIRON = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else every start asks the network three times, about 8 s
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else every start makes three network requests, about 8 s
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "true",
-    "DEFAULT_MAX_RETRIES": "0",  # the SDK's own retries (embeddings) would be on no ledger
+    "DEFAULT_MAX_RETRIES": "0",  # the SDK's own retries (embeddings) would be missing in the ledger
     "LITELLM_WORKER_STARTUP_HOOKS": "lmstack.gateway.app.startup:install",
 }

@@ -1,4 +1,4 @@
-"""A stack's folder: where its files are, and how they are loaded into settings, catalog and plan."""
+"""A stack's folder: the paths of its files, and how to load settings, catalog and plan from them."""
 
 import os
 from dataclasses import dataclass
@@ -25,52 +25,52 @@ class Project:
 
     @property
     def env_file(self) -> Path:
-        """Settings and keys."""
+        """Return the path of the settings and keys."""
         return self.root / ".env"
 
     @property
     def models_file(self) -> Path:
-        """The user's own models, optional."""
+        """Return the path of the user's own models; the file is optional."""
         return self.root / "models.yaml"
 
     @property
     def config_file(self) -> Path:
-        """What LiteLLM reads."""
+        """Return the path of the configuration that LiteLLM reads."""
         return self.root / "litellm-config.yaml"
 
     @property
     def compose_file(self) -> Path:
-        """The Docker stack."""
+        """Return the path of the Docker stack's compose file."""
         return self.root / "docker-compose.yml"
 
     @property
     def state(self) -> Path:
-        """Pids, digests, locks: nothing that a user edits."""
+        """Return the folder of pids, digests and locks. Users edit nothing in it."""
         return self.root / ".lmstack"
 
     @property
     def logs(self) -> Path:
-        """Logs and ledger of the local runtime."""
+        """Return the folder of the local runtime's logs and ledger."""
         return self.root / "logs"
 
     @property
     def ledger(self) -> Path:
-        """The local runtime's ledger; in the container it is /app/logs/litellm.db."""
+        """Return the path of the local runtime's ledger. In the container it is /app/logs/litellm.db."""
         return self.logs / "litellm.db"
 
     @property
     def is_stack(self) -> bool:
-        """Whether this folder carries our mark. A compose file alone is none: it may be somebody else's."""
+        """Return whether this folder has our mark. A compose file does not count: it may belong to another program."""
         return (self.root / "callbacks" / "taskmaster.py").is_file() or (self.state / "state.json").is_file()
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing is in this folder but what a stack may begin with: settings, models, our own state."""
+        """Return whether this folder is empty, except for files that a stack may begin with: settings, models, state."""
         own = {self.env_file.name, self.models_file.name, self.state.name, self.logs.name}
         return self.root.is_dir() and all(path.name in own for path in self.root.iterdir())
 
     def require_stack(self) -> None:
-        """ConfigError unless this folder holds a stack of ours; asked before anything is changed."""
+        """Raise ConfigError unless this folder holds one of our stacks. Call it before every change."""
         if not self.root.is_dir():
             what = "is a file" if self.root.exists() else "does not exist"
             raise ConfigError(f"the folder {self.root} {what}", "name a stack's folder: lm ... -C FOLDER")
@@ -80,7 +80,7 @@ class Project:
             )  # fmt: skip
 
     def foreign_compose(self) -> str | None:
-        """Why the compose file of this folder is not ours, None when it is. No compose call may be made before."""
+        """Return why the compose file here is not ours, None when it is. Call it before every compose command."""
         if not self.is_stack:
             return f"{self.root} holds no lmstack stack"
         text = files.read(self.compose_file)
@@ -98,21 +98,21 @@ class Project:
         return None
 
     def env_entries(self) -> dict[str, Entry]:
-        """What .env says; nothing when there is none."""
+        """Return the entries of .env; empty when there is no such file."""
         return parse_env(files.read(self.env_file) or "", ".env")
 
     def catalog(self) -> Catalog:
-        """The shipped catalog with models.yaml over it."""
+        """Return the shipped catalog, changed by models.yaml."""
         return parse_catalog(shipped_catalog(), files.read(self.models_file))
 
     def settings(self, flags: dict[str, str] | None = None, catalog: Catalog | None = None) -> Settings:
-        """Flags over environment over .env over defaults; ConfigError lists every problem."""
+        """Return the settings: flags before environment before .env before defaults. ConfigError lists every problem."""
         known = catalog or self.catalog()
         return parse_settings(self.env_entries(), os.environ, flags, known.variables)
 
 
 def find_project(folder: Path | None) -> Project:
-    """The given folder, else the nearest one upwards that holds a stack, else the current one."""
+    """Return the given folder, else the nearest parent folder that holds a stack, else the current folder."""
     if folder is not None:
         return Project(folder.resolve())
     here = Path.cwd()
@@ -120,24 +120,24 @@ def find_project(folder: Path | None) -> Project:
         if (candidate / "docker-compose.yml").exists() and (candidate / "callbacks" / "taskmaster.py").exists():
             return Project(candidate)
         if any((candidate / name).exists() for name in _COMPOSE_FILES):
-            break  # somebody else's project within a stack's tree: the stack around it is not meant
+            break  # another project inside a stack's folder: the user does not mean the stack around it
     return Project(here)
 
 
 def shipped_catalog() -> str:
-    """The catalog that comes with this version."""
+    """Return the text of the catalog that comes with this version."""
     return (resources.files("lmstack.catalog") / "catalog.yaml").read_text(encoding="utf-8")
 
 
 def shipped_plan() -> Plan:
-    """The plan behind the committed litellm-config.yaml: every provider of the guide, for plain `docker compose up`."""
+    """Return the plan of the committed litellm-config.yaml: every provider of the guide, for `docker compose up`."""
     catalog = parse_catalog(shipped_catalog())
     keys = {name: "set" for p in catalog.providers.values() if p.name != "embedded" and (name := p.key)}
     return plan_stack(parse_settings({}, keys), catalog, Facts("docker", ollama=True))
 
 
 def shipped_config() -> str:
-    """The text of the committed litellm-config.yaml."""
+    """Return the text of the committed litellm-config.yaml."""
     return render_config(shipped_plan())
 
 

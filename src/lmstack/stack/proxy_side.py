@@ -1,4 +1,4 @@
-"""The part of lmstack that runs inside the proxy: which folders it is, and their source files."""
+"""The folders of lmstack that run inside the proxy, and their source files."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ PACKAGE = Path(lmstack.__file__).parent
 
 
 def sources(package: Path = PACKAGE) -> list[Path]:
-    """Every source file that the proxy needs, below a folder ``lmstack``."""
+    """Return every source file that the proxy needs, below a folder ``lmstack``."""
     found = [package / "__init__.py", *(path for room in ROOMS for path in (package / room).rglob("*.py"))]
     return sorted(path for path in found if path.exists())

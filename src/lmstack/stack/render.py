@@ -1,4 +1,4 @@
-"""A plan as litellm-config.yaml: deterministic, commented, no secret in it. Pure."""
+"""Render a plan as litellm-config.yaml: always the same text, with comments and without secrets. Pure."""
 
 import difflib
 from typing import Any
@@ -13,11 +13,11 @@ from lmstack.stack.plan import Deployment, Plan
 HEADER = """\
 # LiteLLM proxy configuration (stock LiteLLM {version}), rendered by `lm render` and `lm up`.
 # Do not edit: change .env or models.yaml instead. `lm render --diff` shows what would change.
-# Keys stand in the environment, never here.
+# Keys are in the environment, never here.
 """
 
 
-# LiteLLM's names of the failures after which a model that nothing stands in for is asked again.
+# LiteLLM's names of the failures after which a model without fallbacks is tried again.
 RETRIED = (
     "TimeoutErrorRetries",
     "RateLimitErrorRetries",
@@ -27,46 +27,55 @@ RETRIED = (
 
 
 def render_config(plan: Plan) -> str:
-    """The whole file."""
+    """Return the text of the whole file."""
     parts = [HEADER.format(version=plan.settings.version), "model_list:\n"]
     parts += [_deployment(d, plan.fallbacks.get(d.name, ())) for d in plan.deployments]
     if plan.groups:
         parts.append(_auto())
     parts += [
-        "\n# Failover is the retry: each dead model is asked once, then the next one (docs/routing.md).\n",
+        "\n# A fallback replaces a retry: each failing model is tried once, then the next one (docs/routing.md).\n",
         _block({"router_settings": _router(plan)}),
         "\n",
         _block({"litellm_settings": _litellm()}),
-        "\n# Only free models are probed in the background; the others are judged by their traffic.\n",
+        "\n# LiteLLM checks only free models in the background. Requests show how the others are.\n",
         _block({"general_settings": _general(plan)}),
     ]
     own = {"unserved": plan.unserved, "routing": plan.rules.routing, "budgets": dump_limits(plan.rules.budgets)}
     if any(own.values()):
         parts += [
-            "\n# For our callback: names that nothing serves yet with the variable each one needs; models.yaml's rules.\n",
+            "\n# For our callback: model names without a provider, with the variable each one needs; the rules of models.yaml.\n",
             _block({"callback_settings": {"lmstack": {name: value for name, value in own.items() if value}}}),
         ]
     return "".join(parts)
 
 
 def diff_config(old: str, new: str, name: str = "litellm-config.yaml") -> str:
-    """A unified diff, "" when equal."""
+    """Return a unified diff, "" when the texts are equal."""
     lines = difflib.unified_diff(old.splitlines(True), new.splitlines(True), f"{name} (on disk)", f"{name} (rendered)")
     return "".join(lines)
 
 
 def _deployment(d: Deployment, fallbacks: tuple[str, ...]) -> str:
+    entry = {"model_name": d.name, "litellm_params": _params(d, fallbacks), "model_info": _info(d)}
+    return f"  # {_remark(d)}\n" + _indent(_block([entry]))
+
+
+def _params(d: Deployment, fallbacks: tuple[str, ...]) -> dict[str, Any]:
+    """Return what LiteLLM needs to call the provider."""
     params: dict[str, Any] = {"model": d.litellm_model, "api_key": d.api_key}
     if d.api_base:
         params["api_base"] = d.api_base
     if d.model.own_price or d.model.free:
-        if d.model.input is not None:
-            params["input_cost_per_token"] = d.model.input / 1_000_000
-        if d.model.output is not None:
-            params["output_cost_per_token"] = d.model.output / 1_000_000
+        prices = {"input_cost_per_token": d.model.input, "output_cost_per_token": d.model.output}
+        params |= {name: price / 1_000_000 for name, price in prices.items() if price is not None}
     if not fallbacks:
-        # Nobody stands in for it: cooling it down would only turn one failure into many. _router has it asked again.
+        # Without a fallback, a cooldown would turn one failure into many. _router makes LiteLLM try the model again.
         params["cooldown_time"] = 0
+    return params
+
+
+def _info(d: Deployment) -> dict[str, Any]:
+    """Return what our callback and LiteLLM's health checks read."""
     info: dict[str, Any] = {"id": d.name, "mode": d.model.mode, "lm_provider": d.provider.name}
     if d.model.mode == "chat" and d.model.tier:
         info["lm_tier"] = d.model.tier
@@ -75,16 +84,19 @@ def _deployment(d: Deployment, fallbacks: tuple[str, ...]) -> str:
     if d.model.own_price:
         info["lm_own_price"] = True
     if d.model.mode == "chat":
-        info |= {"lm_context": d.model.context} if d.model.context else {}
-        info |= {"lm_can": list(d.model.can)} if d.model.can is not None else {}
-        info |= {"lm_heir": True} if d.model.successor else {}
-    if d.model.free:
-        info["health_check_timeout"] = 30
-        info["health_check_max_tokens"] = 1
-    else:
-        info["disable_background_health_check"] = True
-    entry = {"model_name": d.name, "litellm_params": params, "model_info": info}
-    return f"  # {_remark(d)}\n" + _indent(_block([entry]))
+        info |= _chat_info(d)
+    return info | (_PROBED if d.model.free else _NOT_PROBED)
+
+
+def _chat_info(d: Deployment) -> dict[str, Any]:
+    info: dict[str, Any] = {"lm_context": d.model.context} if d.model.context else {}
+    info |= {"lm_can": list(d.model.can)} if d.model.can is not None else {}
+    return info | ({"lm_heir": True} if d.model.successor else {})
+
+
+# A background check of a model that costs money would be paid for.
+_PROBED = {"health_check_timeout": 30, "health_check_max_tokens": 1}
+_NOT_PROBED = {"disable_background_health_check": True}
 
 
 def _remark(d: Deployment) -> str:
@@ -105,13 +117,13 @@ def _auto() -> str:
     tiers = {tier: group for group, tier in TIER_OF_GROUP.items()} | {"REASONING": "premium"}
     config = {
         "classifier_type": "custom", "classifier_plugin": "lmstack.routing.auto.classifier",
-        # Stock's own heuristic holds the event loop for a quarter of a second on a long prompt: never fall back to it.
+        # LiteLLM's own classifier blocks the event loop for a quarter of a second on a long prompt: never use it.
         "classifier_fallback": "default_model",
         "tiers": tiers, "default_model": "cheap", "context_compaction": False,
     }  # fmt: skip
     params = {"model": "auto_router/complexity_router", "complexity_router_config": config}
     entry = {"model_name": "auto", "litellm_params": {**params, "complexity_router_default_model": "cheap"}}
-    return "  # auto: LiteLLM's complexity router picks the group, by our classifier (docs/routing.md)\n" + _indent(
+    return "  # auto: LiteLLM's complexity router chooses the group with our classifier (docs/routing.md)\n" + _indent(
         _block([entry])
     )
 
@@ -137,17 +149,19 @@ def _router(plan: Plan) -> dict[str, Any]:
             }
             for name, walk in plan.groups.items()
         ]
-        settings["fallbacks"] = [{name: list(heirs)} for name, heirs in plan.fallbacks.items() if heirs]
-        # What LiteLLM takes for a blocked answer too: one without any choice.
+        settings["fallbacks"] = [{name: list(names)} for name, names in plan.fallbacks.items() if names]
+        # LiteLLM also treats an answer without any choice as a blocked one.
         blocked = {**plan.fallbacks, **plan.groups}
-        settings["content_policy_fallbacks"] = [{name: list(heirs)} for name, heirs in blocked.items() if heirs]
+        settings["content_policy_fallbacks"] = [{name: list(names)} for name, names in blocked.items() if names]
         settings["context_window_fallbacks"] = _larger(plan)
     return {name: value for name, value in settings.items() if value != []}
 
 
 def _larger(plan: Plan) -> list[dict[str, list[str]]]:
-    """When a provider says that a request is too long: the cheapest models with more room than the one that was asked.
-    Mostly our callback has seen that before; its count of tokens is an estimate."""
+    """Return the models to try when a provider calls a request too long: those with a larger context, cheapest first.
+
+    Our callback usually notices this earlier, but its count of tokens is an estimate.
+    """
     served = plan.models.by_name
     rooms = {name: served[name].context or 0 for name in plan.fallbacks}
     rooms |= {group: min(served[name].context or 0 for name in walk) for group, walk in plan.groups.items()}
@@ -160,7 +174,7 @@ def _litellm() -> dict[str, Any]:
     return {
         "callbacks": ["callbacks.taskmaster.handler"],
         "json_logs": True,
-        # A parameter that the next provider does not know must not turn a fallback into an error.
+        # A fallback must not fail because the next provider does not know a parameter.
         "drop_params": True,
     }
 
@@ -180,7 +194,7 @@ def _general(plan: Plan) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style; a list of plain values stands on one line."""
+    """Writes block style, with a list of plain values on one line."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)

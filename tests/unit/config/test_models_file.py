@@ -1,16 +1,15 @@
 """models.yaml as a user wrote it: what `lm budget` writes is what is read, and every other byte stays."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from lmstack.catalog.models import parse_catalog
+from lmstack.cli import app as lm
 from lmstack.config.modelsfile import set_budget
-from lmstack.config.yamlfile import load_yaml
+from lmstack.config.yamlrules import load_yaml
 from lmstack.errors import ConfigError
 from lmstack.stack.project import shipped_catalog
-from support import LM, clean_environ
 
 ODD = ["on", "1:30", "0123", "1e3", "null", "~", "2026-11-24", "0x10", "yes", "a b", "a: b", "#x", "true", "é", "<<"]
 
@@ -62,19 +61,49 @@ def test_a_name_that_stands_twice_or_a_value_without_end_is_refused(text: str) -
     ],
 )
 def test_an_edit_that_would_change_another_limit_is_refused_or_right(
-    tmp_path: Path, text: str, words: tuple[str, ...]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: tuple[str, ...]
 ) -> None:
     """Whatever becomes of the edit: no other limit is lost or changed, and the file stays readable."""
-    subprocess.run([*LM, "init", "-C", str(tmp_path)], env=clean_environ(tmp_path), check=True, capture_output=True)
+    assert lm.run(["init", "-C", str(tmp_path), "-q"]) == 0
     (tmp_path / "models.yaml").write_text(text)
     before = parse_catalog(shipped_catalog(), text).rules.budgets
-    done = subprocess.run(
-        [*LM, "budget", *words, "-C", str(tmp_path)], env=clean_environ(tmp_path), capture_output=True, text=True
-    )
-    assert "Traceback" not in done.stderr
+    code = lm.run(["budget", *words, "-C", str(tmp_path)])
+    assert "Traceback" not in capsys.readouterr().err
     after = parse_catalog(shipped_catalog(), (tmp_path / "models.yaml").read_text()).rules.budgets
     edited = {"all": "", "task": "t", "agent": "x"}[words[1]]
     kept = {(b.scope, b.name, b.usd) for b in before if (b.scope, b.name) != (words[1], edited)}
     assert kept <= {(b.scope, b.name, b.usd) for b in after}
-    if done.returncode:
+    if code:
         assert (tmp_path / "models.yaml").read_text() == text
+
+
+BOMB = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize("name", ["models.yaml", "litellm-config.yaml", "docker-compose.yml", "other.yaml"])
+def test_a_yaml_bomb_in_any_file_is_one_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert lm.run(["init", "-C", str(tmp_path), "-q"]) == 0
+    text = ("services:\n  x: {}\n" if name == "docker-compose.yml" else "") + BOMB
+    (tmp_path / name).write_text(text)
+    words = ["validate", *([str(tmp_path / name)] if name == "other.yaml" else [])]
+    assert lm.run([*words, "-C", str(tmp_path)]) == 3
+    assert "too large with its aliases written out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        ("f.yaml", "router_settings: {disable_cooldowns: on}\n", 0),  # LiteLLM reads YAML 1.1: true
+        ("f.yaml", "router_settings: {disable_cooldowns: 'on'}\n", 3),  # and here text
+        ("f.yaml", "router_settings: {timeout: 1:30}\n", 0),  # 90 seconds for LiteLLM
+        ("models.yaml", "models: {gpt-4o: {input: 1:30}}\n", 3),  # text for lm
+        ("models.yaml", "providers: {groq: {keyless: on}}\n", 3),
+        ("f.yaml", "services:\n  on: {image: x}\n", 0),  # a name for compose
+    ],
+)
+def test_a_file_is_checked_by_the_yaml_rules_of_the_program_that_reads_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, code: int
+) -> None:
+    (tmp_path / name).write_text(text)
+    words = ["validate", *([] if name == "models.yaml" else [str(tmp_path / name)]), "-C", str(tmp_path)]
+    assert lm.run(words) == code, capsys.readouterr().err

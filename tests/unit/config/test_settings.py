@@ -4,7 +4,8 @@ import pytest
 
 from lmstack.catalog.models import GUIDE_NAMES, parse_catalog
 from lmstack.config.envfile import parse_env, set_line, unset_line
-from lmstack.config.settings import SETTINGS, env_example, is_loopback, parse_settings
+from lmstack.config.kinds import is_loopback
+from lmstack.config.settings import SETTINGS, env_example, parse_settings
 from lmstack.errors import ConfigError
 from lmstack.stack.project import shipped_catalog
 
@@ -31,7 +32,7 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default() -> None
         ("\nLITELLM_PORT=web", ".env:2: LITELLM_PORT must be a port from 1 to 65535, not 'web'"),
         ("LITELLM_HOST=example.org", ".env:1: LITELLM_HOST must be an IP address or 'localhost', not 'example.org'"),
         ("LITELLM_LOG_LEVEL=loud", ".env:1: LITELLM_LOG_LEVEL must be one of DEBUG, INFO, WARNING, ERROR, not 'loud'"),
-        ("LITELLM_WORKERS=0", ".env:1: LITELLM_WORKERS must be a whole number from 1, not '0'"),
+        ("LITELLM_WORKERS=0", ".env:1: LITELLM_WORKERS must be 'auto' or a whole number from 1 to 1000, not '0'"),
         (
             "LITELLM_MASTER_KEY=sk-1234",
             ".env:1: LITELLM_MASTER_KEY is empty or a well-known key, which LiteLLM refuses to start with",

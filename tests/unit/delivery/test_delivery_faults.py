@@ -92,9 +92,9 @@ def _run(calls: SystemCalls, path: Path, receiver: FaultyReceiver, batch: bool) 
     assert not made._thread.is_alive(), calls.fail
 
 
-def _places(path: Path, receiver: FaultyReceiver, batch: bool, fails_first: bool) -> list[Place]:
+def _places(path: Path, receiver: FaultyReceiver, batch: bool, fails_first: bool, after: bool = False) -> list[Place]:
     receiver.fails_first = int(fails_first)
-    count = SystemCalls(THREADS)
+    count = SystemCalls(THREADS, after=after)
     _run(count, path, receiver, batch)
     return count.places(turns=2)
 
@@ -136,4 +136,31 @@ def test_any_call_to_the_system_may_fail_once(
                 logged = [record.getMessage() for record in caplog.records if record.name == sender.__name__]
                 _check(place, path, receiver, logged)
                 break
+    assert hit > 0.8 * len(places)
+
+
+def test_a_statement_of_sqlite_that_succeeds_and_reports_an_error_sends_no_event_twice_in_a_row(
+    template: Path, receiver: FaultyReceiver, tmp_path: Path
+) -> None:
+    """A COMMIT can have its effect and raise all the same: a lease must not block its lane, an outcome not count twice."""
+    found = _places(_copy(template, tmp_path / "count.db"), receiver, False, False, after=True)
+    places = [place for place in found if place[0].startswith("_sqlite3.execute")]
+    assert len(places) > 20
+    hit = 0
+    for number, place in enumerate(places):
+        receiver.fails_first = 0
+        path = _copy(template, tmp_path / f"after-{number}.db")
+        calls = SystemCalls(THREADS, place, after=True)
+        _run(calls, path, receiver, batch=False)
+        hit += calls.failed
+        for task in TASKS:
+            ids = [id_ for id_, key, _ in _states(path) if key == task]
+            came = [id_ for arrived in receiver.order.values() for id_ in dict.fromkeys(arrived) if id_ in ids]
+            assert came == ids, f"{place}: lost, or out of order"
+        conn = sqlite3.connect(path)
+        assert conn.execute("SELECT COUNT(*) FROM lanes").fetchone() == (0,), f"{place}: a lane is left"
+        assert conn.execute("SELECT COUNT(*) FROM outbox WHERE attempts != 1").fetchone() == (0,), (
+            f"{place}: counted twice"
+        )
+        conn.close()
     assert hit > 0.8 * len(places)

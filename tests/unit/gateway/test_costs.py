@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 
-from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream
-from lmstack.ledger.records import Attempt, Attribution, Call, Usage
+from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream, estimate_given_up
+from lmstack.ledger.records import Attempt, Attribution, Call, Fault, Usage
 
 RATES = (1.0, 2.0)
 TEN = Usage(10, 10)
@@ -64,3 +65,26 @@ def test_a_call_without_any_attempt_has_no_cost() -> None:
 def test_the_estimate_of_a_broken_stream(attempt: dict[str, Any], prompt: int | None, cost: float | None) -> None:
     found = estimate_broken_stream(a_call(**attempt), Usage(prompt), tokens_in=100, characters_out=39)
     assert found == (cost if cost is None else pytest.approx(cost))
+
+
+LEFT, TIMEOUT, BROKEN = (HTTPException(status, "no") for status in (499, 408, 500))
+
+
+@pytest.mark.parametrize(
+    ("error", "sent", "fault", "budgeted", "cost"),
+    [
+        (LEFT, True, None, True, 0.5),
+        (LEFT, True, None, False, 0.1),
+        (LEFT, False, None, True, None),  # no provider had it yet
+        (TIMEOUT, True, "Timeout", True, 0.5),
+        (TIMEOUT, True, "Timeout", False, None),
+        (TIMEOUT, False, "Timeout", True, None),
+        (BROKEN, True, "InternalServerError", True, None),
+    ],
+)
+def test_a_request_that_is_given_up_while_a_provider_has_it_is_charged(
+    error: HTTPException, sent: bool, fault: str | None, budgeted: bool, cost: float | None
+) -> None:
+    call = a_call(sent=sent, fault=Fault(fault, None, "no") if fault else None)
+    call.budgeted, call.reserved_usd, call.estimate_usd = budgeted, 0.5, 0.1
+    assert estimate_given_up(call, error) == cost

@@ -63,7 +63,7 @@ def two() -> Iterator[FakeEngine]:
 
 @pytest.fixture
 def project(tmp_path: Path, one: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A stack that was started on engine one. The docker command is a stub that does nothing."""
+    """Make a stack that was started on engine one. The docker command is a stub that does nothing."""
     for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
         monkeypatch.delenv(name, raising=False)
     stub = tmp_path / "bin" / "docker"

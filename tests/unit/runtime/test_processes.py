@@ -14,7 +14,7 @@ from lmstack.runtime.processes import end_processes, forget_processes, processes
 
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process with a child. Nothing in their command lines or environments says whose they are."""
+    """Start a process with a child. Nothing in their command lines or environments names a stack."""
     child = "import time; time.sleep(600)"
     script = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); print('up', flush=True); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -38,7 +38,7 @@ def test_a_recorded_process_is_found_with_its_children_and_ended(tmp_path: Path,
     children = [child.pid for child in psutil.Process(family.pid).children()]
     assert len(children) == 1
     assert processes(tmp_path) == sorted([family.pid, *children])
-    record_processes(tmp_path)
+    record_processes(tmp_path, [])
     end_processes(processes(tmp_path), 10, already_stopping=False)
     assert processes(tmp_path) == []
     assert not any(psutil.pid_exists(pid) for pid in children)
@@ -46,7 +46,7 @@ def test_a_recorded_process_is_found_with_its_children_and_ended(tmp_path: Path,
 
 def test_a_child_that_lost_its_parent_is_found_by_the_record(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     record(tmp_path, [[family.pid, psutil.Process(family.pid).create_time()]])
-    record_processes(tmp_path)
+    record_processes(tmp_path, [])
     (child,) = psutil.Process(family.pid).children()
     family.kill()
     family.wait(10)

@@ -1,4 +1,4 @@
-"""A stack that an earlier lmstack laid down is brought up to date; what its user edited stays."""
+"""A stack that an earlier lmstack wrote is updated; what its user edited stays."""
 
 import subprocess
 from pathlib import Path

@@ -4,9 +4,10 @@ import pytest
 import yaml
 
 from lmstack.catalog.models import Catalog, parse_catalog
+from lmstack.config.check_litellm import check_litellm_config
 from lmstack.config.envfile import parse_env
 from lmstack.config.settings import parse_settings
-from lmstack.config.validate import check_file, check_litellm_config
+from lmstack.config.validate import check_file
 from lmstack.stack.plan import Facts, Plan, plan_stack, reachable_from
 from lmstack.stack.project import shipped_catalog, shipped_config
 from lmstack.stack.render import diff_config, render_config
@@ -113,11 +114,11 @@ def test_what_we_render_passes_our_own_strict_check() -> None:
             "model_list:\n- model_name: gpt-a\n  litellm_params: {model: openai/gpt-4o}\nrouter_settings:\n  fallbacks:\n  - gpt-a: [gpt-b]",
             "c.yaml:6: router_settings.fallbacks[0].gpt-a: refers to a missing model 'gpt-b' (did you mean 'gpt-a'?)",
         ),
-        ("model_list:\n- {model_name: a", "c.yaml:2: not readable as YAML: expected ',' or '}', but got '<stream end>' (check the indentation)"),
+        ("model_list:\n- {model_name: a", "c.yaml:3: not readable as YAML: did not find expected ',' or '}' (check the indentation)"),
         ("- a\n- b", "c.yaml:1: a LiteLLM config must be a mapping with 'model_list' (see litellm-config.yaml)"),
         (
             "model_list:\n- model_name: a\n  litellm_params: {model: openai/gpt-4o, api_key: sk-0123456789abcdefghijk}",
-            "c.yaml:3: model_list[0].litellm_params.api_key: a key stands in the file (write os.environ/NAME and put the key into .env)",
+            "c.yaml:3: model_list[0].litellm_params.api_key: a key is written in the file (write os.environ/NAME and put the key into .env)",
         ),
         ("router_settings:\n  num_retries: many", "c.yaml:2: router_settings.num_retries: must be int, not 'many'"),
         ("litellm_settings:\n  add_function_to_prompt: [1]", "c.yaml:2: litellm_settings.add_function_to_prompt: must be bool, not [1]"),
@@ -137,7 +138,7 @@ def test_what_we_render_passes_our_own_strict_check() -> None:
         ),
         (
             "litellm_settings:\n  redis_host: localhost",
-            "c.yaml:2: litellm_settings.redis_host: unknown key 'redis_host' (Redis for cool-downs: general_settings.coordination_redis, or "
+            "c.yaml:2: litellm_settings.redis_host: unknown key 'redis_host' (Redis for cooldowns: general_settings.coordination_redis, or "
             "router_settings.redis_host; for caching answers: litellm_settings.cache_params)",
         ),
     ],

@@ -75,3 +75,11 @@ def disable_redis_retries() -> None:
     policy = inspect.signature(redis.Redis.__init__).parameters["retry"].default
     if hasattr(policy, "_retries"):
         policy._retries = 0
+
+
+def keep_port() -> None:
+    """Keep the configured port. When port 4000 is in use, LiteLLM's command line would choose a random port instead."""
+    from litellm.proxy.proxy_cli import ProxyInitializationHelpers
+
+    ProxyInitializationHelpers._is_port_in_use = staticmethod(lambda port: False)
+    ProxyInitializationHelpers.is_port_in_use = staticmethod(lambda port: False)

@@ -25,6 +25,7 @@ from lmstack.gateway.calls.current import body, is_clients_fault
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 10.0
+PARENT_CHECK_SECONDS = 1.0
 
 
 def install() -> None:
@@ -70,12 +71,14 @@ def stop_with_parent() -> None:
     if parent is None:
         return
 
-    def watch(sentinel: int) -> None:
-        multiprocessing.connection.wait([sentinel])
+    def watch(sentinel: int, pid: int | None) -> None:
+        # A sibling that was forked later keeps the sentinel's pipe open, so the parent's process id is checked too.
+        while not multiprocessing.connection.wait([sentinel], PARENT_CHECK_SECONDS) and os.getppid() == pid:
+            pass
         log.warning("lmstack: the main process of the server has died; this worker stops")
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, args=(parent.sentinel,), name="lmstack-parent", daemon=True).start()
+    threading.Thread(target=watch, args=(parent.sentinel, parent.pid), name="lmstack-parent", daemon=True).start()
 
 
 def drop_empty_variables() -> None:

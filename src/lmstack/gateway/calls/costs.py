@@ -13,6 +13,7 @@ from lmstack.routing.needs import BYTES_PER_TOKEN
 from lmstack.routing.prices import SOLD_BY_UNIT
 
 MAX_USD = 1e5  # of one answer
+CLIENT_LEFT = 499  # the status that LiteLLM gives to a request without a client
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,25 @@ def estimate_broken_stream(call: Call, tokens: Usage, tokens_in: int, characters
         return None
     prompt = tokens_in if tokens.prompt is None else tokens.prompt
     return cost_at(last.rates, prompt, -(-characters_out // BYTES_PER_TOKEN))
+
+
+def estimate_given_up(call: Call, error: BaseException) -> float | None:
+    """Return the estimated cost of a request that its client, or a time-out, gave up while a provider worked on it.
+
+    Providers charge for such answers. Returns what the budgets reserved; without any, the cost of the input where the
+    client left. None for other failures: providers do not charge for their own errors.
+    """
+    sent = [attempt for attempt in call.attempts if attempt.sent]
+    reserved = reserved_cost(call)
+    if sent and getattr(error, "status_code", None) == CLIENT_LEFT:
+        return call.estimate_usd if reserved is None else reserved
+    timed_out = any(attempt.fault is not None and attempt.fault.type == "Timeout" for attempt in sent)
+    return reserved if timed_out else None
+
+
+def reserved_cost(call: Call) -> float | None:
+    """Return what the call's budgets reserved for it; None without any budget, or when the price is unknown."""
+    return call.reserved_usd if call.budgeted else None
 
 
 def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -> float | None:

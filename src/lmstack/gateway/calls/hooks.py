@@ -221,9 +221,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             if better is not None:
                 kind = "AuthenticationError" if better.status_code == 401 else fault.type
                 fault = Fault(kind, str(better.status_code), attempts.fault_of(better, request_data).message)
-            call.close("failed", fault)
-            status = "failed" if call.attempts else "rejected"
-            await worker.get().write(outcome.end(call, status, fault=fault))
+            await outcome.fail(call, fault, original_exception)
         return better
 
 

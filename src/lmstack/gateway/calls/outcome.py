@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstack.gateway import worker
-from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream
+from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream, estimate_given_up, reserved_cost
 from lmstack.gateway.calls.streams import StreamUsage
 from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger.records import Call, Ended, Fault, Usage
@@ -57,7 +57,7 @@ def interrupt(
         log.exception("lmstack: the cost of a broken stream could not be found")
         readable = False
     if not readable:
-        ending = Ending(ending.status, cost=_reserved(call), estimated=_reserved(call) is not None)
+        ending = Ending(ending.status, cost=reserved_cost(call), estimated=reserved_cost(call) is not None)
     worker.get().post(end(call, ending.status, ending.usage, ending.cost, fault=fault, estimated=ending.estimated))
 
 
@@ -69,6 +69,18 @@ def abandon(call: Call) -> None:
     fault = Fault("Abandoned", None, "the request was torn down before it had its answer")
     cost = call.estimate_usd
     worker.get().post(end(call, "interrupted", cost=cost, fault=fault, estimated=bool(cost)))
+
+
+async def fail(call: Call, fault: Fault, error: BaseException) -> None:
+    """Record the end of a request that failed, or that was refused before any attempt."""
+    call.close("failed", fault)
+    cost = None
+    try:
+        cost = estimate_given_up(call, error)
+    except Exception:
+        log.exception("lmstack: the cost of a failed request could not be found")
+    status = "failed" if call.attempts else "rejected"
+    await worker.get().write(end(call, status, cost=cost, fault=fault, estimated=bool(cost)))
 
 
 async def finish_stream(call: Call, seen: StreamUsage) -> None:
@@ -101,9 +113,9 @@ async def succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) -
         call.cost_usd = 0.0 if cache_hit else cost_of(call, usage, tokens, cost)
     except Exception:  # a provider may send anything as usage; the request has ended all the same
         log.exception("lmstack: the usage of an answer could not be read")
-    estimated = call.cost_usd is None and _reserved(call) is not None
+    estimated = call.cost_usd is None and reserved_cost(call) is not None
     if estimated:
-        call.cost_usd = _reserved(call)
+        call.cost_usd = reserved_cost(call)
     await worker.get().write(end(call, "succeeded", tokens, call.cost_usd, cache_hit, estimated=estimated))
 
 
@@ -113,8 +125,3 @@ def end(
 ) -> Ended:  # fmt: skip
     """Return the record of a call's end, now."""
     return Ended(call, status, time.time(), call.elapsed_ms(), usage or Usage(), cost, cache_hit, fault, estimated)
-
-
-def _reserved(call: Call) -> float | None:
-    """Return what the call's budgets reserved for it; None without any budget, or when the price is unknown."""
-    return call.reserved_usd if call.budgeted else None

@@ -1,0 +1,46 @@
+"""Lists the models of the catalog as rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmstack.catalog.models import PRICE_SOURCE, Catalog, Model
+from lmstack.config.settings import Settings
+
+
+def model_rows(catalog: Catalog, settings: Settings) -> list[dict[str, Any]]:
+    """Return one row per model, the cheapest tier and price first."""
+    rows = [_row(catalog, model, settings) for model in catalog.models.values()]
+    return sorted(rows, key=_order)
+
+
+def status_of(row: Mapping[str, object]) -> str:
+    """Return what a user must know of a model: whether it is ready, and what it lacks."""
+    parts = [f"retired {row['retired']}, served by {row['successor']}"] if row["successor"] else []
+    if row["deprecated"]:
+        parts.append(f"ends {row['deprecated']}")
+    if row["needs"]:
+        parts.append(f"set {row['needs']}")
+    if row["provider"] == "ollama":
+        parts.append("served when Ollama answers")
+    if row["provider"] == "embedded":
+        parts.append("small built-in model, served when there is no other")
+    return "; ".join(parts) or "ready"
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    price = row["input_usd_per_million"]
+    return row["tier"] or 9, price is None, price or 0, row["name"]
+
+
+def _row(catalog: Catalog, model: Model, settings: Settings) -> dict[str, Any]:
+    provider, real = catalog.providers[model.provider], catalog.resolve(model)
+    key = None if provider.keyless else provider.key
+    priced = "models.yaml" if real.own_price else PRICE_SOURCE if real.priced and not real.free else None
+    return {
+        "name": model.name, "provider": provider.name, "model": real.model, "mode": real.mode,
+        "tier": model.tier if real.mode == "chat" else None,
+        "input_usd_per_million": real.input, "output_usd_per_million": real.output, "price_source": priced,
+        "context": real.context, "can": None if real.can is None else list(real.can),
+        "lifecycle": model.lifecycle, "deprecated": model.deprecated, "retired": model.retired, "successor": model.successor,
+        "needs": key if key and not settings.get(key) else None,
+    }  # fmt: skip

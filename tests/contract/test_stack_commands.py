@@ -1,0 +1,115 @@
+"""Commands about a stack that a user types before, beside and after a gateway: logs, locks, ports, choices."""
+
+import io
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import generate
+from lmstack import files
+from lmstack.cli import app as lm
+from support import LM, Stack, clean_environ, free_port
+
+
+@pytest.fixture
+def log(stack: Stack) -> Path:
+    """The proxy's log with ten lines, one of them not UTF-8."""
+    path = stack.root / "logs" / "litellm-proxy.log"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"".join(b"line %d\n" % n for n in range(9)) + b"odd \xff\xfe byte\n")
+    return path
+
+
+def test_one_byte_that_is_not_utf_8_ends_no_log(stack: Stack, log: Path) -> None:
+    done = stack.lm("logs")
+    assert done.stdout.splitlines()[-1] == "odd \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} byte"
+    assert len(json.loads(stack.lm("logs", "--json").stdout)["data"]["lines"]) == 10
+
+
+@pytest.mark.parametrize(("tail", "count"), [("0", 0), ("3", 3), ("10", 10), ("99", 10)])
+def test_tail_shows_that_many_of_the_newest_lines(stack: Stack, log: Path, tail: str, count: int) -> None:
+    lines = stack.lm("logs", "-n", tail).stdout.splitlines()
+    assert len(lines) == count
+    assert all("odd" in line for line in lines[-1:])
+    assert stack.lm("logs", "-n", "-3", check=False).returncode == 2
+
+
+def test_logs_print_no_escape_sequences_and_no_colours(stack: Stack, log: Path) -> None:
+    log.write_bytes(b"\x1b[31mred\x1b[0m \x1b[2J\x07\n")
+    out = stack.lm("logs").stdout
+    assert "red" in out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+
+
+def test_a_log_line_shown_while_lm_waits_has_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmstack.runtime.base import Progress
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    Progress().tick("waiting … 3 s  \x1b[32m    auto\x1b[0m\x07\x1b[3")
+    assert sys.stderr.getvalue() == "\r\x1b[Kwaiting … 3 s      auto"
+
+
+def test_a_second_command_says_who_changes_the_stack_and_since_when(stack: Stack) -> None:
+    with files.locked(stack.root / ".lmstack" / "lock", "lm upgrade"):
+        for words in (["up"], ["down"]):
+            done = stack.lm(*words, check=False)
+            assert done.returncode == 1
+            assert "this stack is being changed right now by: lm upgrade, process " in done.stderr
+            assert "since " in done.stderr
+
+
+def test_a_taken_port_is_reported_with_its_holder_and_the_next_free_port(stack: Stack) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        taken.listen()
+        port = taken.getsockname()[1]
+        stack.write_env(LITELLM_PORT=str(port), OPENAI_API_KEY="sk-x0123456789", OPENAI_API_BASE="http://127.0.0.1:9/v1")  # fmt: skip
+        done = stack.lm("up", "--dry-run", check=False)
+        assert done.returncode == 1
+        assert f"port {port} on 127.0.0.1 cannot be used: Address already in use; " in done.stderr
+        assert "choose another port: lm up --port " in done.stderr
+        suggested = int(done.stderr.rsplit("--port ", 1)[1])
+        assert suggested != port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", suggested))
+
+
+def choices() -> dict[str, Any]:
+    """Return every option and argument of fixed words, by its command and name."""
+    tree = typer.main.get_command(lm.registered())
+    found = {}
+    for words in generate.command_names():
+        one: Any = tree
+        for word in words:
+            one = one.commands[word]
+        found |= {f"{' '.join(words)} {p.name}": p for p in one.params if p.type_descriptor.is_choice}
+    return found
+
+
+def test_fixed_words_are_completed() -> None:
+    found = choices()
+    assert {"up runtime", "logs level", "usage by", "events list state", "env client", "run client", "completion shell", "budget set scope", "budget set period", "route tier", "render runtime"} <= found.keys()  # fmt: skip
+    context = typer.Context(typer.main.get_command(lm.registered()))
+    for name, parameter in found.items():
+        words = [one.value for one in parameter.type_descriptor.choices]
+        assert [item.value for item in parameter.shell_complete(context, "")] == words, name
+        assert [item.value for item in parameter.shell_complete(context, words[-1])] == [words[-1]], name
+
+
+def test_a_wrong_word_names_the_right_ones(stack: Stack) -> None:
+    for words, right in ((["up", "--runtime", "dokcer"], "docker"), (["usage", "--by", "taks"], "task"), (["route", "x", "--tier", "cheep"], "cheap"), (["budget", "set", "tasks", "T", "1"], "task")):  # fmt: skip
+        done = subprocess.run([*LM, *words], cwd=stack.root, env=clean_environ(stack.root), capture_output=True, text=True, check=False)  # fmt: skip
+        assert done.returncode == 2, words
+        assert f"did you mean '{right}'?" in done.stderr
+        assert "\x1b" not in done.stderr
