@@ -1,6 +1,6 @@
 """Keep what the gate refused: a count for each minute and reason, and the last refusals. Both are bounded.
 
-Whoever has no key must not be able to fill the ledger, so such a request has no row, no event and no rollup.
+A client without a key must not fill the ledger, so such a request has no row, no event and no rollup.
 """
 
 import sqlite3

@@ -44,7 +44,7 @@ async def read(scope: Scope, receive: Receive, max_bytes: int, idle: float = IDL
 
 
 def check_json(body: bytes) -> None:
-    """Refuse JSON that takes long to parse: too deep, or too many keys. Raises RefusedError (400). Bad JSON passes: LiteLLM says so.
+    """Refuse JSON that takes long to parse: too deep, or too many keys. Raises RefusedError (400). Bad JSON passes: LiteLLM reports it.
 
     Works at C speed on the bytes. Names of keys are counted by their colons, so long texts with colons need the exact count.
     """

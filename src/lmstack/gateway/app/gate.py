@@ -18,7 +18,7 @@ from lmstack.gateway.app.routes import Access, Route
 # These endpoints accept JSON only. A form content type there is what `curl -d` sends by default.
 JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
 DEFAULT_MAX_BODY_MB = 50.0
-# What of a provider's own headers a client may see. Others may repeat our key (a provider that echoes what it got).
+# What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
 _PROVIDER_PREFIX = b"llm_provider-"
 _PROVIDER_HEADERS = (
     b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"request-id", b"x-request-id", b"openai-processing-ms",

@@ -25,7 +25,7 @@ def wrap_app(wrap: Callable[[ASGIApp], ASGIApp], kind: type[Any]) -> bool:
 
 
 def master_key() -> str | None:
-    """Return the operator's key as LiteLLM has it, or None before its configuration is loaded."""
+    """Return the operator's key as LiteLLM has read it, or None before its configuration is loaded."""
     key = getattr(proxy_server, "master_key", None)
     return key if isinstance(key, str) else None
 

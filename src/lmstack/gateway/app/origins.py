@@ -61,7 +61,7 @@ def origins_from(environ: Mapping[str, str]) -> Origins:
 
 
 def _split(origin: str) -> tuple[str, str, str] | None:
-    """Return scheme, host name and host with port of an origin; None for ``null`` and for what is none."""
+    """Return scheme, host name and host with port of an origin; None for ``null`` and for other texts."""
     try:
         parts = urlsplit(origin.strip().lower())
         return (parts.scheme, parts.hostname, parts.netloc) if parts.scheme and parts.hostname else None

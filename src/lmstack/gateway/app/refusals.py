@@ -1,6 +1,6 @@
 """Count the requests that the gate refused, and write the counts to the ledger every few seconds.
 
-They leave no row: whoever has no key must not be able to fill the ledger, nor choose a task that a row is charged to.
+They leave no row: a client without a key must not fill the ledger, and must not choose the task that pays.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The routes that the gateway serves: one frozen table. What is not in it is answered with 404.
 
-LiteLLM's app has some 1,300 pairs of method and path. Many reach a provider without any hook of ours, so they would leave no
-row. The middleware asks this table first. docs/calls.md and docs/security.md print it.
+LiteLLM's app has some 1,300 pairs of method and path. Many of them call a provider without our hooks, so they would leave
+no row. The middleware asks this table first. docs/calls.md and docs/security.md print it.
 """
 
 import re

@@ -46,7 +46,7 @@ def install() -> None:
 
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
-    """Return LiteLLM's app behind our middleware: the gate first, then what follows a request to its end."""
+    """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
     return RequestGate(GatewayMiddleware(app), litellm_patches.master_key, Refusals().note)
 
 
