@@ -6,7 +6,8 @@ compares them with what Typer prints.
 
 import os
 import sys
-from pathlib import Path
+
+# Only these imports: Ctrl-C is first caught inside main(). The import of pathlib takes longer than everything above.
 
 COMPLETION = "_LM_COMPLETE"  # set by the script of `lm completion`
 
@@ -84,10 +85,12 @@ def _run() -> None:
 
 def _page(name: str) -> str | None:
     """Return the help page of a command; None when there is none."""
+    import json
+    from pathlib import Path
+
     path = Path(__file__).with_name("help.json")
     if not path.exists():
         return None
-    import json
 
     found = json.loads(path.read_text(encoding="utf-8")).get(name)
     return found if isinstance(found, str) else None

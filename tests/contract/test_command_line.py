@@ -307,7 +307,8 @@ def test_run_gives_the_programs_output_and_exit_code_as_json(tmp_path: Path) -> 
 def test_the_example_receiver_is_one_json_document_after_its_events(tmp_path: Path, stop: signal.Signals) -> None:
     port = free_port()
     argv = [*LM, "taskmaster", "dev", "--json", "--port", str(port)]
-    process = subprocess.Popen(argv, cwd=tmp_path, env=clean_environ(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    # What runs in the background of a shell has SIGINT ignored, and would hand that on.
+    process = subprocess.Popen(argv, cwd=tmp_path, env=clean_environ(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     url = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:

@@ -126,6 +126,18 @@ def test_a_killed_proxy_comes_back_and_every_answered_request_has_its_row(docker
     assert {docker_gateway.row(call)["status"] for call in calls} == {"succeeded"}
 
 
+def test_a_killed_worker_is_replaced_and_the_container_stays(docker_gateway: Stack) -> None:
+    before = container(docker_gateway)
+    (server,) = psutil.Process(before["State"]["Pid"]).children()
+    worker = server.children()[0]
+    worker.kill()
+    ask(docker_gateway)  # The request waits for the new worker when there is no other.
+    wait_for(lambda: server.children() and worker not in server.children(), 60, "a new worker")
+    after = container(docker_gateway)
+    assert (after["Id"], after["RestartCount"]) == (before["Id"], before["RestartCount"])
+    assert "was ended by SIGKILL; a new worker replaces it" in docker_gateway.lm("logs").stdout
+
+
 def test_the_ledger_survives_down_and_up_and_is_read_while_stopped(docker_gateway: Stack) -> None:
     call = ask(docker_gateway)
     docker_gateway.row(call)

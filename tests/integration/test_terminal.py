@@ -52,11 +52,18 @@ class Terminal:
 
     @property
     def crashed(self) -> bool:
-        """Whether a traceback of lm's own was shown; the proxy's are one field of a line of JSON."""
-        return any("Traceback" in line for line in self.shown.splitlines() if not line.startswith("{"))
+        """Whether a traceback of lm's own was shown; the proxy's are one field of a line of JSON. Before the first line of
+        lm runs, the interpreter shows one of its own."""
+        lines = [line for line in self.shown.splitlines() if not line.startswith("{")]
+        return any("Traceback" in line for line in lines) and any("lmstack" in line for line in lines)
 
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
+
+    def type_hidden(self, text: str) -> None:
+        """Answer a question whose answer is not shown. What is typed before the echo is off would be thrown away."""
+        wait_for(lambda: not termios.tcgetattr(self.master)[3] & termios.ECHO, what="a question without echo")
+        self.type(text)
 
     def interrupt(self) -> None:
         """Send what Ctrl-C sends, to every process of the terminal."""
@@ -133,13 +140,13 @@ def test_init_asks_and_writes_a_private_env(tmp_path: Path) -> None:
     stack.root.mkdir()
     terminal = Terminal(stack, "init", "--dir", str(stack.root))
     terminal.until("OpenAI key")
-    terminal.type("sk-test with spaces\n")
+    terminal.type_hidden("sk-test with spaces\n")
     terminal.until("has spaces")
-    terminal.type("sk-test-openai-0123456789\n")
+    terminal.type_hidden("sk-test-openai-0123456789\n")
     terminal.until("Anthropic key")
-    terminal.type("\n")
+    terminal.type_hidden("\n")
     terminal.until("Google key")
-    terminal.type("\n")
+    terminal.type_hidden("\n")
     terminal.until("Port [4000]")
     terminal.type("99999\n")
     terminal.until("must be a port")

@@ -19,6 +19,7 @@ PLAIN = [
     'def limits():\n    """Return the limits that apply to a request."""\n',
     'def write():\n    """Write one record to the spool."""\n',
     'class Lock:\n    """A lock that one process holds."""\n',
+    'def keep():\n    """Return True when the value is None, and leave INFO alone."""\n',
     'QUERY = "SELECT whose FROM doors WHERE nobody = 1 AND told = 2"\n',
     '# `nobody` is the user of the container.\nUSER = "nobody"\n',
 ]

@@ -36,6 +36,7 @@ MOUNTED = """\
 services:
   litellm-proxy:
     image: {image}
+    entrypoint: ["python3", "-m", "lmstack.gateway.app.serve"]
     environment:
       PYTHONPATH: /opt/lmstack
       PYTHONDONTWRITEBYTECODE: "1"

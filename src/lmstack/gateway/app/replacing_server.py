@@ -46,7 +46,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         """Listen, or exit with an error line.
 
         Where Granian can (Linux), each worker has a listening socket of its own, and the kernel spreads the connections.
-        A single worker would leave nobody to listen when it dies. So its socket belongs to this process, and connections
+        When a single worker dies, no process would listen. So its socket belongs to this process, and connections
         wait there until the next worker takes them. Several workers would take unequal shares from one socket.
         """
         try:
@@ -98,7 +98,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self.main_loop_interrupt.set()
 
     def _notice_missed_deaths(self) -> None:
-        """Report workers whose death Granian's loop overlooks, because another worker died at the same moment."""
+        """Report dead workers that Granian's loop overlooks. That can happen when two workers die at the same moment."""
         known = set(self.interrupt_children)
         self.interrupt_children.extend(w.idx for w in self.wrks if not w.is_alive() and w.idx not in known)
         if self.interrupt_children:

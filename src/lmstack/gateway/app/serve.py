@@ -7,8 +7,8 @@ as it is: environment, database, JSON logs, other servers. Only what ``--run_gra
 import gc
 import sys
 
-# One set of numbers for parent and workers: new objects between two collections, and collections of one generation
-# before the next older generation is collected too. LiteLLM's heap is large, so Python's defaults stop the event loop often.
+# New objects between two collections, and collections of one generation before the next older one is collected too.
+# LiteLLM's heap is large. With Python's defaults, collections stop the event loop often.
 GC_THRESHOLDS = (20_000, 20, 50)
 
 

@@ -88,7 +88,7 @@ def drop_empty_variables() -> None:
 
 
 def apply_log_level(level: str) -> None:
-    """Set the level of all loggers, but leave INFO alone.
+    """Set the level of all loggers. INFO changes nothing.
 
     INFO is LiteLLM's default: access lines, warnings and errors. LiteLLM's own INFO lines use a fifth more CPU.
     """
