@@ -1,4 +1,4 @@
-"""LiteLLM's own price map of the pinned version, compared with the catalog. Reads one JSON file; imports no litellm."""
+"""Compares the catalog with the price map of the installed LiteLLM. Reads one JSON file and never imports litellm."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ _ABILITIES = {"tools": "supports_function_calling", "vision": "supports_vision",
 
 
 def load_price_map() -> dict[str, Any]:
-    """The map, by LiteLLM's model names; MissingToolError when LiteLLM is not installed beside lmstack."""
+    """Return the price map by LiteLLM's model names. Raises MissingToolError when LiteLLM is not installed."""
     spec = importlib.util.find_spec("litellm")  # a top-level package is found without being run
     if spec is None or spec.origin is None:
         raise MissingToolError("LiteLLM is not installed here, so its price map cannot be read", "run ./start-litellm.sh --setup-only")  # fmt: skip
@@ -23,7 +23,7 @@ def load_price_map() -> dict[str, Any]:
 
 
 def differences(catalog: Catalog, price_map: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Where catalog and map disagree: {"model", "field", "catalog", "litellm"}; free models are not in question."""
+    """Return each difference as {"model", "field", "catalog", "litellm"}. Free models are not compared."""
     found = []
     for model in catalog.models.values():
         if model.successor is None and not model.free:

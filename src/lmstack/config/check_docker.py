@@ -13,7 +13,7 @@ _PAID_PROBE = re.compile(r"/health(?!/(?:live|ready|readiness|liveliness|livenes
 
 
 def check_dockerfile(text: str, file: str) -> list[Problem]:
-    """Return a problem for each LiteLLM base image that must not run, or whose version is not fixed."""
+    """Return a problem for each LiteLLM base image that must not run, or that has no fixed version."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         named = re.match(r"\s*(?:FROM\s+|ARG\s+\w+=)(\S*litellm\S*)", line, re.IGNORECASE)

@@ -17,7 +17,7 @@ from lmstack.config.yamlrules import LITELLM, parse_yaml
 from lmstack.errors import ConfigError, Problem
 
 SECTIONS = ("router_settings", "litellm_settings", "general_settings")
-# Keys of ours in model_info, which the callback reads.
+# Our keys in model_info, which the callback reads.
 OWN_INFO = ("lm_provider", "lm_tier", "lm_rates", "lm_own_price", "lm_context", "lm_can", "lm_heir")
 _FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -224,7 +224,7 @@ def _mapping(value: object, key: str) -> dict[str, Any]:
 
 
 def _fits(value: object, kinds: list[str]) -> bool:
-    """Return whether a value has one of the kinds. Text may hold a number, and a reference may stand for anything."""
+    """Return whether a value has one of the kinds. Text may hold a number, and a reference may refer to anything."""
     if isinstance(value, str):
         text = value.strip().lower()
         number = bool({"int", "float"} & set(kinds)) and re.fullmatch(r"-?\d+(\.\d+)?", text) is not None

@@ -1,8 +1,8 @@
-"""Reads out of a LiteLLM which configuration keys it knows, of which types. `lm` never imports this module: it is run by
-the interpreter that has the LiteLLM in question, as a script on standard input (``SOURCE``), in its environment or image.
+"""Lists the configuration keys that a LiteLLM release knows, with their types.
 
-Stock's own --validate_config accepts any misspelling; `lm validate` does not, and its list is never typed by hand:
-`make docs` writes legal_keys.json from the pinned LiteLLM, `lm upgrade` asks the release that it goes to.
+`lm` never imports this module. The interpreter of a LiteLLM release runs it as a script. LiteLLM's own
+check accepts any misspelling, so `lm validate` needs this list. It is never typed by hand. `make docs` writes
+legal_keys.json from the pinned release, and `lm upgrade` asks the new release.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _PLAIN = {bool: "bool", int: "int", float: "float", str: "str", list: "list", di
 
 
 def legal_keys() -> dict[str, Any]:
-    """Root, *_settings and model entry keys, and provider prefixes, of the installed LiteLLM."""
+    """Return the keys of the root, of each section and of a model entry, and the providers, of the installed LiteLLM."""
     import litellm
     from litellm.proxy._types import ConfigGeneralSettings
     from litellm.types.router import Deployment, LiteLLM_Params, ModelInfo, UpdateRouterConfig
@@ -95,8 +95,8 @@ def _fields(model: Any) -> dict[str, Any]:
 
 
 def _resolved(module: Any) -> dict[str, Any]:
-    """A module's annotations, which stand there as text; one that cannot be read says nothing. Lists are left out:
-    LiteLLM takes one name in place of several there."""
+    """Return the annotations of a module, which are text there. An unreadable one is left out, and so are lists: LiteLLM
+    takes a single name in place of a list."""
     found = {}
     for name, text in inspect.get_annotations(module).items():
         with contextlib.suppress(Exception):
@@ -105,13 +105,13 @@ def _resolved(module: Any) -> dict[str, Any]:
 
 
 def _types(annotations: dict[str, Any]) -> dict[str, list[str]]:
-    """The kinds of YAML value that each key takes; a key whose annotation says nothing definite is left out."""
+    """Return the kinds of YAML value that each key takes. A key without a definite annotation is left out."""
     found = {name: _kinds(annotation) for name, annotation in annotations.items()}
     return {name: sorted(kinds) for name, kinds in sorted(found.items()) if kinds}
 
 
 def _kinds(annotation: Any) -> set[str]:
-    """Empty when anything may stand there."""
+    """Return the kinds that an annotation allows; empty when it allows anything."""
     origin = typing.get_origin(annotation)
     if annotation in _PLAIN or origin in _PLAIN:
         return {_PLAIN[origin or annotation]}

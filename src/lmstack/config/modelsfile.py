@@ -19,7 +19,7 @@ _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
 def set_budget(text: str, scope: str, name: str, period: str, usd: float | None) -> str:
-    """Return ``text`` with one amount of ``budgets`` set, in US dollars, or removed when ``usd`` is None.
+    """Return ``text`` with one amount of ``budgets`` set, in US dollars. Without ``usd`` it is removed.
 
     ``scope`` is all, task or agent. Raises ConfigError when the text cannot be read, and LmError when the edit would
     change anything else, for example through an anchor.

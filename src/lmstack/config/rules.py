@@ -1,4 +1,4 @@
-"""models.yaml's ``routing`` and ``budgets``: wishes per task and agent, and limits in US dollars. Pure."""
+"""Reads the sections ``routing`` and ``budgets`` of models.yaml. Amounts are US dollars. Pure."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +14,14 @@ _AMOUNTS: dict[str, tuple[type, ...]] = dict.fromkeys(PERIODS, (int, float))
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """``routing``: {"tasks"|"agents": {id: {"tier", "max_cost", "no_fallback"}}}, as it is rendered."""
+    """The rules of a user. ``routing`` is {"tasks"|"agents": {id: {"tier", "max_cost", "no_fallback"}}}, as it is rendered."""
 
     routing: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     budgets: tuple[Limit, ...] = ()
 
 
 def parse_rules(document: UserYaml) -> Rules:
-    """Read both sections; what is wrong is noted in the document."""
+    """Return the rules of both sections. Problems are added to the document."""
     return Rules(_routing(document), tuple(_budgets(document)))
 
 

@@ -31,7 +31,7 @@ class Located:
         return f"{self.file}:{line}" if line else self.file
 
     def one_of(self, path: str, value: object, known: Iterable[object]) -> None:
-        """Add a problem when ``value`` is none of ``known``."""
+        """Add a problem when ``value`` is not in ``known``."""
         choices = list(known)
         if value not in choices:
             hint = did_you_mean(str(value), choices)
@@ -42,7 +42,7 @@ class Located:
             for key, value in node.value:
                 where = f"{path}.{key.value}" if path else str(key.value)
                 if where in self.lines and str(key.value) != "<<":
-                    self.add(where, f"stands twice; the first is in line {self.lines[where]}", "keep one of them")
+                    self.add(where, f"is set twice, first in line {self.lines[where]}", "keep one of them")
                 self.lines[where] = key.start_mark.line + 1
                 self._index(value, where)
         elif isinstance(node, yaml.SequenceNode):
@@ -52,7 +52,7 @@ class Located:
 
 
 class UserYaml(Located):
-    """One file with named sections. Use ``add`` for each problem, then ``finish``, which raises all of them at once."""
+    """One file with named sections. Use ``add`` for each problem, then ``finish``, which raises all of them together."""
 
     def __init__(self, text: str, file: str) -> None:
         node, root = parse_yaml(text, file)

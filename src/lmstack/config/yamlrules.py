@@ -33,7 +33,7 @@ class CORE(LITELLM):  # type: ignore[misc]
 
 
 def load_yaml(text: str) -> Any:
-    """Parse a text of ours by the core rules, without bounds. Raises yaml.YAMLError."""
+    """Parse one of our own texts by the core rules, without bounds. Raises yaml.YAMLError."""
     return yaml.load(text, Loader=CORE)  # noqa: S506 - a SafeLoader
 
 
