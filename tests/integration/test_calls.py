@@ -133,8 +133,7 @@ def test_the_guides_curls_work_word_for_word(gateway: Stack) -> None:
 
 
 def test_everything_but_health_and_models_needs_the_key(gateway: Stack) -> None:
-    for path in ("/v1/models", "/model/info"):
-        assert httpx.get(gateway.url + path, trust_env=False).status_code == 401, path
+    assert httpx.get(gateway.url + "/v1/models", trust_env=False).status_code == 401
     body = {"model": "gpt-4o-mini", "messages": HELLO}
     assert gateway.post(CHAT, body, key=None).status_code == 401
     assert gateway.post(CHAT, body, key="wrong-key-0123456789").status_code == 401
@@ -142,30 +141,6 @@ def test_everything_but_health_and_models_needs_the_key(gateway: Stack) -> None:
     assert keyed.status_code == 200
     wrong = httpx.get(f"{gateway.url}/models", headers={"x-api-key": "wrong-key-0123456789"}, trust_env=False)
     assert wrong.status_code == 401
-
-
-def test_a_wrong_key_leaves_a_rejected_row_with_its_task_and_a_failure_event(
-    gateway: Stack, taskmaster: TaskMaster
-) -> None:
-    answer = gateway.post(
-        CHAT,
-        {"model": "gpt-4o-mini", "messages": HELLO},
-        key="sk-wrong-9876543210",
-        x_task_id="badkey",
-        x_agent_id="mallory",
-    )
-    assert answer.status_code == 401
-    (row,) = wait_for(lambda: gateway.ask("requests", task="badkey"), what="the rejected row")
-    assert (row["status"], row["error_type"], row["error_code"], row["agent_id"]) == (
-        "rejected",
-        "AuthenticationError",
-        "401",
-        "mallory",
-    )
-    ((headers, event),) = taskmaster.events(row["call_id"])
-    assert headers["ce-type"] == "litellm.request.failed"
-    assert event["success"] is False
-    assert event["error"]["code"] == "401"
 
 
 def test_an_unknown_model_leaves_a_row_and_a_failure_event(gateway: Stack, taskmaster: TaskMaster) -> None:

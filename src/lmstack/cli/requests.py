@@ -16,6 +16,7 @@ from lmstack.operate.planning import ask, seconds
 from lmstack.result import Result, say, table, terminal_width, usd
 
 _SHORT_ID = 20  # characters: the milliseconds of the id and 16 random bits
+_SHOWN_REFUSALS = 5
 
 
 @command("requests", "lm requests --failed --since 1h")
@@ -72,9 +73,13 @@ def request(
 @command("errors", "lm errors --since 1h")
 def errors(context: Context, since: SINCE = "24h") -> Result:
     """Count the errors by kind. These are failed attempts at providers, and requests that were refused."""
-    rows = ask(context.project, "errors", since=time.time() - seconds(since))
+    after = time.time() - seconds(since)
+    rows = ask(context.project, "errors", since=after)
+    refused = ask(context.project, "refused", since=after)[0]
+    data = {"since": since, "errors": rows, "refused": refused}
+    told = _refused_lines(refused)
     if not rows:
-        return Result("errors", {"since": since, "errors": rows}, (f"No errors in the last {since}.",))
+        return Result("errors", data, (f"No errors in the last {since}.", *told))
     shown = [
         (
             str(r["count"]), r["error_type"] or "unknown", r["error_code"] or "-", r["provider"] or "(refused)", r["deployment"] or "-",
@@ -83,7 +88,16 @@ def errors(context: Context, since: SINCE = "24h") -> Result:
         for r in rows
     ]  # fmt: skip
     header = ("COUNT", "ERROR", "CODE", "PROVIDER", "MODEL", "LAST", "MESSAGE")
-    return Result("errors", {"since": since, "errors": rows}, table(header, shown, frozenset({0})))
+    return Result("errors", data, (*table(header, shown, frozenset({0})), *told))
+
+
+def _refused_lines(refused: dict[str, Any]) -> tuple[str, ...]:
+    """Return the lines about requests that were refused before LiteLLM saw them. They have no rows."""
+    if not refused["counts"]:
+        return ()
+    counts = ", ".join(f"{row['count']} {row['reason']}" for row in refused["counts"])
+    last = [(local_time(r["at"]), r["reason"], r["path"], r["address"]) for r in refused["last"][:_SHOWN_REFUSALS]]
+    return ("", f"Refused without a row: {counts}. The last ones:", *table(("TIME", "REASON", "PATH", "FROM"), last))
 
 
 def local_time(at: float) -> str:

@@ -10,7 +10,7 @@ from lmstack.releases.pins import LITELLM_VERSION
 REFUSED_KEYS = frozenset({"", "sk-1234"})
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 TRUE_WORDS, FALSE_WORDS = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
-MAX_SECONDS, MAX_WORKERS = 3600, 1000
+MAX_SECONDS, MAX_WORKERS, MAX_BODY_MB = 3600, 1000, 2000
 _LONGEST_NUMBER = 9  # digits; a longer one is a slip, and some programs cannot hold it
 
 
@@ -61,6 +61,19 @@ def _workers(text: str) -> str:
 
 def _number(text: str) -> str:
     return "" if _whole_number(text, 0) else f"must be a whole number from 0, not '{text}'"
+
+
+def _megabytes(text: str) -> str:
+    return (
+        "" if _whole_number(text, 1, MAX_BODY_MB) else f"must be a whole number from 1 to {MAX_BODY_MB}, not '{text}'"
+    )
+
+
+def _origins(text: str) -> str:
+    for origin in (part.strip() for part in text.split(",")):
+        if _url(origin) or urlsplit(origin).path.strip("/") or urlsplit(origin).query or "@" in origin:
+            return f"must be origins such as https://ai.example.com with commas between them, not '{origin}'"
+    return ""
 
 
 def _version(text: str) -> str:
@@ -126,6 +139,8 @@ KINDS: dict[str, Callable[[str], str]] = {
     "workers": _workers,
     "version": _version,
     "number": _number,
+    "megabytes": _megabytes,
+    "origins": _origins,
     "text": lambda text: "",
     "level": _one_of(*LOG_LEVELS),
     "switch": _one_of(TRUE_WORDS[0], FALSE_WORDS[0], *TRUE_WORDS[1:], *FALSE_WORDS[1:]),

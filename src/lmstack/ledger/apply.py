@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lmstack.ledger import events, outbox, spending, sums
-from lmstack.ledger.records import Call, Ended, Record, Started, Verdict
+from lmstack.ledger import events, outbox, refusals, spending, sums
+from lmstack.ledger.records import Call, Ended, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
 
@@ -63,6 +63,9 @@ def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send
     for record in records:
         if isinstance(record, Ended):
             end_request(conn, record, worker, send_events, batch)
+            verdicts.append(Verdict(True))
+        elif isinstance(record, Refused):
+            refusals.write(conn, record)
             verdicts.append(Verdict(True))
         else:
             verdicts.append(_start_request(conn, record, worker, batch))

@@ -163,6 +163,31 @@ def _m004_reservations(conn: sqlite3.Connection) -> None:
     conn.execute("ALTER TABLE requests ADD COLUMN reserved_usd REAL")  # counts only while the request is open
 
 
+def _m005_refusals(conn: sqlite3.Connection) -> None:
+    """Count requests without a valid key in place of a row for each: anybody on the network can send such requests."""
+    conn.execute(
+        """
+        CREATE TABLE refusals (              -- requests that were refused before LiteLLM saw them; kept for a day
+            minute INTEGER NOT NULL,         -- Unix minutes
+            reason TEXT NOT NULL,
+            count INTEGER NOT NULL,
+            PRIMARY KEY (minute, reason)
+        ) WITHOUT ROWID
+        """
+    )
+    conn.execute(
+        """
+        CREATE TABLE last_refusals (         -- the last hundred of them
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            at REAL NOT NULL,
+            address TEXT NOT NULL,           -- of the client
+            path TEXT NOT NULL,              -- cut to 200 characters
+            reason TEXT NOT NULL
+        )
+        """
+    )
+
+
 # The groupings of usage. Each SQL expression gives the name that the writer uses in the rollups.
 DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
@@ -178,5 +203,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m002_rollups_and_estimates,
     _m003_lanes,
     _m004_reservations,
+    _m005_refusals,
 )
 VERSION = len(MIGRATIONS)

@@ -4,6 +4,7 @@
 inside a container. Times are Unix seconds; costs are US dollars.
 """
 
+import contextlib
 import json
 import math
 import sqlite3
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmstack.ledger import outbox, spending
+from lmstack.ledger import outbox, refusals, spending
 from lmstack.ledger.migrations import DIMENSIONS
 from lmstack.ledger.schema import LedgerVersionError, check_version, connect
 from lmstack.ledger.timing import DEAD_AFTER_SECONDS
@@ -115,6 +116,16 @@ def errors(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
     return _rows(conn, sql, {"since": since})
 
 
+def refused(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
+    """Return one row: how many requests were refused before LiteLLM saw them, by reason, and the last of them.
+
+    A ledger of an earlier version has none of it until a gateway of this version has written to it.
+    """
+    with contextlib.suppress(sqlite3.OperationalError):
+        return [{"counts": refusals.counts(conn, since), "last": refusals.last(conn, since)}]
+    return [{"counts": [], "last": []}]
+
+
 def events(conn: sqlite3.Connection, state: str | None = None, limit: int = 50) -> Rows:
     """Return events of the outbox, the newest first. ``state`` is pending, leased, delivered or dead."""
     where, args = ("WHERE state = ?", (state, limit)) if state else ("", (limit,))
@@ -154,7 +165,7 @@ def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
 
 QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
-    "status": status, "budgets": budgets, "errors": errors,
+    "status": status, "budgets": budgets, "errors": errors, "refused": refused,
 }  # fmt: skip
 
 

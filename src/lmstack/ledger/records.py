@@ -178,11 +178,25 @@ class Ended:
     cost_estimated: bool = False
 
 
-Record = Started | Ended
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Record: requests that the gate refused in one minute (Unix minutes), counted for each reason.
+
+    ``last``: time (Unix seconds), address, path and reason of the last ones. None of them has a row.
+    """
+
+    minute: int
+    counts: dict[str, int]
+    last: tuple[tuple[float, str, str, str], ...] = ()
+
+
+Record = Started | Ended | Refused
 
 
 def dump(record: Record) -> str:
     """Return a record as one line of JSON, for the spool file."""
+    if isinstance(record, Refused):
+        return json.dumps({"kind": "Refused", **asdict(record)}, separators=(",", ":"))
     call = replace(record.call, clock=0.0, reported=None, late_fault=None)
     fields = asdict(replace(record, call=call))
     fields.pop("limits", None)  # a record in the spool file has been admitted
@@ -192,7 +206,10 @@ def dump(record: Record) -> str:
 def load(line: str) -> Record:
     """Return the record in a line of JSON. Raise ValueError, KeyError or TypeError when there is none."""
     fields = json.loads(line)
-    kind, call = fields.pop("kind"), fields["call"]
+    kind = fields.pop("kind")
+    if kind == "Refused":
+        return Refused(fields["minute"], fields["counts"], tuple(tuple(one) for one in fields["last"]))
+    call = fields["call"]
     call["attribution"] = Attribution(**{**call["attribution"], "tags": tuple(call["attribution"]["tags"])})
     call["attempts"] = [_attempt(fields) for fields in call["attempts"]]
     made = Call(**_known(Call, call))

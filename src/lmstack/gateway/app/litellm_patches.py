@@ -10,17 +10,24 @@ from typing import Any
 from litellm.proxy import proxy_server
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 
-def wrap_app(middleware: type[Any]) -> bool:
-    """Put ``middleware`` around LiteLLM's app. Return False when it is there already.
+def wrap_app(wrap: Callable[[ASGIApp], ASGIApp], kind: type[Any]) -> bool:
+    """Put middleware around LiteLLM's app. Return False when the app is wrapped in ``kind`` already.
 
     Starlette's public ``add_middleware`` refuses an app that has started, and LiteLLM's app has started by now.
     """
-    if isinstance(proxy_server.app.middleware_stack, middleware):
+    if isinstance(proxy_server.app.middleware_stack, kind):
         return False
-    proxy_server.app.middleware_stack = middleware(proxy_server.app.middleware_stack)
+    proxy_server.app.middleware_stack = wrap(proxy_server.app.middleware_stack)
     return True
+
+
+def master_key() -> str | None:
+    """Return the operator's key as LiteLLM has read it, or None before its configuration is loaded."""
+    key = getattr(proxy_server, "master_key", None)
+    return key if isinstance(key, str) else None
 
 
 def add_routes_first(routes: Iterable[Route]) -> None:

@@ -12,11 +12,14 @@ import signal
 import threading
 
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+from starlette.types import ASGIApp
 
 from lmstack.gateway import worker
 from lmstack.gateway.app import litellm_patches, status
+from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
+from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body, is_clients_fault
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,7 @@ PARENT_CHECK_SECONDS = 1.0
 def install() -> None:
     """Add our middleware, routes, patches and log filter to LiteLLM, and open the ledger. An error here ends the worker."""
     drop_empty_variables()
-    if not litellm_patches.wrap_app(GatewayMiddleware):
+    if not litellm_patches.wrap_app(_wrapped, RequestGate):
         return
     litellm_patches.add_routes_first(status.anonymous_routes())
     litellm_patches.run_before_shutdown(flush)
@@ -40,6 +43,11 @@ def install() -> None:
     for name in LITELLM_LOGGERS:
         logging.getLogger(name).addFilter(redaction)
     worker.get()
+
+
+def _wrapped(app: ASGIApp) -> ASGIApp:
+    """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
+    return RequestGate(GatewayMiddleware(app), litellm_patches.master_key, Refusals().note)
 
 
 async def flush() -> None:

@@ -1,0 +1,179 @@
+"""Decide about a request before LiteLLM sees it: host and origin, route, key, size and form of the body, in this order.
+
+Nothing of a request is parsed before its key was checked. A refused request leaves no row: it only adds to a counter.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lmstack.gateway.app import bodies, credentials, routes
+from lmstack.gateway.app.bodies import ClientLeftError, RefusedError
+from lmstack.gateway.app.origins import Origins, origins_from
+from lmstack.gateway.app.routes import Access, Route
+
+# These endpoints accept JSON only. A form content type there is what `curl -d` sends by default.
+JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
+DEFAULT_MAX_BODY_MB = 50.0
+# What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
+_PROVIDER_PREFIX = b"llm_provider-"
+_PROVIDER_HEADERS = (
+    b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"request-id", b"x-request-id", b"openai-processing-ms",
+    b"openai-version", b"content-type", b"date",
+)  # fmt: skip
+_CORS_HEADERS = b"GET, POST, OPTIONS", b"600"
+
+# Called for each refused request with the reason, the client's address and the path.
+Note = Callable[[str, str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """``max_bytes``: of a body; ``admin``: LITELLM_ADMIN=on."""
+
+    origins: Origins
+    max_bytes: int
+    admin: bool
+
+
+def gate_settings(environ: Mapping[str, str]) -> GateSettings:
+    """Read LITELLM_ORIGINS, LITELLM_HOST, LITELLM_MAX_BODY_MB and LITELLM_ADMIN. `lm` has checked them; here a wrong value is the default."""
+    try:
+        megabytes = float(environ.get("LITELLM_MAX_BODY_MB") or DEFAULT_MAX_BODY_MB)
+    except ValueError:
+        megabytes = DEFAULT_MAX_BODY_MB
+    if not 0 < megabytes < 10_000:
+        megabytes = DEFAULT_MAX_BODY_MB
+    admin = environ.get("LITELLM_ADMIN", "").strip().lower() == "on"
+    return GateSettings(origins_from(environ), int(megabytes * 1_000_000), admin)
+
+
+class RequestGate:
+    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals."""
+
+    def __init__(
+        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None
+    ) -> None:
+        self.app = app
+        self._master_key = master_key
+        self._note = note
+        self._settings = settings or gate_settings(os.environ)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve or refuse one request. WebSockets are not served: their calls could not be recorded yet."""
+        if scope["type"] == "websocket":
+            await self._close(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Starlette reads the first of two headers with one name, so the first one counts here too.
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        try:
+            self._check_origin(scope, headers)
+            origin = headers.get(b"origin", b"").decode("latin-1").lower()
+            shown = _Sender(send, origin if origin in self._settings.origins.configured else "")
+            if shown.origin and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                await shown.preflight(headers)
+                return
+            route = self._route(scope)
+            self._check_key(route, scope, headers)
+            receive = await self._with_body(scope, receive, headers)
+        except RefusedError as refusal:
+            self._note(refusal.kind, _address(scope), scope["path"])
+            await bodies.refuse(send, refusal)
+            return
+        except ClientLeftError:
+            return
+        await self.app(scope, receive, shown)
+
+    async def _close(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # the server waits for an answer to the client's handshake
+        self._note("not_served", _address(scope), scope["path"])
+        await send({"type": "websocket.close", "code": 1008, "reason": "lmstack does not serve WebSockets"})
+
+    def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
+            raise RefusedError(400, "invalid_request_error", "Host and Origin may be sent once.")
+        objection = self._settings.origins.objection(headers)
+        if objection:
+            raise RefusedError(403, "foreign_origin", objection)
+
+    def _route(self, scope: Scope) -> Route:
+        found = routes.find(scope["method"], scope["path"], self._settings.admin)
+        if found is None:
+            raise RefusedError(404, "not_served", routes.closed(scope["path"]))
+        return found
+
+    def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
+        if route.access is Access.ANYONE and not given:
+            return
+        if route.access is Access.OPERATOR and not _is_loopback(scope):
+            raise RefusedError(404, "not_served", "LiteLLM's management routes answer on loopback only.")
+        master = self._master_key()
+        if not given or not master or not credentials.is_same(given, master):
+            raise RefusedError(
+                401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
+            )
+
+    async def _with_body(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]) -> Receive:
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            return receive
+        body = await bodies.read(scope, receive, self._settings.max_bytes)
+        if b"json" in headers.get(b"content-type", b"") or scope["path"].endswith(JSON_ENDPOINTS):
+            bodies.check_json(body)
+        return bodies.replayed(body, receive)
+
+
+class _Sender:
+    """Send an answer with our CORS headers in place of LiteLLM's, and without a provider's private headers."""
+
+    def __init__(self, send: Send, origin: str) -> None:
+        self._send = send
+        self.origin = origin
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [(name, value) for name, value in message.get("headers", ()) if _may_be_seen(name.lower())]
+            message = {**message, "headers": [*kept, *self._cors()]}
+        await self._send(message)
+
+    async def preflight(self, headers: Mapping[bytes, bytes]) -> None:
+        """Answer a browser's question whether a page of a configured origin may send a request."""
+        methods, age = _CORS_HEADERS
+        allowed = [(b"access-control-allow-methods", methods), (b"access-control-max-age", age)]
+        wanted = headers.get(b"access-control-request-headers")
+        if wanted:
+            allowed.append((b"access-control-allow-headers", wanted))
+        await self._send({"type": "http.response.start", "status": 204, "headers": [*allowed, *self._cors()]})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    def _cors(self) -> list[tuple[bytes, bytes]]:
+        if not self.origin:
+            return []
+        return [(b"access-control-allow-origin", self.origin.encode("latin-1")), (b"vary", b"origin"),
+                (b"access-control-expose-headers", b"*")]  # fmt: skip
+
+
+def _may_be_seen(name: bytes) -> bool:
+    if name.startswith(b"access-control-"):
+        return False
+    return not name.startswith(_PROVIDER_PREFIX) or name.removeprefix(_PROVIDER_PREFIX).startswith(_PROVIDER_HEADERS)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _is_loopback(scope: Scope) -> bool:
+    try:
+        return ip_address(_address(scope)).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,122 @@
+"""What the gateway serves, and to whom. Every route of LiteLLM's app is tried: without a key, with a wrong one, with the right one."""
+
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from lmstack.gateway.app import routes
+from lmstack.gateway.app.routes import Access
+from support import KEY, ROOT, Mock, Stack, TaskMaster, wait_for
+
+KNOWN = ROOT / "tests" / "data" / "litellm_routes.txt"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+REFUSED = {401, 403, 404, 405}
+ANONYMOUS = 100_000
+
+
+@pytest.fixture(autouse=True)
+def _recorded(gateway: Stack) -> None:
+    """Send one request that is served, so that the ledger has its tables."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+    assert gateway.post("/v1/chat/completions", body).status_code == 200
+
+
+def _known() -> list[tuple[str, str]]:
+    pairs = [tuple(line.split(" ", 1)) for line in KNOWN.read_text().splitlines()]
+    return [(method, path) for method, path in pairs]
+
+
+def _urls() -> Iterator[tuple[str, str]]:
+    """Every pair of method and URL; a mounted app is tried at its root and below, a WebSocket by a plain GET."""
+    for method, path in _known():
+        url = re.sub(r"\{[^}]*\}", "zz", path)
+        for plain in METHODS if method == "MOUNT" else ("GET",) if method == "WS" else (method,):
+            yield plain, url
+            if method == "MOUNT":
+                yield plain, f"{url}/zz"
+
+
+def test_this_release_of_litellm_has_the_routes_that_we_know() -> None:
+    """A new route is closed, but somebody has to look at it: run tests/litellm_routes.py > tests/data/litellm_routes.txt."""
+    script = ROOT / "tests" / "litellm_routes.py"
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True, timeout=300)
+    assert found.stdout.splitlines() == KNOWN.read_text().splitlines()
+
+
+def test_every_route_in_our_table_exists_in_litellm() -> None:
+    known = {(method, re.sub(r"\{\w+", "{x", path)) for method, path in _known()}
+    missing = [r for r in routes.ROUTES if (r.method, re.sub(r"\{\w+", "{x", r.path)) not in known]
+    assert missing == []
+
+
+@pytest.mark.parametrize("key", ["", "wrong", KEY[:-1], KEY])
+def test_no_route_answers_but_those_in_the_table(gateway: Stack, mock: Mock, key: str) -> None:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    before, rows = len(mock.requests()), gateway.ask("requests", limit=1000)
+    answered = []
+    with httpx.Client(base_url=gateway.url, headers=headers, timeout=30, trust_env=False) as client:
+        for method, url in _urls():
+            route = routes.find(method, url)
+            if route is not None and (route.access is Access.ANYONE or key == KEY):
+                continue
+            status = client.request(method, url, json={} if method in ("POST", "PUT", "PATCH") else None).status_code
+            if status not in REFUSED or (route is None and status != 404):
+                answered.append((method, url, status))
+    assert answered == []
+    assert len(mock.requests()) == before
+    assert gateway.ask("requests", limit=1000) == rows
+
+
+def _pipelined(port: int, count: int) -> list[bytes]:
+    """Send requests without a key on one connection, many at a time; return the status lines."""
+    ask = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-task-id: victim-%d\r\nx-agent-id: ceo\r\n"
+        b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+    )
+    statuses: list[bytes] = []
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, connection.makefile("rb") as answers:
+        for begin in range(0, count, 200):
+            batch = range(begin, min(count, begin + 200))
+            connection.sendall(b"".join(ask % n for n in batch))
+            for _ in batch:
+                statuses.append(answers.readline())
+                size = 0
+                while (line := answers.readline()) != b"\r\n":
+                    if line.lower().startswith(b"content-length:"):
+                        size = int(line.split(b":")[1])
+                answers.read(size)
+    return statuses
+
+
+def test_callers_without_a_key_neither_fill_the_ledger_nor_choose_whom_a_row_is_charged_to(
+    gateway: Stack, taskmaster: TaskMaster
+) -> None:
+    rows, size = gateway.ask("requests", limit=10_000), gateway.ledger.stat().st_size
+    events = len(taskmaster.received)
+    before = sum(row["count"] for row in gateway.ask("refused")[0]["counts"])
+    with ThreadPoolExecutor(4) as pool:
+        statuses = [
+            line for lines in pool.map(lambda _: _pipelined(gateway.port, ANONYMOUS // 4), range(4)) for line in lines
+        ]
+    assert {line.split()[1] for line in statuses} == {b"401"}
+
+    def counted() -> bool:
+        found = gateway.ask("refused")[0]
+        return sum(row["count"] for row in found["counts"]) - before == ANONYMOUS and len(found["last"]) <= 100
+
+    wait_for(counted, what="the counts of refused requests")
+    kept = {row["id"] for row in gateway.ask("requests", limit=10_000)}
+    assert {row["id"] for row in rows} <= kept
+    assert gateway.ask("requests", task="victim-1") == []
+    assert all(not str(body.get("task_id")).startswith("victim") for _, body, _ in taskmaster.received[events:])
+    assert gateway.ledger.stat().st_size - size < 1_000_000
+    shown = gateway.json("errors")["data"]["refused"]
+    assert shown["counts"][0]["reason"] == "auth_error"
+    assert shown["last"][0]["path"] == "/v1/chat/completions"
+    assert "Refused without a row" in gateway.lm("errors").stdout
