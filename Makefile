@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock
+.PHONY: help setup test test-docker test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -8,8 +8,10 @@ setup: ## make .venv with everything that tests and linters need
 # By group: what shares a gateway runs on one worker, and the order of tests/conftest.py is kept.
 PYTEST = .venv/bin/python -m pytest --dist loadgroup --no-loadscope-reorder -m "not docker"
 unexport PYTHONDONTWRITEBYTECODE
-test: test-quick ## run every test; skips are listed with their reason
+# The tests with a Docker engine come first: CI reads the last line of the last run, and they may all be skipped.
+test: setup test-docker test-quick ## run every test; skips are listed with their reason
 	$(PYTEST) -n 4 --durations=25 tests/integration
+test-docker: setup ## run the tests that need a Docker engine, one process
 	.venv/bin/python -m pytest -m docker tests/docker tests/integration
 test-quick: setup ## run the tests that need no proxy
 	$(PYTEST) -n 3 --durations=10 tests/unit tests/contract
