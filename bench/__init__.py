@@ -1,0 +1,1 @@
+"""Benchmarks and fault campaigns. Never part of the wheel."""

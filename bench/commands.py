@@ -14,14 +14,14 @@ from pathlib import Path
 import httpx
 
 from bench.ledger import fill
-from bench.overhead import KEY, KINDS, start, stop, upstream
-from support import Mock, Stack, clean_environ, free_port
+from bench.proxies import KINDS, start, stop, upstream
+from support import KEY, Mock, Stack, clean_environ, free_port
 
 LM = [sys.executable, "-m", "lmstack"]
 
 
 def cli(rounds: int, rows: int) -> list[str]:
-    """A Markdown table: median CPU and wall milliseconds of each command."""
+    """Return a Markdown table: median CPU and wall milliseconds of each command."""
     mock = Mock()
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
         stack = Stack(Path(folder), free_port(), {"LITELLM_RUNTIME": "local"})
@@ -56,7 +56,7 @@ def cli(rounds: int, rows: int) -> list[str]:
 
 
 def timed(argv: list[str], cwd: str) -> tuple[float, float]:
-    """CPU and wall seconds of one command."""
+    """Run one command; return its CPU and wall seconds."""
     env = clean_environ(Path(cwd), LITELLM_RUNTIME="local")
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(argv, cwd=cwd, env=env, check=True, capture_output=True)
@@ -65,7 +65,7 @@ def timed(argv: list[str], cwd: str) -> tuple[float, float]:
 
 
 def first_answer(rounds: int) -> list[str]:
-    """Seconds from the command to the first answered request: `lm up` against the quickstart's own start."""
+    """Return the seconds from the command to the first answered request: `lm up` against the quickstart's own start."""
     ours: dict[str, list[float]] = {"1": [], "2": []}
     stock: list[float] = []
     with upstream() as base:

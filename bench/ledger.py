@@ -1,7 +1,9 @@
 """The ledger and the delivery by themselves: ``python -m bench.ledger [writes|usage|catchup|soak]``.
 
-writes: rows a second through the writer. usage: how long `lm usage` takes over ten million requests. catchup: events a
-second after an outage that left 100,000. soak: the proxy's memory over 20,000 requests.
+- writes: rows per second through the writer
+- usage: the time of `lm usage` over ten million requests
+- catchup: events per second after an outage that left 100,000
+- soak: the memory of the proxy over 20,000 requests
 """
 
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from bench.faults.loaded_stack import LoadedStack
 from bench.faults.post import Post
-from bench.overhead import upstream
+from bench.proxies import upstream
 from lmstack.delivery.contract import Target
 from lmstack.delivery.sender import Sender
 from lmstack.ledger import queries, schema
@@ -23,7 +25,7 @@ from lmstack.ledger.schema import migrate
 
 
 def writes(folder: Path, requests: int = 50_000) -> float:
-    """A start and an end per request, with events, through the queue and the writer thread."""
+    """Write a start and a result per request, with events, through the queue and the writer thread; return rows per second."""
     writer = ledger_writer.Writer(ledger_writer.StoreOptions(folder / "litellm.db", events=True))
     began = time.perf_counter()
     for n in range(requests):
@@ -47,8 +49,10 @@ def writes(folder: Path, requests: int = 50_000) -> float:
 
 
 def fill(path: Path, rows: int) -> float:
-    """A ledger of ninety days, 100 requests a task, 50 agents; written with SQL, with the rollups that the writer makes.
-    Gives the time of its last row."""
+    """Make a ledger of ninety days with 100 requests per task and 50 agents, by SQL. Return the time of its last row.
+
+    It has the rollups that the writer makes.
+    """
     conn = schema.connect(path)
     migrate(conn)
     now = time.time()
@@ -74,7 +78,7 @@ def fill(path: Path, rows: int) -> float:
 
 
 def usage(folder: Path, rows: int = 10_000_000) -> None:
-    """How long each grouping takes."""
+    """Print the time of each grouping."""
     path = folder / "litellm.db"
     now = fill(path, rows)
     print(f"usage over {rows} requests ({path.stat().st_size / 1e9:.1f} GB):")
@@ -89,7 +93,7 @@ def usage(folder: Path, rows: int = 10_000_000) -> None:
 
 
 def catchup(folder: Path, events: int = 108_000) -> tuple[float, float]:
-    """That many events wait when the receiver comes back: events a second with single posts, and with batches."""
+    """Deliver many waiting events; return the events per second with single posts, and with batches."""
     rates = []
     with upstream() as base:  # answers 200 to any post, in a process of its own
         for batch in (False, True):

@@ -20,8 +20,10 @@ Lag = tuple[float, float, float]
 
 
 async def lag(requests: int = 3000, at_once: int = 64, hooks: bool = True) -> Lag:
-    """Milliseconds that one pass of the loop took: median, 99.9th percentile, worst. Without ``hooks`` the clients only
-    wait: what the machine and the collector of garbage cost by themselves."""
+    """Return the milliseconds that one pass of the loop took: median, 99.9th percentile, worst.
+
+    Without ``hooks`` the clients only wait. This shows the cost of the machine and of the garbage collector.
+    """
     from lmstack.gateway.calls.hooks import handler
 
     gaps: list[float] = []
@@ -50,7 +52,7 @@ async def lag(requests: int = 3000, at_once: int = 64, hooks: bool = True) -> La
 
 
 async def one(handler: Any, n: int) -> None:
-    """The hooks of one successful request, in their order."""
+    """Call the hooks of one successful request, in their order."""
     info = {"id": "gpt-4o-mini", "lm_provider": "openai", "lm_tier": 1, "lm_rates": [0.15, 0.6]}
     headers = {"content-length": "120", "x-task-id": f"task-{n % 50}", "x-agent-id": "agent"}
     data: dict[str, Any] = {
@@ -68,7 +70,7 @@ async def one(handler: Any, n: int) -> None:
 
 
 async def requests_of(clients: int, requests: int) -> None:
-    """That many requests through our hooks, that many at once."""
+    """Send ``requests`` requests through our hooks, with ``clients`` parallel clients."""
     from lmstack.gateway.calls.hooks import handler
 
     left = iter(range(requests))
@@ -81,8 +83,11 @@ async def requests_of(clients: int, requests: int) -> None:
 
 
 def costs(requests: int = 3000, rounds: int = 5) -> dict[int, float]:
-    """CPU milliseconds of one request in our hooks and the writer thread, for 1, 8 and 64 at once: medians of rounds. It
-    can be told to a hundredth of what a proxy spends on a request, which whole proxies side by side cannot."""
+    """Return the CPU milliseconds of one request in our hooks and the writer thread, for 1, 8 and 64 parallel requests.
+
+    The figures are medians of rounds. They are exact to a hundredth of the CPU time of a request in a proxy. A comparison of
+    two whole proxies is less exact.
+    """
     with ledger_in_a_folder():
         asyncio.run(requests_of(8, 300))
         found = {}
@@ -97,7 +102,7 @@ def costs(requests: int = 3000, rounds: int = 5) -> dict[int, float]:
 
 
 def longest_steps(requests: int = 3000, at_once: int = 64) -> Lag:
-    """Milliseconds that the loop was held by one step of a request in our hooks: median, 99.9th percentile, worst."""
+    """Return the milliseconds that the loop was held by one step of a request in our hooks: median, 99.9th percentile, worst."""
     taken: list[float] = []
     plain = asyncio.events.Handle._run
 
@@ -119,7 +124,7 @@ def longest_steps(requests: int = 3000, at_once: int = 64) -> Lag:
 
 @contextmanager
 def ledger_in_a_folder() -> Iterator[None]:
-    """Our worker with a ledger of its own, closed at the end."""
+    """Open our worker with a ledger in a temporary folder, and close it at the end."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
         os.environ["LEDGER_PATH"] = str(Path(folder) / "litellm.db")
@@ -135,7 +140,7 @@ def ledger_in_a_folder() -> Iterator[None]:
 
 
 def main() -> tuple[Lag, Lag]:
-    """With our hooks, on a ledger in a temporary folder, and without."""
+    """Return the lag with our hooks, on a ledger in a temporary folder, and the lag without them."""
     with ledger_in_a_folder():
         asyncio.run(lag(300))  # imports, first commits
         return asyncio.run(lag()), asyncio.run(lag(hooks=False))

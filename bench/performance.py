@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import commands, ledger, looplag, overhead
+from bench.proxies import KINDS, Proxy, start, stop, upstream
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -23,7 +24,7 @@ def main() -> None:
     """Measure, and write the page (or, with ``--quick``, print)."""
     parser = argparse.ArgumentParser(prog="python -m bench.performance")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=SECTIONS, help="measure one section anew and put it into the page")
+    parser.add_argument("--only", choices=SECTIONS, help="measure one section again and put it into the page")
     given = parser.parse_args()
     if given.quick:
         print("\n".join(short()))
@@ -44,30 +45,30 @@ def sections_of(page: str) -> dict[str, str]:
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """Return the machine and the versions of the measurement."""
     model = next((line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.processor())  # fmt: skip
     return f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, Python {platform.python_version()}, LiteLLM {version('litellm')}, Granian {version('granian')}"  # fmt: skip
 
 
 def short() -> list[str]:
-    """A report for CI: our side against none, the ledger, the loop."""
+    """Return a report for CI: the cost of our side, the ledger, the loop."""
     costs = overhead.same_process(5, 100, ((False, 8), (True, 8)))
     return [machine(), "", *costs, "", *internals(20_000, 10_000)]
 
 
 def against_quickstart() -> list[str]:
-    """What a user would start without us, the same stock with our flags, and ours."""
+    """Compare LiteLLM's quickstart, stock LiteLLM with our flags, and ours."""
     return overhead.report(overhead.measure(["quickstart", "bare-2", "lm up"], 5, 200), "quickstart")
 
 
 def servers() -> list[str]:
-    """Which server, how many workers."""
+    """Compare servers and numbers of workers."""
     kinds = ["ours", "uvicorn", "lm up", "uvicorn-2", "gunicorn-2"]
     return with_starts(overhead.measure(kinds, 4, 200, ((False, 16), (True, 16))), "ours")
 
 
 def switches() -> list[str]:
-    """LiteLLM's own."""
+    """Compare LiteLLM's own switches."""
     kinds = ["ours", "handler", "rust", "info-log", "no-aiohttp"]
     return overhead.report(overhead.measure(kinds, 4, 200, ((False, 8), (True, 8))), "ours")
 
@@ -84,15 +85,15 @@ SECTIONS: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def with_starts(proxies: list[overhead.Proxy], against: str) -> list[str]:
-    """The table, and what each took to start and holds."""
+def with_starts(proxies: list[Proxy], against: str) -> list[str]:
+    """Return the table, and the start time and memory of each proxy."""
     starts = ["", "| proxy | ready after s | resident MB |", "|---|--:|--:|"]
     starts += [f"| {p.kind.name} | {p.ready:.1f} | {p.mb:.0f} |" for p in proxies]
     return [*overhead.report(proxies, against), *starts]
 
 
 def internals(requests: int, events: int) -> list[str]:
-    """What happens beside a request, by itself."""
+    """Measure the ledger, the delivery and the event loop without a proxy."""
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
         rows = ledger.writes(Path(folder), requests)
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder:
@@ -112,21 +113,21 @@ def internals(requests: int, events: int) -> list[str]:
 
 
 def memory(requests: int) -> list[str]:
-    """Resident megabytes before and after many requests; both proxies at once, memory does not mind."""
+    """Return the resident megabytes before and after many requests. Both proxies run at the same time."""
 
-    def one(proxy: overhead.Proxy) -> str:
+    def one(proxy: Proxy) -> str:
         proxy.round((False, 16), 300)
         before = proxy.memory()
         proxy.round((False, 16), requests)
         return f"| {proxy.kind.name} | {before:.0f} | {proxy.memory():.0f} | {requests} |"
 
-    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, overhead.upstream() as base:
-        proxies = [overhead.start(overhead.KINDS[name], Path(folder) / name, base) for name in ("bare", "ours")]
+    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
+        proxies = [start(KINDS[name], Path(folder) / name, base) for name in ("bare", "ours")]
         try:
             with ThreadPoolExecutor(2) as pool:
                 rows = list(pool.map(one, proxies))
         finally:
-            overhead.stop(proxies)
+            stop(proxies)
     return ["| proxy | MB at the start | MB after | requests |", "|---|--:|--:|--:|", *rows]
 
 

@@ -33,9 +33,11 @@ class Upstream(asyncio.Protocol):
     plain, stream = _plain(), _stream()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the connection."""
         self.transport, self.buffer = transport, b""
 
     def data_received(self, data: bytes) -> None:
+        """Answer each complete request."""
         self.buffer += data
         while True:
             head, found, rest = self.buffer.partition(b"\r\n\r\n")

@@ -128,6 +128,8 @@ def main(arguments: list[str]) -> int:
     bad = [finding for file in checked if names[file] not in skipped for finding in found[file]]
     for finding in bad:
         print(finding)
+    for name in sorted(skipped - set(names.values())):
+        print(f"{name}: no such file; take it out of tools/baseline.txt")
     for file in checked:
         if names[file] in skipped and not found[file]:
             print(f"{names[file]}: has no findings any more; take it out of tools/baseline.txt")

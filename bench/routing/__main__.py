@@ -1,7 +1,7 @@
 """How well each classifier tells easy prompts from hard ones: ``python -m bench.routing`` (or ``make bench-routing``).
 
-APGR is the area under the performance-gap-recovered curve: prompts are sent to the strong model from the highest
-score downwards; recovered is the share of those that the weak model cannot do. Random order gives 0.50.
+APGR is the area under the performance-gap-recovered curve. Prompts go to the strong model in the order of their score, the
+highest first. Recovered is the share of the prompts that are too hard for the weak model. Random order gives 0.50.
 """
 
 import argparse
@@ -37,12 +37,12 @@ class Classifier:
 
 
 def stock(**config: object) -> ComplexityRouter:
-    """LiteLLM's own router, outside of a proxy."""
+    """Return LiteLLM's own router, outside of a proxy."""
     return ComplexityRouter("auto", MagicMock(), {"tiers": dict.fromkeys(STOCK_LEVELS, "m"), **config})
 
 
 def calibrated_cuts(router: ComplexityRouter, fitted: list[Prompt]) -> tuple[float, float]:
-    """The two boundaries on stock's score that decide most of the fitting half rightly."""
+    """Return the two boundaries on stock's score that are right for most of the fitting half."""
     scores = [(router.classify(p.text)[1], p.level) for p in fitted]
     steps = sorted({score for score, _ in scores})
     steps = steps[:: max(1, len(steps) // 60)]
@@ -53,7 +53,7 @@ def calibrated_cuts(router: ComplexityRouter, fitted: list[Prompt]) -> tuple[flo
 
 
 def classifiers(fitted: list[Prompt]) -> list[Classifier]:
-    """Everything that is compared."""
+    """Return the classifiers to compare."""
     first, second = stock(), stock(classifier_type="heuristic_v2")
     cuts = calibrated_cuts(first, fitted)
 
@@ -72,7 +72,7 @@ def classifiers(fitted: list[Prompt]) -> list[Classifier]:
 
 
 def apgr(prompts: list[Prompt], score: Callable[[str], float]) -> float:
-    """Mean over all thresholds; prompts of equal score are taken in every order at once (their mean)."""
+    """Return the mean over all thresholds. Prompts of equal score count with the mean of all their orders."""
     ranked = sorted(((score(p.text), p.level > 0) for p in prompts), key=lambda r: -r[0])
     hard = sum(flag for _, flag in ranked)
     area, recovered, place = 0.0, 0.0, 0
@@ -87,7 +87,7 @@ def apgr(prompts: list[Prompt], score: Callable[[str], float]) -> float:
 
 
 def report(title: str, prompts: list[Prompt], compared: list[Classifier], matrix: bool) -> None:
-    """One table."""
+    """Print one table."""
     print(f"\n{title}: {len(prompts)} prompts, {sum(p.level > 0 for p in prompts)} of them too hard for the weak model")
     print(f"{'':20} {'APGR':>6} {'right':>6} {'enough':>7} {'USD/1k':>8} {'us each':>8}")
     for c in compared:
@@ -107,13 +107,13 @@ def report(title: str, prompts: list[Prompt], compared: list[Classifier], matrix
 
 
 def cost(prompts: list[Prompt], levels: list[int]) -> float:
-    """US dollars per thousand prompts."""
+    """Return the US dollars per thousand prompts."""
     each = [tokens_of(p.text) * RATES[v][0] + TOKENS_OUT * RATES[v][1] for p, v in zip(prompts, levels, strict=True)]
     return statistics.fmean(each) / 1000
 
 
 def microseconds(prompts: list[Prompt], score: Callable[[str], float]) -> float:
-    """CPU time of one decision."""
+    """Return the CPU time of one decision."""
     start = time.process_time()
     for p in prompts:
         score(p.text)
@@ -121,7 +121,7 @@ def microseconds(prompts: list[Prompt], score: Callable[[str], float]) -> float:
 
 
 def stocks_own_cases() -> list[Prompt]:
-    """LiteLLM's evaluation cases, with its labels."""
+    """Return LiteLLM's evaluation cases, with its labels."""
     return [Prompt(STOCK_LEVELS[c.expected_tier.value], "litellm", "en", c.prompt) for c in EVAL_CASES]
 
 

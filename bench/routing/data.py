@@ -25,7 +25,7 @@ class Prompt:
 
 
 def load(file: Path = HERE / "prompts.tsv") -> list[Prompt]:
-    """Every prompt of a file with the columns level, kind, language, text."""
+    """Return every prompt of a file with the columns level, kind, language, text."""
     documents = yaml.safe_load((HERE / "documents.yaml").read_text(encoding="utf-8"))
     prompts = []
     for line in file.read_text(encoding="utf-8").splitlines():

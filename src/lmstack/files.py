@@ -11,19 +11,25 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from lmstack.errors import LmError
+from lmstack.errors import LmError, Problem, invalid
 
 PRIVATE = 0o600
 
 
 def read(path: Path) -> str | None:
-    """Return the text of a file, None when there is no file. Raises LmError when it cannot be read or is not UTF-8."""
+    """Return the text of a file, None when there is no file.
+
+    Raises LmError when it cannot be read, and ConfigError with the line when it is not UTF-8.
+    """
     try:
         # Text mode would turn CRLF into LF, and an edit would write that back.
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise invalid([Problem(f"{path.name}:{line}", "is not UTF-8 text", "save it as UTF-8 text")]) from None
+    except OSError as error:
         raise LmError(f"cannot read {path}: {_reason(error)}", f"check it with: ls -l {path}") from None
 
 

@@ -67,6 +67,13 @@ def test_a_command_imports_no_library_that_it_can_do_without(stack: Stack) -> No
         assert done.stderr == "\n", words
 
 
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    for words in ([], *([group] for group in ("config", "key", "events", "budget", "taskmaster"))):
+        listed = generate.help_text(*words).partition("Commands:\n")[2]
+        assert listed
+        assert "..." not in listed, words
+
+
 def test_every_command_has_its_json_listed() -> None:
     listed = set(JSON_OUTPUT)
     for words in map(" ".join, generate.command_names()):

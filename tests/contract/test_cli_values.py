@@ -229,6 +229,6 @@ def test_a_command_for_a_folder_that_does_not_exist_is_one_error_and_makes_nothi
     ):
         code, out, err = run(capsys, line)
         check(code, out, err, "--json" in line, line)
-        assert code == 3, (line, out, err)
-        assert f"the folder {missing} does not exist" in out + err
+        assert code == 2, (line, out, err)
+        assert f"there is no folder {missing}" in out + err
     assert not missing.parent.exists()

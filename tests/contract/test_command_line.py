@@ -235,7 +235,7 @@ def test_help_and_version_are_json_when_json_is_asked_for(folders: tuple[Path, P
 def test_a_bug_is_json_with_its_class_and_a_traceback_on_stderr(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lmstack.cli.app.find_project", lambda _: {}["nothing"])
+    monkeypatch.setattr("lmstack.cli.shared.find_project", lambda _: {}["nothing"])
     assert lm.run(["--json", "status"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["command"] == "status"

@@ -1,8 +1,10 @@
 """Commands about a stack that a user types before, beside and after a gateway: logs, locks, ports, choices."""
 
+import io
 import json
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,18 @@ def test_logs_print_no_escape_sequences_and_no_colours(stack: Stack, log: Path) 
     assert "red" in out
     assert "\x1b" not in out
     assert "\x07" not in out
+
+
+def test_a_log_line_shown_while_lm_waits_has_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmstack.runtime.base import Progress
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    Progress().tick("waiting … 3 s  \x1b[32m    auto\x1b[0m\x07\x1b[3")
+    assert sys.stderr.getvalue() == "\r\x1b[Kwaiting … 3 s      auto"
 
 
 def test_a_second_command_says_who_changes_the_stack_and_since_when(stack: Stack) -> None:

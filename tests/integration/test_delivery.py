@@ -88,7 +88,7 @@ def test_a_later_time_that_the_receiver_names_is_kept_to(post: Post) -> None:
 
 
 def test_no_retry_after_makes_an_event_dead_before_its_72_hours(post: Post) -> None:
-    """The other values stand in the tables of tests/unit/ledger/test_outbox.py and tests/unit/delivery/test_delivery.py."""
+    """The other values stand in the tables of tests/unit/ledger/test_outbox.py and tests/unit/delivery/test_poster.py."""
     post.receiver.mode, post.receiver.retry_after = "503", "0"
     post.add(1, "t")
     post.start(injected_clock=True)

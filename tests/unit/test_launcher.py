@@ -80,7 +80,7 @@ def run(clone: Path, *words: str, on_terminal: bool = False, **env: str) -> tupl
 
 @pytest.mark.parametrize("on_terminal", [False, True], ids=["in a pipe", "on a terminal"])
 def test_it_sets_up_once_and_starts_with_the_tools_of_macos(clone: Path, on_terminal: bool) -> None:
-    """On a terminal, an array of the script is empty: there, bash 3.2 once ended it."""
+    """Check both cases. On a terminal, an array of the script is empty, which bash 3.2 does not allow everywhere."""
     code, out, err = run(clone, "--port", "4100", on_terminal=on_terminal)
     assert (code, out) == (0, "lm up --port 4100\n"), err
     assert ("--progress-bar" in (clone / "pip.log").read_text()) is not on_terminal

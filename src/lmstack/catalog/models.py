@@ -1,5 +1,6 @@
-"""Providers and models: the shipped catalog, and the user's models.yaml laid over it. Pure: text in, values out."""
+"""Reads providers and models: the shipped catalog, and the user's models.yaml over it. Pure: text in, values out."""
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,17 +51,17 @@ class Model:
 
     @property
     def lifecycle(self) -> str:
-        """active, deprecated (with a date) or retired (with a successor)."""
+        """Return active, deprecated (with a date) or retired (with a successor)."""
         return "retired" if self.retired else "deprecated" if self.deprecated else "active"
 
     @property
     def priced(self) -> bool:
-        """Whether anybody knows what it costs."""
+        """Return whether the price is known."""
         return self.input is not None and self.output is not None
 
     @property
     def free(self) -> bool:
-        """Local models cost nothing."""
+        """Return whether the model costs nothing, as local models do."""
         return self.input == 0 and self.output == 0
 
 
@@ -74,19 +75,19 @@ class Catalog:
 
     @property
     def variables(self) -> frozenset[str]:
-        """Every variable that a provider's key or address may stand in."""
+        """Return the names of all variables that hold the key or address of a provider."""
         return frozenset(name for p in self.providers.values() for name in (p.key, p.base) if name)
 
     def resolve(self, model: Model) -> Model:
-        """The model that really serves a name: itself, or the successor of a retired one (with its price)."""
+        """Return the model that serves a name: the model itself, or the successor of a retired one, with its price."""
         if model.successor is None:
             return model
-        heir = self.models[model.successor]
-        return replace(heir, name=model.name, tier=model.tier, retired=model.retired, successor=model.successor)
+        successor = self.models[model.successor]
+        return replace(successor, name=model.name, tier=model.tier, retired=model.retired, successor=model.successor)
 
 
 def parse_catalog(shipped: str, user: str | None = None, user_file: str = "models.yaml") -> Catalog:
-    """Parse the shipped YAML and lay ``user``'s over it; ConfigError lists everything wrong in the user's file."""
+    """Return the shipped catalog with the user's file over it. Raises ConfigError with all problems of the user's file."""
     base = load_yaml(shipped)
     catalog = Catalog(
         {name: Provider(name, **fields) for name, fields in base["providers"].items()},
@@ -119,18 +120,36 @@ class _Overlay:
     def apply(self) -> Catalog:
         document = self.document
         document.sections(("providers", "models", "routing", "budgets"))
-        for name, fields in document.mapping("providers").items():
-            if document.fields(f"providers.{name}", fields, _PROVIDER_FIELDS):
+        for name, fields in self._named("providers"):
+            if document.fields(f"providers.{name}", fields, _PROVIDER_FIELDS) and self._variables_ok(name, fields):
                 old = self.providers.get(name)
                 made = {"prefix": name, "title": name, "key": f"{name.upper()}_API_KEY", **fields}
                 self.providers[name] = replace(old, **fields) if old else Provider(name, **made)
-        for name, fields in document.mapping("models").items():
+        for name, fields in self._named("models"):
             if document.fields(f"models.{name}", fields, _MODEL_FIELDS) and self._values_ok(f"models.{name}", fields):
                 self._model(name, fields)
         self._references()
         rules = parse_rules(document)
         document.finish()
         return Catalog(self.providers, self.models, rules)
+
+    def _named(self, section: str) -> list[tuple[str, Any]]:
+        """Return the entries of a section. A name must be one line of text, because it is written into a comment."""
+        entries = self.document.mapping(section)
+        for name in entries:
+            if not name.isprintable() or name != name.strip() or not name:
+                self.document.add(f"{section}.{name}"[:80], "is not a name: it must be text on one line")
+        return list(entries.items())
+
+    def _variables_ok(self, name: str, fields: dict[str, Any]) -> bool:
+        """Check the names of the variables that hold a provider's key and address."""
+        before = len(self.document.problems)
+        for field_name in ("key", "base"):
+            variable = fields.get(field_name, "NAME")
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,100}", variable):
+                what = f"must be the name of a variable such as {name.upper()}_API_KEY, not {variable!r:.80}"
+                self.document.add(f"providers.{name}.{field_name}", what)
+        return len(self.document.problems) == before
 
     def _values_ok(self, path: str, fields: dict[str, Any]) -> bool:
         before = len(self.document.problems)

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import io
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,22 +14,24 @@ from typing import Annotated, Any
 import typer
 
 from lmstack import __version__
+from lmstack.cli.coercion import LmCommand, LmGroup
 from lmstack.cli.failures import WrongUsage, check_text, execute, failed, shows_help, wrong_usage
-from lmstack.cli.options import LmCommand, LmGroup, check_numbers, plain, typed
-from lmstack.cli.shared import places, project_of, shared
+from lmstack.cli.options import check_numbers, plain, typed
+from lmstack.cli.shared import Context, places, project_of, shared
 from lmstack.cli.words import command_word, own_words, wants_json
 from lmstack.errors import Exit, LmError, ReaderLeftError
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.result import Result, naming_folder, show
 from lmstack.runtime.base import Progress
-from lmstack.stack.project import Project, find_project
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 # Not a Path: Path("") is the current folder, and `lm -C "$UNSET" down` must not stop what runs there.
 _DIR = Annotated[
     str | None,
-    typer.Option("--dir", "-C", metavar="PATH", help="The stack's folder. Default: the nearest one upwards."),
+    typer.Option(
+        "--dir", "-C", metavar="PATH", help="The stack's folder. Default: this folder or the nearest above it."
+    ),
 ]
 _SHARED = (("as_json", _JSON, False), ("quiet", _QUIET, False), ("folder", _DIR, None))
 
@@ -65,32 +66,8 @@ def _group(as_json: _JSON = False, quiet: _QUIET = False, folder: _DIR = None) -
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """The first argument of every command: its folder, and how to report progress."""
-
-    project: Project
-    say: Progress
-    as_json: bool
-    quiet: bool
-
-    @property
-    def may_ask(self) -> bool:
-        """Return whether a person can answer a question."""
-        return sys.stdin.isatty() and not self.quiet and not self.as_json
-
-    @property
-    def dir_flag(self) -> str:
-        """Return `` -C FOLDER``, quoted for a shell, or "" when lm finds this folder from the current one."""
-        try:
-            found = find_project(None).root == self.project.root
-        except OSError:  # the current folder is gone
-            found = False
-        return "" if found else f" -C {shlex.quote(str(self.project.root))}"
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """A result and how to show it. ``result`` is None when Typer has printed help or the version."""
+    """A result and how to show it. There is no result when Typer has printed help or the version."""
 
     result: Result | None
     quiet: bool = False

@@ -20,7 +20,10 @@ def backup(
     file: Annotated[Path | None, typer.Argument(help="The file to write. Default: backups/lmstack-TIME.tar.gz in the stack's folder.")] = None,
     env: Annotated[bool | None, typer.Option("--env/--no-env", help="Also save .env, which holds your keys. Default: lm asks.")] = None,
 ) -> Result:  # fmt: skip
-    """Save the ledger, its undelivered events and models.yaml as one file. The gateway can go on running."""
+    """Save the data of the stack as one file.
+
+    It contains the ledger, its undelivered events, and models.yaml. The gateway can go on running.
+    """
     context.project.require_stack()
     if env is None:
         env = context.may_ask and context.project.env_file.exists() and typer.confirm(

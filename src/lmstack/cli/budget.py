@@ -17,14 +17,14 @@ budget_app = typer.Typer(
 )
 app.add_typer(budget_app)
 
-_SCOPE = Annotated[str, typer.Argument(help="Whose spending is limited."), OneOf(tuple(SCOPES.values()))]
+_SCOPE = Annotated[str, typer.Argument(help="What the limit is for."), OneOf(tuple(SCOPES.values()))]
 _NAME = Annotated[str, typer.Argument(help="The task or agent. '*' means each one without its own limit. With all: '-'.")]  # fmt: skip
 _PERIOD = Annotated[str, typer.Option("--period", help="Per UTC day, or in total."), OneOf(PERIODS)]
 
 
 @command("show", "lm budget show", budget_app)
 def budget_show(context: Context) -> Result:
-    """Show every limit of models.yaml, what was spent, and what is reserved for open requests."""
+    """Show every limit with its spending. RESERVED is kept aside for open requests."""
     rows = budget_rows(context.project)
     if not rows:
         return Result("budget show", {"budgets": rows}, ("There are no budgets. Set one with: lm budget set task TM-42 0.50",))  # fmt: skip

@@ -15,7 +15,10 @@ SHELLS = ("bash", "zsh", "fish")
 def completion(
     context: Context, shell: Annotated[str, typer.Argument(help="Your shell."), OneOf(SHELLS)] = "bash"
 ) -> Result:
-    """Print a script with which your shell completes commands, options and names."""
+    """Print the completion script for your shell.
+
+    With it, the Tab key completes commands, options, and the names of models, tasks and requests.
+    """
     from typer._completion_shared import get_completion_script
 
     script = get_completion_script(prog_name="lm", complete_var="_LM_COMPLETE", shell=shell)

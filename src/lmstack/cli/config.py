@@ -15,7 +15,9 @@ from lmstack.operate.editor import EDITABLE, edit_file
 from lmstack.result import Result, table
 
 config_app = typer.Typer(name="config", help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
-key_app = typer.Typer(name="key", help="The key that clients send.", no_args_is_help=True, rich_markup_mode=None)
+key_app = typer.Typer(
+    name="key", help="Show or change the key that clients send.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(config_app)
 app.add_typer(key_app)
 

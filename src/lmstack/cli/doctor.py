@@ -7,12 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from lmstack.cli.app import Context, command
-from lmstack.cli.config import config_show
 from lmstack.errors import Exit
 from lmstack.operate.archive import new_file
 from lmstack.operate.checks import FAIL, OK, Finding
 from lmstack.operate.diagnose import diagnose, write_report
-from lmstack.operate.validation import problems_of_project
 from lmstack.result import Result, naming_folder, table
 
 
@@ -26,7 +24,7 @@ def doctor(
     """Check everything that the gateway needs. Each problem comes with its solution. Exit code 5 when a check fails."""
     project = context.project
     target = new_file(report, force) if report else None
-    found = diagnose(project, problems_of_project(project), deep)
+    found = diagnose(project, deep)
     found = [replace(f, fix=naming_folder(f.fix, context.dir_flag)) for f in found]
     data: dict[str, Any] = {
         "findings": [{"name": f.name, "status": f.status, "what": f.what, "why": f.why, "fix": f.fix} for f in found],
@@ -34,7 +32,7 @@ def doctor(
     }
     lines = _lines(found)
     if target:
-        write_report(project, target, data, "\n".join(config_show(context).lines))
+        write_report(project, target, data)
         lines += ["", f"The report is in {report}. Read it before you send it."]
     failed = any(f.status == FAIL for f in found)
     return Result("doctor", data, tuple(lines), exit=Exit.UNHEALTHY if failed else Exit.OK)

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from lmstack.cli.app import Context, command
-from lmstack.cli.options import LmCommand, OneOf, model_names
+from lmstack.cli.coercion import LmCommand
+from lmstack.cli.options import OneOf, model_names
 from lmstack.cli.words import split_run
 from lmstack.config.settings import GUIDE_KEY
 from lmstack.errors import UsageError
@@ -24,7 +25,10 @@ def env(
     client: Annotated[str | None, typer.Argument(help="Which client. Default: list them."), OneOf(tuple(CLIENTS))] = None,
     model: _MODEL = "auto",
 ) -> Result:  # fmt: skip
-    """Print the variables and settings that a client needs to use this gateway. For a shell: eval "$(lm env openai)"."""
+    """Print the settings that a client needs for this gateway.
+
+    In a shell: eval "$(lm env openai)"
+    """
     _check(model)
     if client is None:
         rows = table(("CLIENT", "WHAT"), [(name, c.title) for name, c in CLIENTS.items()])

@@ -68,7 +68,10 @@ def events_tail(
 
 @command("dead", "lm events dead", events_app)
 def events_dead(context: Context, limit: LIMIT = 20) -> Result:
-    """List the events that TaskMaster refused for good, or did not take within 72 hours."""
+    """List the dead events.
+
+    TaskMaster has refused them for good, or did not take them within 72 hours.
+    """
     rows = ask(context.project, "events", state="dead", limit=limit)
     shown = [(r["event_id"], r["type"], str(r["attempts"]), r["last_error"] or "") for r in rows]
     lines = (*table(("ID", "TYPE", "TRIES", "LAST ERROR"), shown, frozenset({2})), "Send them again: lm events replay")

@@ -20,8 +20,11 @@ def init(
     context: Context,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; keys can be set later.")] = False,
 ) -> Result:
-    """Create a stack in this folder: compose file, Dockerfile, callbacks, .env. Existing files are kept. On a terminal it
-    asks for keys, port and TaskMaster's address; nothing is written before the last answer."""
+    """Create a stack in this folder.
+
+    It consists of compose file, Dockerfile, callbacks and .env. Existing files are kept. On a terminal, lm asks for keys,
+    port and TaskMaster's address. Nothing is written before the last answer.
+    """
     project = context.project
     asks = context.may_ask and not yes
     made = lay_down(project, env_from_answers(project, _ask, _tell) if asks else files.read(project.env_file))

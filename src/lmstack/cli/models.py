@@ -20,7 +20,10 @@ def models(
         bool, typer.Option("--check", help="Compare with LiteLLM's price map; exit 1 when they differ.")
     ] = False,
 ) -> Result:
-    """List every model: its provider, tier, prices, context, abilities, lifecycle, and whether its key is set."""
+    """List every model that lmstack knows.
+
+    Shows provider, tier, prices, context, abilities, lifecycle, and whether the key is set.
+    """
     if check:
         return _compared(context)
     catalog = context.project.catalog()

@@ -9,7 +9,6 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from lmstack.errors import UsageError
 
@@ -24,48 +23,6 @@ class OneOf:
     """Fixed choices of an option. In an ``Annotated[str, ...]``, Typer accepts only these words and completes them."""
 
     words: tuple[str, ...]
-
-
-class LmCommand(TyperCommand):
-    """A command whose text options need no pydantic."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _lazily_coerced(super().get_params(ctx))
-
-
-class LmGroup(TyperGroup):
-    """A group of commands whose text options need no pydantic."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _lazily_coerced(super().get_params(ctx))
-
-
-class _Coercion:
-    """Typer's conversion of one parameter, made only for a value that needs it.
-
-    Typer converts by pydantic. Its import takes 90 ms of CPU (`lm models`: 250 instead of 340), also for an option that was
-    not given. Nothing given and text for a text option need no conversion.
-    """
-
-    def __init__(self, parameter: Any, stock: Callable[[], Any]) -> None:
-        self.parameter, self.stock = parameter, stock
-
-    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        many = self.parameter.nargs != 1 or self.parameter.multiple
-        if value is None:
-            return () if many else None
-        if isinstance(value, str) and not many and self.parameter.type_descriptor.annotation is str:
-            return value
-        return self.stock().coerce(value, param=param, ctx=ctx)
-
-
-def _lazily_coerced(parameters: list[Any]) -> list[Any]:
-    for parameter in parameters:
-        stock = getattr(parameter, "get_runtime_param", None)  # older releases of Typer have no pydantic
-        if stock is not None and "get_runtime_param" not in vars(parameter):
-            coercion = _Coercion(parameter, stock)
-            parameter.get_runtime_param = lambda coercion=coercion: coercion
-    return parameters
 
 
 def typed(parameter: inspect.Parameter) -> Any:
@@ -101,7 +58,7 @@ def check_numbers(options: dict[str, Any], spelled: dict[str, str]) -> None:
         if not -_LARGEST <= value <= _LARGEST:  # nan is in no range
             raise UsageError(f"{shown} must be a number below {_LARGEST:.0e}", "give a smaller number")
         if value < 0:
-            raise UsageError(f"{shown} cannot be {value:g}", "give 0 or more")
+            raise UsageError(f"{shown} cannot be {value:g}", "give 0 or a positive number")
 
 
 def model_names(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -138,7 +95,7 @@ def _matching(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
 
 
 def _folder(ctx: Any) -> Any:
-    """Return the stack of --dir, which may stand before the command."""
+    """Return the stack of --dir, which may come before the command."""
     from lmstack.stack.project import find_project
 
     given = None

@@ -21,7 +21,7 @@ _SHORT_ID = 20  # characters: the milliseconds of the id and 16 random bits
 @command("requests", "lm requests --failed --since 1h")
 def requests(
     context: Context,
-    failed: Annotated[bool, typer.Option("--failed", help="Only requests that did not succeed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only failed and refused requests.")] = False,
     task: Annotated[str | None, typer.Option("--task", help="Only this task.", autocompletion=task_names)] = None,
     since: SINCE = "24h",
     limit: LIMIT = 20,
@@ -51,7 +51,7 @@ def request(
         str, typer.Argument(help="Our id, its beginning, or the x-litellm-call-id.", autocompletion=request_ids)
     ],
 ) -> Result:
-    """Show one request with every attempt at a provider and every event."""
+    """Show one request with its attempts and its events."""
     rows = ask(context.project, "request", id=id)
     if not rows:
         raise LmError(f"the ledger has no request '{id}'", "see the newest: lm requests")
@@ -71,7 +71,7 @@ def request(
 
 @command("errors", "lm errors --since 1h")
 def errors(context: Context, since: SINCE = "24h") -> Result:
-    """Count errors by kind: failed attempts at providers, and requests that were refused."""
+    """Count the errors by kind. These are failed attempts at providers, and requests that were refused."""
     rows = ask(context.project, "errors", since=time.time() - seconds(since))
     if not rows:
         return Result("errors", {"since": since, "errors": rows}, (f"No errors in the last {since}.",))

@@ -22,7 +22,10 @@ def route(
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="The value of header x-lm-max-cost, in USD.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="The longest answer, in tokens.")] = None,
 ) -> Result:  # fmt: skip
-    """Explain where a prompt would go: score, signals, group, models in their order, estimated cost. Calls no provider."""
+    """Explain which models a prompt would go to.
+
+    Shows the score, its signals, the group, the models in their order, and the estimated cost. Calls no provider.
+    """
     found = explain_route(context.project, prompt, model, tier, max_cost, max_tokens)
     complexity, first, needs = found.complexity, found.first, found.needs
     data = {

@@ -1,6 +1,8 @@
-"""The options of every command: they may stand before the command, after its group, or at the end."""
+"""The options of every command: they may come before the command, after its group, or at the end."""
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import typer
 
 from lmstack.cli.failures import short
 from lmstack.errors import UsageError
+from lmstack.runtime.base import Progress
 from lmstack.stack.project import Project, find_project
 from lmstack.stack.registry import started_folders
 
@@ -21,6 +24,30 @@ class Shared:
     as_json: bool
     quiet: bool
     folder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The first argument of every command: its folder, and how to report progress."""
+
+    project: Project
+    say: Progress
+    as_json: bool
+    quiet: bool
+
+    @property
+    def may_ask(self) -> bool:
+        """Return whether a person can answer a question."""
+        return sys.stdin.isatty() and not self.quiet and not self.as_json
+
+    @property
+    def dir_flag(self) -> str:
+        """Return `` -C FOLDER``, quoted for a shell, or "" when lm finds this folder from the current one."""
+        try:
+            found = find_project(None).root == self.project.root
+        except OSError:  # the current folder is gone
+            found = False
+        return "" if found else f" -C {shlex.quote(str(self.project.root))}"
 
 
 def places(ctx: typer.Context | None) -> Iterator[dict[str, Any]]:
@@ -44,7 +71,7 @@ def shared(ctx: typer.Context) -> Shared:
 
 
 def project_of(folder: str | None, may_be_new: bool = False) -> Project:
-    """Return the stack's folder. Raises UsageError when the folder that was given, or the current one, is none.
+    """Return the stack's folder. Raises UsageError when the folder that was given, or the current one, is not a folder.
 
     ``may_be_new``: the command creates the folder.
     """

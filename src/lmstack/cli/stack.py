@@ -68,7 +68,10 @@ def down(
 def restart(
     context: Context, timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for the proxy.")] = READY_SECONDS
 ) -> Result:  # fmt: skip
-    """Stop the gateway and start it with the present settings and the flags of the last `lm up`."""
+    """Stop the gateway and start it again.
+
+    It gets the present settings, and the flags of the last `lm up`.
+    """
     return _started(lifecycle.restart(context.project, timeout, context.say), "restart")
 
 

@@ -17,7 +17,7 @@ def status(
     context: Context,
     check: Annotated[bool, typer.Option("--check", help="Exit code 5 unless every service runs.")] = False,
 ) -> Result:
-    """Show what runs: address, models, services, their state and since when."""
+    """Show what runs, and since when: address, models and services."""
     data = stack_status(context.project)
     return Result("status", data, _status_lines(data), exit=Exit.UNHEALTHY if check and not is_well(data) else Exit.OK)
 

@@ -44,7 +44,7 @@ def _cells(row: _Row) -> tuple[str, str, str]:
 
 @contextlib.contextmanager
 def _live_table(context: Context, names: list[str]) -> Iterator[Callable[[list[_Row]], None]]:
-    """On a terminal, show a line for each model and fill it in when its answer comes. The result replaces this table."""
+    """Show, on a terminal, a line for each model and fill it in when its answer comes. The result replaces this table."""
     if context.quiet or context.as_json or not sys.stderr.isatty():
         yield lambda rows: None
         return

@@ -19,13 +19,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that be
 @command("usage", "lm usage --by task --since 24h")
 def usage(
     context: Context,
-    by: Annotated[str, typer.Option("--by", help="What each row stands for."), OneOf(GROUPINGS)] = "model",
+    by: Annotated[str, typer.Option("--by", help="What each row adds up."), OneOf(GROUPINGS)] = "model",
     since: SINCE = "24h",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> Result:
-    """Show requests, failures, tokens and cost, and what the same tokens would cost on the dearest tier.
+    """Show requests, tokens and cost.
 
-    An answer of unknown price is counted, but never added as 0.
+    The last line shows what the same tokens would cost on the most expensive tier. An answer of unknown price is counted, but never added as 0.
     """
     rows = usage_rows(context.project, by, seconds(since))
     total, unpriced = sum(row["cost_usd"] for row in rows), sum(row["unpriced"] for row in rows)

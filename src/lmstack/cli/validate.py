@@ -23,8 +23,12 @@ def validate(
         Path | None, typer.Argument(help="Any LiteLLM config, compose file or Dockerfile; default: this stack's files.")
     ] = None,
 ) -> Result:
-    """Check .env, models.yaml, the LiteLLM config, compose file and Dockerfile, strictly and offline. All problems are
-    listed at once; exit code 3. A setting that works but costs money or may surprise you is a warning."""
+    """Check the files of the stack, or one other file.
+
+    These are .env, models.yaml, the LiteLLM configuration, compose file and Dockerfile. The checks are strict and need no
+    network. All problems are listed together; exit code 3. A setting that works but costs money or may surprise you is a
+    warning.
+    """
     project = context.project
     problems = problems_of_file(project, file) if file else problems_of_project(project)
     if any(not problem.warning for problem in problems):
@@ -46,7 +50,10 @@ def render(
     ] = False,
     runtime: Annotated[str | None, typer.Option("--runtime", help="Where the proxy runs."), OneOf(RUNTIMES)] = None,
 ) -> Result:
-    """Write litellm-config.yaml from .env, models.yaml and the catalog. It never holds a key."""
+    """Write the configuration that LiteLLM reads.
+
+    litellm-config.yaml is made from .env, models.yaml and the catalog. It never contains a key.
+    """
     plan = None if shipped else planned(context.project, runtime_flags(runtime, False, None, None))
     text, messages = (plan.config, plan.plan.messages) if plan else (shipped_config(), ())
     file = context.project.config_file

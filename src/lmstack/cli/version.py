@@ -8,6 +8,6 @@ from lmstack.result import Result
 
 @command("version", "lm version --json")
 def version(context: Context) -> Result:
-    """Print the versions of lmstack and of the LiteLLM release that it uses."""
+    """Print the versions of lmstack and LiteLLM."""
     data = {"lmstack": __version__, "litellm": LITELLM_VERSION, "image": IMAGE}
     return Result("version", data, (VERSION_LINE,))

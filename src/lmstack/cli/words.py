@@ -36,7 +36,7 @@ def split_run(args: Sequence[str], programs: Iterable[str] | None = None) -> tup
 
     Every word after the client belongs to the program, with two exceptions that keep older calls working. Options of lm
     right after the client are for lm when ``--`` ends them. They are also for lm when the client has no program of its
-    own (it is not in ``programs``), because no program's name begins with a dash.
+    own: it is not in ``programs``. No program's name begins with a dash.
     """
     at = _count_options(args, _RUN)
     own, rest = list(args[:at]), list(args[at:])

@@ -101,6 +101,8 @@ def _wrong_value(value: object, types: tuple[type, ...]) -> str:
         return f"must be a finite number, not {value}"
     if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
         return f"must be a number below {MAX_NUMBER:.0e}"
+    if isinstance(value, str) and not value.isprintable():
+        return "must be text on one line without control characters"
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         return f"must be {' or '.join(t.__name__ for t in types)}, not {value!r:.80}"
     return ""

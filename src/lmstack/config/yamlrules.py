@@ -49,8 +49,10 @@ def parse_yaml(text: str, file: str, rules: Any = CORE) -> tuple[Any, Any]:
         return node, yaml.load(text, Loader=rules)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise invalid([yaml_problem(file, error)]) from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise invalid([Problem(file, f"not readable as YAML: {error}", "check numbers, dates and nesting")]) from None
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # PyYAML raises these for a value that does not fit its tag, such as `!!timestamp x` or `!!bool x`.
+        what = f"not readable as YAML: {type(error).__name__}: {error}"
+        raise invalid([Problem(file, what, "check numbers, dates, tags and nesting")]) from None
 
 
 def yaml_problem(file: str, error: yaml.YAMLError) -> Problem:

@@ -39,7 +39,7 @@ def edit_budget(project: Project, scope: str, name: str, period: str, amount: fl
 
 
 def _check_edit(old: str, new: str, edited: tuple[str, str, str], amount: float | None) -> None:
-    """Raise ConfigError unless old and new text differ in this budget alone. A YAML alias may carry an edit to others."""
+    """Raise ConfigError unless old and new text differ only in this budget. A YAML alias may carry an edit to others."""
     before, after = _limits(old), _limits(new)
     before.pop(edited, None)
     written = after.pop(edited, None)

@@ -87,7 +87,7 @@ def keys(settings: Settings, providers: Iterable[Provider]) -> list[Finding]:
 def provider_answers(provider: Provider, settings: Settings, deep: bool) -> tuple[list[Finding], float | None]:
     """Check whether a provider answers; with ``deep``, whether it accepts the key. Listing its models costs nothing.
 
-    Also return how far the provider's clock is ahead of ours, in seconds; None when unknown.
+    Also return how far the provider's clock is ahead of this machine's, in seconds; None when unknown.
     """
     base = settings.get(provider.base or "") or ENDPOINTS.get(provider.name, ("", ""))[0]
     key = settings.get(provider.key or "")
@@ -110,7 +110,7 @@ def clock(leads: Iterable[float | None]) -> Finding:
     """Compare this machine's clock with the clocks of the providers."""
     known = [lead for lead in leads if lead is not None]
     if not known:
-        return Finding("clock", OK, "not compared: no provider told its time")
+        return Finding("clock", OK, "not compared: no provider has sent its time")
     worst = max(known, key=abs)
     if abs(worst) > CLOCK_SECONDS:
         return Finding("clock", WARN, f"it differs by {abs(worst):.0f} s from a provider's clock", "TaskMaster may refuse events, and the day of a budget begins at the wrong time", _set_clock())  # fmt: skip
@@ -213,7 +213,7 @@ def _set_clock() -> str:
 
 
 def _lead(answer: httpx.Response) -> float | None:
-    """Return how far the clock of the answer is ahead of ours, in seconds."""
+    """Return how far the clock of the answer is ahead of this machine's, in seconds."""
     try:
         return parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
     except (TypeError, ValueError):

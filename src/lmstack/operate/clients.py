@@ -1,6 +1,6 @@
 """How each client is set up for the gateway: environment variables, or text to paste. Pure.
 
-Each was tried with a running gateway. Tests run those whose client can be installed.
+Each was tried with a running gateway. Tests run those clients that can be installed.
 """
 
 import re

@@ -2,17 +2,18 @@
 
 import json
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lmstack import files
-from lmstack.errors import LmError, Problem
+from lmstack.errors import LmError
 from lmstack.ledger.backup import add
 from lmstack.ledger.redact import redacted, secret_values
 from lmstack.operate import archive, checks
 from lmstack.operate.checks import FAIL, OK, WARN, Finding
 from lmstack.operate.planning import Planned, ask, gateway_health, ledger_status, planned, service_rows
+from lmstack.operate.settings_edit import setting_rows
+from lmstack.operate.validation import problems_of_project
 from lmstack.releases.allowed import version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.runtime import releases
@@ -24,10 +25,10 @@ from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
 
-def diagnose(project: Project, problems: Iterable[Problem], deep: bool) -> list[Finding]:
-    """Run every check. ``problems`` are those of `lm validate`; with an error among them, later checks cannot run."""
+def diagnose(project: Project, deep: bool) -> list[Finding]:
+    """Run every check. When `lm validate` finds an error, later checks cannot run."""
     found = [checks.python(), checks.env_file(project), checks.folder(project)]
-    problems = list(problems)
+    problems = problems_of_project(project)
     found += [Finding("settings", WARN, str(p), "it works, but it may cost money or change without notice", f"edit {p.where}") for p in problems if p.warning]  # fmt: skip
     errors = [p for p in problems if not p.warning]
     if errors:
@@ -110,14 +111,14 @@ def _gateway(project: Project, state: State | None) -> list[Finding]:
     return [Finding("gateway", FAIL, f"unhealthy at {state.url}", "clients get no answer", "lm logs, then: lm restart")]  # fmt: skip
 
 
-def write_report(project: Project, target: Path, data: dict[str, Any], settings_text: str) -> None:
+def write_report(project: Project, target: Path, data: dict[str, Any]) -> None:
     """Write findings, settings, configuration and logs as one archive. Keys are removed from every part."""
     settings = project.settings()
     values = {name: value.text for name, value in {**settings.values, **settings.extra}.items()}
     runtime = current_runtime(project)
     parts = {
         "doctor.json": json.dumps(data, indent=2),
-        "settings.txt": settings_text,
+        "settings.txt": "\n".join(f"{row['name']}={row['value']} ({row['source']})" for row in setting_rows(settings)),
         "litellm-config.yaml": files.read(project.config_file) or "",
         "models.yaml": files.read(project.models_file) or "",
         "services.json": json.dumps(service_rows(runtime.services()), indent=2),

@@ -70,8 +70,8 @@ def _edited(project: Project, name: str, argv: list[str], copy: Path) -> tuple[s
         raise LmError(f"the editor '{argv[0]}' ended with status {code}; nothing was written")
     try:
         text = files.read(copy)
-    except LmError as error:
-        return "", [Problem(name, f"cannot be read: {str(error).rpartition(': ')[2]}", "save it as UTF-8 text")]
+    except ConfigError as error:  # it is not UTF-8
+        return "", list(error.problems)
     if text is None:
         raise LmError("the editor deleted the file; nothing was written")
     return text, _problems(project, name, text)

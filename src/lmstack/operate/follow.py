@@ -25,7 +25,7 @@ def new_requests(project: Project, seen: list[Row], failed: bool, task: str | No
 
 
 def changed_events(project: Project, seen: list[Row]) -> Iterator[list[Row]]:
-    """Yield the events whose state or number of tries has changed since the last look, oldest first."""
+    """Yield the events with a new state or number of tries since the last look, oldest first."""
     known = _states(seen)
     while True:
         time.sleep(_SECOND)

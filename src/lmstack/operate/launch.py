@@ -44,12 +44,14 @@ def replace_process(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn
 
 
 def run_captured(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str]:
-    """Run a program to its end and return its exit code and its standard output. Everything else stays as it is."""
+    """Run a program, wait for it, and return its exit code and its standard output. Everything else stays as it is."""
     try:
         done = subprocess.run(list(argv), env={**os.environ, **environ}, stdout=subprocess.PIPE, check=False)
     except OSError as error:
         raise _cannot_run(argv[0], error) from None
-    code = done.returncode if done.returncode >= 0 else 128 - done.returncode  # ended by a signal: as a shell says it
+    code = (
+        done.returncode if done.returncode >= 0 else 128 - done.returncode
+    )  # ended by a signal: the number that a shell reports
     return code, done.stdout.decode(errors="replace")
 
 

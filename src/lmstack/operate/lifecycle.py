@@ -1,4 +1,4 @@
-"""Start, change, stop and restart a stack. All checks come before the first effect. Prints nothing but progress."""
+"""Start, change, stop and restart a stack. All checks come before the first effect. Reports progress and prints nothing itself."""
 
 import contextlib
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from lmstack.stack.project import Project
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """What `lm up` did. ``started`` is None when the gateway ran already and nothing had changed."""
+    """What `lm up` did. There is no ``started`` when the gateway ran already and nothing had changed."""
 
     wanted: Planned
     started: Started | None

@@ -75,7 +75,7 @@ def seconds(text: str) -> float:
 
 
 def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
-    """Ask the ledger of whatever runtime this folder uses."""
+    """Return the answer of a ledger query, from the runtime that this folder uses."""
     return current_runtime(project).query(query, arguments)
 
 

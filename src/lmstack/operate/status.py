@@ -12,7 +12,7 @@ from lmstack.stack.project import Project
 
 
 def stack_status(project: Project) -> dict[str, Any]:
-    """Return the data of `lm status`. ``running``: whether any service runs; ``uptime_seconds`` is None when none does."""
+    """Return the data of `lm status`. ``running``: whether any service runs; otherwise the uptime is None."""
     state = load_state(project)
     services = leftovers(project) or current_runtime(project).services()
     running = any(s.state == "running" for s in services)

@@ -1,4 +1,4 @@
-"""Send a small request to each model of the running gateway, several at once. These are real calls and cost a little."""
+"""Send a small request to each model of the running gateway, up to eight at the same time. These are real calls and cost a little."""
 
 import contextlib
 import queue

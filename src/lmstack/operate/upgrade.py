@@ -26,7 +26,7 @@ LEDGER_SECONDS = 15.0  # how long a test call may take to reach the ledger
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """The releases that ``lm upgrade`` lists. ``refused`` gives the reason for each; ``rollback`` is None when there is none."""
+    """The releases that ``lm upgrade`` lists. ``refused`` gives the reason for each; ``rollback``: the release to go back to."""
 
     current: str
     newer: list[str]
@@ -88,7 +88,7 @@ def _replace_release(
 ) -> tuple[str, ...]:
     running = base.load_state(project) is not None
     before = {path: files.read(path) for path in (project.env_file, _record(project))}
-    # The record comes first: if lm is killed from here on, `lm rollback` still finds the way back.
+    # The record comes first: if lm is killed after this line, `lm rollback` can go back.
     files.write(_record(project), json.dumps({"now": to, "before": current, "at": time.time()}) + "\n")
     _write_version(project, before[project.env_file], to)
     try:

@@ -1,4 +1,4 @@
-"""Usage of a time span, compared with the dearest tier."""
+"""Usage of a time span, compared with the most expensive tier."""
 
 import time
 from typing import Any
@@ -16,7 +16,7 @@ def usage_rows(project: Project, by: str, seconds: float) -> list[dict[str, Any]
 
 
 def cost_on_dearest_tier(project: Project, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the cheapest model of the dearest tier, and what these tokens would have cost there; None without one."""
+    """Return the cheapest model of the most expensive tier, and what these tokens would have cost there; None without one."""
     try:
         models = project.catalog().models.values()
     except ConfigError:  # models.yaml has errors; the usage is shown all the same

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
 READY_SECONDS = 120.0
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +166,10 @@ class Progress:
         return not self.quiet and sys.stderr.isatty()
 
     def tick(self, text: str) -> None:
-        """Show a passing state; on terminals only."""
+        """Show a passing state; on terminals only. Colours and control characters of a log line are removed."""
         if self.on_terminal:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            plain = "".join(letter for letter in _COLOUR.sub("", text) if letter.isprintable())
+            print(f"\r\033[K{plain}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Remove the passing state."""

@@ -15,16 +15,15 @@ from lmstack.stack.project import PROXY_SERVICE, Project
 
 STOP_SECONDS = 60
 _OUR_SETTING = "LMSTACK_CONFIG_DIGEST="  # docker-compose.yml gives it to each of our proxies
-_DETAIL = "its folder was deleted; stop it with: lm down -C {root}"
+_DETAIL = "its folder was deleted; stop it with: lm down"
 
 
 def leftovers(project: Project) -> list[Service]:
     """Return what still runs of a stack after its folder was deleted; empty for every other folder."""
     if not _was_deleted(project):
         return []
-    detail = _DETAIL.format(root=project.root)
-    local = [Service(PROXY_SERVICE, "running", detail, pid) for pid in processes(project.root)[:1]]
-    return local or [Service(service_name(c), "running", detail) for c in _containers(project.root)]
+    local = [Service(PROXY_SERVICE, "running", _DETAIL, pid) for pid in processes(project.root)[:1]]
+    return local or [Service(service_name(c), "running", _DETAIL) for c in _containers(project.root)]
 
 
 def stop_leftovers(project: Project) -> Stopped:

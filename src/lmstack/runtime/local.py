@@ -98,11 +98,11 @@ class LocalRuntime:
         argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._conf)]
         pid = proc.start_detached(argv, env=env, cwd=root, log=self.project.logs / "supervisord.log")
         files.write(self.project.state / "supervisord.pid", f"{pid}\n")
-        record_processes(root)
+        record_processes(root, [pid])
 
     def settle(self) -> None:
         """Record every process, so that `lm down` finds them where the system hides command lines."""
-        record_processes(self.project.root)
+        record_processes(self.project.root, supervisor.pids(self.project.root))
 
     def placement(self) -> base.Placement:
         """Return an empty placement: there is no image and no engine."""
@@ -114,7 +114,7 @@ class LocalRuntime:
 
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Let supervisord stop its programs, then end each of our processes that is left."""
-        left = processes(self.project.root)
+        left = processes(self.project.root, supervisor.pids(self.project.root))
         reached = supervisor.shut_down(self.project.root)
         end_processes(left, supervisor.STOP_SECONDS + 5, already_stopping=reached)
         base.clear_state(self.project)

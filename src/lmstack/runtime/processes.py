@@ -41,30 +41,31 @@ def socket_path(root: Path) -> Path:
     return folder / (hashlib.sha256(os.fsencode(root)).hexdigest()[:16] + ".sock")
 
 
-def processes(root: Path) -> list[int]:
+def processes(root: Path, known: Iterable[int] = ()) -> list[int]:
     """Return the pids of every process that this folder's local runtime started, with their children.
 
-    A process is ours when it is recorded, or when its command line or its environment names this folder. macOS hides the
-    environment of some programs.
+    A process is ours when it is recorded, or when its command line or environment names this folder. macOS hides some
+    environments. ``known`` are pids that supervisord has reported.
     """
     import psutil
 
-    recorded, own = _recorded(root), {os.getpid(), os.getppid()}
+    recorded, own, reported = _recorded(root), {os.getpid(), os.getppid()}, set(known)
     found = set()
     for process in psutil.process_iter():
-        if process.pid not in own and (_is_recorded(process, recorded) or _is_ours(process, root)):
+        ours = process.pid in reported or _is_recorded(process, recorded) or _is_ours(process, root)
+        if ours and process.pid not in own:
             found.add(process.pid)
             with contextlib.suppress(psutil.Error, OSError):
                 found |= {child.pid for child in process.children(recursive=True)}
     return sorted(found - own)
 
 
-def record_processes(root: Path) -> None:
+def record_processes(root: Path, known: Iterable[int]) -> None:
     """Write pid and creation time of every process of this stack into .lmstack/processes.json."""
     import psutil
 
     found = []
-    for pid in processes(root):
+    for pid in processes(root, known):
         with contextlib.suppress(psutil.Error):
             found.append([pid, psutil.Process(pid).create_time()])
     files.write(_record_file(root), json.dumps(found) + "\n")

@@ -24,6 +24,17 @@ def process_infos(root: Path) -> list[dict[str, Any]] | None:
         return None
 
 
+def pids(root: Path) -> list[int]:
+    """Return the pids of supervisord and of its programs; empty when it does not answer."""
+    try:
+        with _rpc(root) as rpc:
+            own: int = rpc.supervisor.getPID()  # type: ignore[assignment]
+            infos: list[dict[str, Any]] = rpc.supervisor.getAllProcessInfo()  # type: ignore[assignment]
+            return [own, *(info["pid"] for info in infos if info["pid"])]
+    except (OSError, RpcFault):
+        return []
+
+
 def shut_down(root: Path) -> bool:
     """Ask supervisord to stop its programs and to end; return whether it answered."""
     try:

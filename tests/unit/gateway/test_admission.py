@@ -1,7 +1,8 @@
 """Admission through the real hook: what is written for LiteLLM, budgets, and errors of ours at each place."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,6 +175,47 @@ def test_an_answer_of_unknown_cost_is_charged_to_its_budget_as_reserved(ledger: 
     plain = admit(body(model="pictures"), "image_generation")
     asyncio.run(outcome.succeed(plain, None, None, False))
     assert plain.cost_usd is None
+
+
+@pytest.mark.parametrize("how", ["answered", "streamed", "cut off"])
+def test_a_call_under_a_budget_that_lost_its_attempt_is_charged_as_reserved(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """An error of ours in the deployment hook must not make an answer free."""
+    monkeypatch.setattr(hooks.attempts, "start_attempt", broken)
+    data = body({"x-task-budget": "1"}, stream=how != "answered")
+    call = admit(data)
+    chunk = SimpleNamespace(choices=[], usage=None)
+
+    async def chunks() -> AsyncIterator[object]:
+        yield chunk
+        if how == "cut off":
+            raise ConnectionResetError
+
+    async def serve() -> None:
+        await hooks.handler.async_pre_call_deployment_hook({**data}, "acompletion")
+        if how == "answered":
+            await hooks.handler.async_post_call_success_hook(data, None, SimpleNamespace(usage=None))
+            return
+        call.reported = ({}, None)
+        with contextlib.suppress(ConnectionResetError):
+            async for _ in hooks.handler.async_post_call_streaming_iterator_hook(None, chunks(), data):
+                pass
+
+    asyncio.run(serve())
+    row = wait_for(lambda: [r for r in queries.ask(ledger, "requests", {}) if r["status"] != "started"])[0]
+    assert call.attempts == []
+    assert (row["cost_usd"], bool(row["cost_estimated"])) == (pytest.approx(call.reserved_usd), True)
+
+
+def test_a_group_that_is_given_up_before_its_answer_costs_its_input(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "models", lambda: Models((PAID,)))
+    call = admit(body({"x-task-budget": "1", "content-length": "4000"}, model="auto"))
+    outcome.abandon(call)
+    row = wait_for(lambda: [r for r in queries.ask(ledger, "requests", {}) if r["status"] != "started"])[0]
+    assert (row["cost_usd"], bool(row["cost_estimated"])) == (pytest.approx(1000 / 1e6), True)
 
 
 @pytest.mark.parametrize(

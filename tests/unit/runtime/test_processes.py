@@ -38,7 +38,7 @@ def test_a_recorded_process_is_found_with_its_children_and_ended(tmp_path: Path,
     children = [child.pid for child in psutil.Process(family.pid).children()]
     assert len(children) == 1
     assert processes(tmp_path) == sorted([family.pid, *children])
-    record_processes(tmp_path)
+    record_processes(tmp_path, [])
     end_processes(processes(tmp_path), 10, already_stopping=False)
     assert processes(tmp_path) == []
     assert not any(psutil.pid_exists(pid) for pid in children)
@@ -46,7 +46,7 @@ def test_a_recorded_process_is_found_with_its_children_and_ended(tmp_path: Path,
 
 def test_a_child_that_lost_its_parent_is_found_by_the_record(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     record(tmp_path, [[family.pid, psutil.Process(family.pid).create_time()]])
-    record_processes(tmp_path)
+    record_processes(tmp_path, [])
     (child,) = psutil.Process(family.pid).children()
     family.kill()
     family.wait(10)
