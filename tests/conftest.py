@@ -54,19 +54,24 @@ def group_of(item: pytest.Item) -> str:
     return "" if spread else item.path.stem
 
 
-# First: xdist reads the groups in its own hook of this name, which otherwise runs before that of a conftest.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _put_in_group(item: pytest.Item, group: str) -> None:
+    """Add the group to the test's id, from which xdist's scheduler reads it.
+
+    xdist 3.8 does this itself for the marker ``xdist_group``, but writes to ``_nodeid``, which pytest 9.2 ignores.
+    """
+    item._id = item.id.parse(f"{item.nodeid}@{group}")  # type: ignore[misc]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Give tests that share something to one worker, the slowest first. Skip what needs an engine where there is none."""
     wanting = [item for item in items if item.get_closest_marker("docker")]
     why = docker_missing() if wanting else ""
     for item in wanting if why else []:
         item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
-    for item in items:
-        group = group_of(item)
-        if group:
-            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_turn)
+    for item in items if getattr(config.option, "loadgroup", False) else []:
+        if group := group_of(item):
+            _put_in_group(item, group)
 
 
 def _turn(item: pytest.Item) -> int:

@@ -134,7 +134,7 @@ def test_a_clients_own_task_budget_counts_and_needs_a_task(routed: Stack) -> Non
 
 @pytest.mark.parametrize("how", ["client leaves", "time-out"])
 def test_a_request_that_is_given_up_is_charged_to_its_budget(routed: Stack, mock: Mock, how: str) -> None:
-    mock.script({"type": "delay", "seconds": 5, "times": 1})
+    mock.script({"type": "delay", "seconds": 15, "times": 1, "match": {"model": "gpt-4o"}})  # not a probe's
     task = f"given-up-{how[0]}"
     more = {"timeout": 1} if how == "time-out" else {}
     headers = {"authorization": f"Bearer {KEY}", "x-task-id": task, "x-lm-no-fallback": "1"}
