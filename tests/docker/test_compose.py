@@ -217,8 +217,8 @@ def test_two_workers_share_one_ledger(side_stack: Stack) -> None:
     [
         ("ghcr.io/berriai/litellm:main-latest", "floats"),
         ("ghcr.io/berriai/litellm:v1.107.0", "malicious"),
-        ("litellm/litellm", "floats"),
-        ("ghcr.io/berriai/litellm:v1.83.0", "SQL injection"),
+        ("litellm/litellm", "not one of LiteLLM's own"),
+        ("ghcr.io/berriai/litellm:v1.83.0", "known vulnerabilities"),
         ("x@sha256:1bbcb1443bc962e45f5aad53fe3d2c30600e0379715fb6c664cdd3ac126c339e", "malicious"),
     ],
 )
@@ -355,3 +355,16 @@ def test_ready_is_quick_once_images_exist(side_stack: Stack) -> None:
     side_stack.lm("up", timeout=300)
     wait_for(lambda: container(side_stack)["State"]["Health"]["Status"] == "healthy", 60, "docker to say healthy")
     assert time.monotonic() - began < 60
+
+
+def test_plain_compose_up_refuses_a_weak_key_on_a_public_address(side_stack: Stack) -> None:
+    """Only `lm` can check before the start. The container checks when it starts."""
+    side_stack.shell("docker compose build", check=True)
+    side_stack.shell("LITELLM_HOST=0.0.0.0 docker compose up -d")
+    try:
+        told = "the default key is refused while LITELLM_HOST is 0.0.0.0"
+        wait_for(
+            lambda: told in side_stack.shell("docker compose logs litellm-proxy").stdout, 120, "the refusal in the log"
+        )
+    finally:
+        side_stack.shell("docker compose down")

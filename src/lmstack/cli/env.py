@@ -8,8 +8,8 @@ from lmstack.cli.app import Context, command
 from lmstack.cli.coercion import LmCommand
 from lmstack.cli.options import OneOf, model_names
 from lmstack.cli.words import split_run
-from lmstack.config.settings import GUIDE_KEY
 from lmstack.errors import UsageError
+from lmstack.key_strength import GUIDE_KEY
 from lmstack.operate import launch
 from lmstack.operate.clients import CLIENTS, environ_for, key_command, snippet_for, usable_model
 from lmstack.result import Result, table

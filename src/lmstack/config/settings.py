@@ -12,12 +12,10 @@ from lmstack.config.envfile import Entry
 from lmstack.config.kinds import LOG_LEVELS, TRUE_WORDS, check, is_loopback
 from lmstack.config.spelling import did_you_mean
 from lmstack.errors import Problem, invalid
+from lmstack.key_strength import GUIDE_KEY, MIN_LENGTH, weakness
 from lmstack.releases.allowed import release_image
 from lmstack.releases.pins import LITELLM_VERSION
 
-# The master key that the setup guide shows.
-GUIDE_KEY = "taskmaster-litellm-key"
-MIN_PUBLIC_KEY = 20  # characters
 _PLACEHOLDER = re.compile(r"^(your[_-].*|<.*>|.*\.\.\.|changeme|xxx+)$", re.IGNORECASE)
 
 
@@ -216,14 +214,13 @@ def _unknown_names(env: Mapping[str, Entry], extra: frozenset[str]) -> list[Prob
 
 def _weak_public_key(settings: Settings) -> list[Problem]:
     """Return a problem when other machines can reach the gateway and could guess the key."""
-    key = settings.master_key
-    if is_loopback(settings.host) or (key != GUIDE_KEY and len(key) >= MIN_PUBLIC_KEY):
+    what = weakness(settings.master_key)
+    if is_loopback(settings.host) or not what:
         return []
-    what = "the default key" if key == GUIDE_KEY else f"a key of {len(key)} characters"
     return [
         Problem(
             "LITELLM_MASTER_KEY",
             f"{what} is refused while LITELLM_HOST is {settings.host}: anyone who reaches it could spend your money",
-            f"run 'lm key rotate', or choose a key of {MIN_PUBLIC_KEY} characters or more",
+            f"run 'lm key rotate', or choose a random key of {MIN_LENGTH} characters or more",
         )
     ]

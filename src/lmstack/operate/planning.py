@@ -105,7 +105,7 @@ def service_rows(services: list[Service]) -> list[dict[str, object]]:
 
 def curl_example(settings: Settings, url: str, model: str) -> str:
     """Return a curl command that works from any folder. It shows the key only when that is the public default."""
-    from lmstack.config.settings import GUIDE_KEY
+    from lmstack.key_strength import GUIDE_KEY
 
     key = GUIDE_KEY if settings.master_key == GUIDE_KEY else "$(lm key show)"
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'

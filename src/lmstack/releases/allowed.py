@@ -3,14 +3,9 @@
 import re
 
 from lmstack.errors import ConfigError
-from lmstack.releases.pins import (
-    BAD_DIGESTS,
-    BAD_VERSIONS,
-    FLOATING_TAGS,
-    IMAGE_REPOSITORY,
-    VULNERABLE_FROM,
-    VULNERABLE_UNTIL,
-)
+from lmstack.releases.pins import BAD_DIGESTS, BAD_VERSIONS, IMAGE_REPOSITORIES, IMAGE_REPOSITORY, OLDEST_SAFE
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def release_image(version: str) -> str:
@@ -19,25 +14,32 @@ def release_image(version: str) -> str:
 
 
 def version_objection(version: str) -> str:
-    """Return why a LiteLLM release must not run ("is a malicious release ..."), "" when it may."""
-    if version in BAD_VERSIONS:
-        return f"is a {BAD_VERSIONS[version]}"
-    if VULNERABLE_FROM <= numbers(version) < VULNERABLE_UNTIL:
-        return "has a SQL injection (CVE-2026-42208)"
+    """Return why a LiteLLM release must not run ("is a malicious release ..."), "" when it may.
+
+    Releases are compared as numbers: pip reads ``1.107.00`` and ``01.107.0`` as 1.107.0.
+    """
+    found = numbers(version)
+    bad = next((reason for name, reason in BAD_VERSIONS.items() if numbers(name) == found), "")
+    if bad:
+        return f"is a {bad}"
+    if found and found < OLDEST_SAFE:
+        oldest = ".".join(str(number) for number in OLDEST_SAFE)
+        return f"has known vulnerabilities (CVE-2026-49468 and others), which are fixed in {oldest}"
     return ""
 
 
 def image_objection(image: str) -> str:
-    """Return why an image must not run, "" when it may. A digest pins every tag, unless it is on the denylist."""
-    name, _, digest = image.partition("@")
+    """Return why an image must not run, "" when it may. Each release that its tag names is checked, also beside a digest."""
+    name, _, digest = image.lower().partition("@")
     if digest in BAD_DIGESTS:
         return f"{digest} is a {BAD_DIGESTS[digest]}"
-    last = name.rpartition("/")[2]
-    tag = last.partition(":")[2]
-    version = tag.removeprefix("v").removeprefix("main-").removesuffix("-stable")
-    if version_objection(version):
-        return f"LiteLLM {version} {version_objection(version)}"
-    if not digest and tag in FLOATING_TAGS:
+    repository, tag = _split(name)
+    for version in _VERSION.findall(tag):
+        if version_objection(version):
+            return f"LiteLLM {version} {version_objection(version)}"
+    if repository not in IMAGE_REPOSITORIES:
+        return f"'{repository}' is not one of LiteLLM's own image repositories"
+    if not digest and not _VERSION.search(tag):
         return (
             f"'{tag or 'no tag'}' floats: its image changes without notice, and it has pointed to a malicious release"
         )
@@ -56,9 +58,17 @@ def require_safe(what: str, objection: str, force: bool) -> tuple[str, ...]:
 
 def digest_objection(digest: str) -> str:
     """Return why an image with this digest must not run, "" when it may."""
-    return BAD_DIGESTS.get(digest.rpartition("@")[2], "")
+    return BAD_DIGESTS.get(digest.lower().rpartition("@")[2], "")
 
 
 def numbers(version: str) -> tuple[int, ...]:
     """Return a release as numbers that compare as releases do; empty when the text names no release."""
-    return tuple(int(n) for n in re.findall(r"\d+", version)[:3]) if re.match(r"\d+\.\d+\.\d+", version) else ()
+    found = _VERSION.match(version)
+    return tuple(int(number) for number in found.group().split(".")) if found else ()
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return repository and tag of an image's name. A colon before the last slash belongs to a port."""
+    folder, slash, last = name.rpartition("/")
+    short, _, tag = last.partition(":")
+    return f"{folder}{slash}{short}", tag

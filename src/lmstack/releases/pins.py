@@ -11,6 +11,12 @@ BAD_VERSIONS = {
     "1.107.0": "malicious release (21 October 2026)",
 }
 BAD_DIGESTS = {"sha256:1bbcb1443bc962e45f5aad53fe3d2c30600e0379715fb6c664cdd3ac126c339e": BAD_VERSIONS["1.107.0"]}
-# CVE-2026-42208, SQL injection: from this release on, and fixed in the second.
-VULNERABLE_FROM, VULNERABLE_UNTIL = (1, 81, 16), (1, 83, 7)
-FLOATING_TAGS = frozenset({"", "latest", "main", "main-latest", "main-stable", "stable"})
+# Earlier releases have CVE-2026-49468 (a Host header passes authentication), CVE-2026-42208 (SQL injection), CVE-2026-42271
+# (command injection), CVE-2026-40217 or CVE-2026-35030.
+OLDEST_SAFE = (1, 84, 0)
+# LiteLLM's own images: two names of one registry, and the variants.
+IMAGE_REPOSITORIES = frozenset(
+    f"{host}/berriai/litellm{variant}"
+    for host in (IMAGE_REPOSITORY.partition("/")[0], "docker.litellm.ai")
+    for variant in ("", "-non_root", "-database")
+)

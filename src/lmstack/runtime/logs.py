@@ -86,8 +86,8 @@ def follow(path: Path, query: base.LogQuery) -> Iterator[str]:
 
 
 _ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|SystemExit|error|ERROR|CRITICAL|Error)\b")
-# Granian's line about a dead worker comes last and does not name the reason.
-_NO_REASON = re.compile(r"Unexpected exit from worker")
+# These lines about a dead worker come last and do not name the reason.
+_NO_REASON = re.compile(r"Unexpected exit from worker|before it had started; the server stops")
 _CAUSED = "The above exception was the direct cause of the following exception:"
 
 
@@ -98,7 +98,8 @@ def last_error(lines: list[str]) -> str:
         n for n, line in enumerate(plain) if _ERROR.search(line) and not _NO_REASON.search(line) and line != _CAUSED
     ]
     if not named:
-        return (plain or [""])[-1].strip()[:300]
+        told = [line for line in plain if not _NO_REASON.search(line)]
+        return (told or plain or [""])[-1].strip()[:300]
     found = named[-1]
     cause = plain[found - 2].strip() if found > 1 and plain[found - 1] == _CAUSED else ""
     return plain[found].strip()[:300] + (f" (cause: {cause[:300]})" if cause else "")

@@ -4,12 +4,14 @@ LITELLM_WORKER_STARTUP_HOOKS names ``install``. LiteLLM calls it once in each wo
 """
 
 import asyncio
+import ipaddress
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
+from collections.abc import Mapping
 
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from starlette.types import ASGIApp
@@ -21,6 +23,7 @@ from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
 from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body, is_clients_fault
+from lmstack.key_strength import weakness
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ PARENT_CHECK_SECONDS = 1.0
 
 def install() -> None:
     """Add our middleware, routes, patches and log filter to LiteLLM, and open the ledger. An error here ends the worker."""
+    refuse_weak_key(os.environ)
     drop_empty_variables()
     if not litellm_patches.wrap_app(_wrapped, RequestGate):
         return
@@ -60,6 +64,26 @@ async def flush() -> None:
         await asyncio.to_thread(worker.get().close, FLUSH_SECONDS)
     except Exception:
         log.exception("lmstack: the worker stops, and some records may not be written to the ledger")
+
+
+def refuse_weak_key(environ: Mapping[str, str]) -> None:
+    """Raise RuntimeError when other machines can reach the gateway and could guess its key.
+
+    `lm` checks this before a start. Plain `docker compose up` does not.
+    """
+    what = weakness(environ.get("LITELLM_MASTER_KEY", ""))
+    host = environ.get("LITELLM_HOST") or "127.0.0.1"
+    if what and not _is_loopback(host):
+        text = f"lmstack: {what} is refused while LITELLM_HOST is {host}. Choose a strong key with: lm key rotate"
+        log.error(text)
+        raise RuntimeError(text)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def stop_with_parent() -> None:
