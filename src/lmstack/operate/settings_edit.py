@@ -10,17 +10,18 @@ from lmstack.config.envfile import parse_env, set_line
 from lmstack.config.settings import SETTINGS, Settings, Value, env_example, parse_settings
 from lmstack.config.spelling import did_you_mean
 from lmstack.errors import UsageError
+from lmstack.ledger.redact import without_userinfo
 from lmstack.stack.project import Project
 
 
 def setting_rows(settings: Settings) -> list[dict[str, Any]]:
-    """Return every setting as {"name", "value", "source"}; a secret value is ``***``."""
+    """Return every setting as {"name", "value", "source"}; a secret value, or a password in an address, is ``***``."""
     secret = {setting.name for setting in SETTINGS if setting.secret}
     rows = []
     for name, value in {**settings.values, **settings.extra}.items():
         hidden = value.text and (name in secret or name not in settings.values)
         source = value.source if value.text else "unset"
-        rows.append({"name": name, "value": "***" if hidden else value.text, "source": source})
+        rows.append({"name": name, "value": "***" if hidden else without_userinfo(value.text), "source": source})
     return rows
 
 
