@@ -36,6 +36,7 @@ def find_setting(settings: Settings, name: str) -> Value:
 
 def edit_env(project: Project, name: str, edit: Callable[[str], str]) -> bool:
     """Write ``edit(text)`` as .env; return whether the file changed. Raises ConfigError when the result is not valid."""
+    project.require_stack_or_blank()
     catalog = project.catalog()
     find_setting(project.settings(None, catalog), name)
     old = files.read(project.env_file)
@@ -46,6 +47,7 @@ def edit_env(project: Project, name: str, edit: Callable[[str], str]) -> bool:
 
 def rotate_key(project: Project) -> None:
     """Write a new random master key into .env."""
+    project.require_stack_or_blank()
     key = f"sk-{secrets.token_urlsafe(32)}"
     old = files.read(project.env_file)
     new = set_line(env_example() if old is None else old, "LITELLM_MASTER_KEY", key)

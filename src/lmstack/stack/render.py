@@ -27,6 +27,11 @@ RETRIED = (
 )
 
 
+def is_rendered(text: str) -> bool:
+    """Return whether a file was written by `lm`, in this or another version: its first line says so."""
+    return "rendered by `lm render`" in text.partition("\n")[0]
+
+
 def render_config(plan: Plan) -> str:
     """Return the text of the whole file."""
     parts = [HEADER.format(version=plan.settings.version), "model_list:\n"]
