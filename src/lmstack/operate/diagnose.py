@@ -9,7 +9,7 @@ from lmstack.operate.validation import problems_of_project
 from lmstack.releases.allowed import version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.runtime import releases
-from lmstack.runtime.base import State, load_state
+from lmstack.runtime.base import Address, State, load_state
 from lmstack.runtime.choose import current_runtime, machine
 from lmstack.runtime.ports import check_port_free
 from lmstack.stack.health import ollama_answers
@@ -76,7 +76,7 @@ def _release(project: Project, plan: Plan, runtime: str) -> Finding:
 
 def _port(plan: Plan) -> Finding:
     try:
-        check_port_free(plan.settings.host, plan.settings.port)
+        check_port_free(Address(plan.settings.host, plan.settings.port))
     except LmError as error:
         return Finding("port", FAIL, str(error), "the gateway cannot listen there", error.hint)
     return Finding("port", OK, f"{plan.settings.port} is free")

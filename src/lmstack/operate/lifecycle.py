@@ -9,7 +9,7 @@ from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import Started, check, is_unchanged, start
 from lmstack.runtime import base
-from lmstack.runtime.choose import current_runtime, own_port, running_runtime
+from lmstack.runtime.choose import current_runtime, own_address, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
 from lmstack.stack.assets import lay_down, refresh
 from lmstack.stack.project import Project
@@ -70,7 +70,7 @@ def preview(project: Project, flags: dict[str, str], options: base.UpOptions) ->
     unchanged = is_unchanged(project, wanted)
     skip = unchanged or project.is_blank
     remarks = () if skip else check(project, wanted, replace(options, dry_run=True))
-    running = own_port(project) is not None
+    running = own_address(project) is not None
     action = "nothing" if unchanged else "restart" if running else "start"
     return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks))
 

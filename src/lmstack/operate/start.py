@@ -8,7 +8,7 @@ from lmstack.errors import LmError
 from lmstack.operate import changes
 from lmstack.operate.planning import Planned
 from lmstack.runtime import base
-from lmstack.runtime.choose import own_port, running_runtime
+from lmstack.runtime.choose import own_address, running_runtime
 from lmstack.runtime.readiness import ProgramEndedError, wait_ready
 from lmstack.stack import registry
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -35,7 +35,7 @@ def is_unchanged(project: Project, wanted: Planned) -> bool:
 
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
     """Check everything that can fail, before anything is changed; return remarks."""
-    return wanted.runtime.check(wanted.plan, replace(options, own_port=own_port(project)))
+    return wanted.runtime.check(wanted.plan, replace(options, own_address=own_address(project)))
 
 
 def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:

@@ -58,6 +58,14 @@ class LogQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where a gateway listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class UpOptions:
     """The options of `lm up`. ``timeout`` in seconds."""
 
@@ -65,7 +73,7 @@ class UpOptions:
     foreground: bool = False
     force: bool = False
     dry_run: bool = False  # change nothing, not even to see whether a folder can be written
-    own_port: int | None = None  # the port of the gateway that runs here already
+    own_address: Address | None = None  # of the gateway that runs here already
 
 
 @dataclass(frozen=True, slots=True)

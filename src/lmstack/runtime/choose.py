@@ -8,7 +8,7 @@ from lmstack import files
 from lmstack.config.settings import Settings
 from lmstack.errors import LmError
 from lmstack.runtime import embedded
-from lmstack.runtime.base import Runtime, load_state
+from lmstack.runtime.base import Address, Runtime, load_state
 from lmstack.runtime.processes import processes
 from lmstack.stack.plan import DEFAULT_OLLAMA, reachable_from
 from lmstack.stack.project import Project
@@ -115,9 +115,11 @@ def ollama_address(settings: Settings) -> str:
     return reachable_from(base, "local") if base else DEFAULT_OLLAMA
 
 
-def own_port(project: Project) -> int | None:
-    """Return the port of the gateway that runs here, None when it does not run."""
+def own_address(project: Project) -> Address | None:
+    """Return the address on which the gateway of this folder listens, None when it does not run."""
     state = load_state(project)
     if state is None or not any(s.pid for s in runtime_for(state.runtime, project).services()):
         return None
-    return urlsplit(state.url).port
+    url = urlsplit(state.url)
+    # The URL has "localhost" for several addresses. A state of an older lmstack has no settings.
+    return Address(state.settings.get("LITELLM_HOST") or url.hostname or "", url.port or 0)

@@ -77,8 +77,7 @@ class ComposeRuntime:
         self._refuse_values_that_compose_reads_otherwise()
         image = plan.settings.image
         remarks = allowed.require_safe(f"the image {image}", allowed.image_objection(image), options.force)
-        if plan.settings.port != options.own_port:
-            check_port_free(plan.settings.host, plan.settings.port)
+        check_port_free(base.Address(plan.settings.host, plan.settings.port), options.own_address)
         return remarks + images.digest_remark(self.project, image) + ollama_remark(plan)
 
     def code(self) -> str:

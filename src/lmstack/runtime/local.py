@@ -66,8 +66,7 @@ class LocalRuntime:
         if not options.dry_run:
             files.ensure_writable_folder(self.project.logs, 0o700)
             files.ensure_writable_folder(self.project.state, 0o700)
-        if plan.settings.port != options.own_port:
-            check_port_free(plan.settings.host, plan.settings.port)
+        check_port_free(base.Address(plan.settings.host, plan.settings.port), options.own_address)
         if plan.redis and not plan.settings.get("REDIS_URL"):
             raise ConfigError(
                 "LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker"
