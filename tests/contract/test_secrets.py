@@ -59,6 +59,29 @@ def test_the_report_of_doctor_shows_no_secret(own_providers: Stack) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (".env", "LITELLM_PORT=abc\n"),
+        (".env", "not a line\n"),
+        (".env", "LITELLM_PORT=\xff\n"),
+        ("models.yaml", "models: [\n"),
+    ],
+)
+def test_the_report_is_written_while_a_file_has_errors(own_providers: Stack, file: str, text: str) -> None:
+    with (own_providers.root / file).open("a", encoding="latin-1") as stream:
+        stream.write(text)
+    target = own_providers.root / "report.tar.gz"
+    done = own_providers.lm("doctor", "--report", str(target), check=False)
+    assert done.returncode == 5, done.stderr
+    assert shown_secrets(done.stdout + done.stderr) == []
+    found = members(target)
+    assert '"status": "fail"' in found["lmstack-report/doctor.json"]
+    assert found["lmstack-report/settings.txt"].startswith("not in this report: ")
+    assert "the last line" in found["lmstack-report/log.txt"]
+    assert {name: secrets for name, text in found.items() if (secrets := shown_secrets(text))} == {}
+
+
+@pytest.mark.parametrize(
     "words",
     [["config", "show"], ["config", "show", "--json"], ["render", "--stdout"], ["models"], ["health"], ["status"]],
 )

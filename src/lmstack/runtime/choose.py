@@ -83,13 +83,16 @@ def _runtime_with_traces(project: Project) -> str | None:
 
 
 def _has_containers(project: Project) -> bool:
-    """Return whether an engine answers and has containers of this folder."""
+    """Return whether an engine answers and has containers of this folder. False while .env has errors."""
     from lmstack.runtime.compose_project import ComposeProject
     from lmstack.runtime.engine import engine_problem
 
     if project.foreign_compose() is not None or engine_problem() is not None:
         return False
-    return bool(ComposeProject(project).containers())
+    try:
+        return bool(ComposeProject(project).containers())
+    except LmError:
+        return False
 
 
 def running_runtime(project: Project) -> Runtime:

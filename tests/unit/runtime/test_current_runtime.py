@@ -52,6 +52,11 @@ def test_a_stopped_local_stack_keeps_its_data_for_every_command(stopped: InProce
     assert not stopped.ledger.exists()
 
 
+def test_a_stopped_local_stack_is_found_while_env_has_errors(stopped: InProcessStack) -> None:
+    (stopped.root / ".env").write_text("not a line\n")
+    assert "a line of the log" in stopped.lm("logs").stdout
+
+
 def test_the_runtime_that_worked_last_is_found(stopped: InProcessStack) -> None:
     project = Project(stopped.root)
     assert current_runtime(project).name == "local"
