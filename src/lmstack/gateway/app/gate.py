@@ -128,6 +128,7 @@ class RequestGate:
         body = await bodies.read(scope, receive, self._settings.max_bytes)
         if b"json" in headers.get(b"content-type", b"") or scope["path"].endswith(JSON_ENDPOINTS):
             bodies.check_json(body)
+            bodies.check_callbacks(body)
         return bodies.replayed(body, receive)
 
 
