@@ -69,6 +69,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", Access.ANYONE),
     Route("GET", "/models", Access.ANYONE),
     *(Route("GET", f"/health/{name}", Access.ANYONE) for name in ("liveliness", "liveness", "readiness")),
+    Route("GET", "/health/readiness/details", Access.KEY),  # `lm upgrade` asks for the release
     Route("GET", "/v1/models", Access.KEY),
     Route("GET", "/v1/models/{model}", Access.KEY),
     Route("GET", "/models/{model}", Access.KEY),
