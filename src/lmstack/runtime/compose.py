@@ -68,6 +68,7 @@ class ComposeRuntime:
         """Check engine, compose, files, image and port; return remarks. Changes nothing."""
         self.compose.require_own_name()
         self.require_tools(plan)
+        self.project.require_own_config()
         if not plan.deployments:
             raise no_models(plan)
         missing = [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
