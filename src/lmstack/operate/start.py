@@ -8,7 +8,7 @@ from lmstack.errors import LmError
 from lmstack.operate import changes
 from lmstack.operate.planning import Planned
 from lmstack.runtime import base
-from lmstack.runtime.choose import own_port, running_runtime
+from lmstack.runtime.choose import current_runtime, own_port, running_runtime
 from lmstack.runtime.readiness import ProgramEndedError, wait_ready
 from lmstack.stack import registry
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -20,6 +20,11 @@ class Started:
 
     took: float
     remarks: tuple[str, ...] = ()
+
+
+def is_running(project: Project) -> bool:
+    """Return whether this stack runs, however it was started. A service that fails or restarts counts: it should run."""
+    return any(service.state != "stopped" for service in current_runtime(project).services())
 
 
 def is_unchanged(project: Project, wanted: Planned) -> bool:

@@ -14,7 +14,7 @@ from lmstack.config.kinds import KINDS
 from lmstack.config.settings import Settings
 from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import is_unchanged, start
+from lmstack.operate.start import is_running, is_unchanged, start
 from lmstack.releases.allowed import numbers, version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.runtime import base, releases
@@ -74,19 +74,18 @@ def move(project: Project, to: str, timeout: float, only_check: bool, say: base.
         return Move(current, to)
     project.require_stack()
     with files.locked(project.state / "lock", "lm upgrade"):
-        running, flags = base.load_state(project) is not None, flags_of_running(project)
+        running, flags = is_running(project), flags_of_running(project)
         wanted = planned(project, {**flags, "LITELLM_VERSION": to})
         _check_configuration(wanted, to, wanted.runtime.release_keys(to, say))
         if only_check:
             return Move(current, to, running=running)
-        remarks = _replace_release(project, current, to, flags, timeout, say)
+        remarks = _replace_release(project, current, to, flags, running, timeout, say)
     return Move(current, to, True, running, remarks)
 
 
 def _replace_release(
-    project: Project, current: str, to: str, flags: dict[str, str], timeout: float, say: base.Progress
+    project: Project, current: str, to: str, flags: dict[str, str], running: bool, timeout: float, say: base.Progress
 ) -> tuple[str, ...]:
-    running = base.load_state(project) is not None
     before = {path: files.read(path) for path in (project.env_file, _record(project))}
     # The record comes first: if lm is killed after this line, `lm rollback` can go back.
     files.write(_record(project), json.dumps({"now": to, "before": current, "at": time.time()}) + "\n")
@@ -98,10 +97,12 @@ def _replace_release(
     except (LmError, KeyboardInterrupt) as error:
         say(f"LiteLLM {to} does not work here. Going back to {current} …")
         _restore_files(before)
-        _start_again(project, flags, running, timeout, say)
+        left = _back_to_before(project, flags, running, timeout, say)
         moved_before = _last_move(project) or {}
         planned(project, flags).runtime.keep_releases({current, moved_before.get("before", current)})
-        raise UnhealthyError(_failure_text(to, current, running, error), "see its log: lm logs --since 5m") from None
+        raise UnhealthyError(
+            _failure_text(to, error, f"LiteLLM {current} {left}"), "see its log: lm logs --since 5m"
+        ) from None
     moved.runtime.keep_releases({to, current})
     if not running:
         moved.runtime.down(False, say)
@@ -148,18 +149,20 @@ def _restore_files(before: dict[Path, str | None]) -> None:
             files.write(path, text, 0o600)
 
 
-def _start_again(project: Project, flags: dict[str, str], running: bool, timeout: float, say: base.Progress) -> None:
-    """Start the release before again, if it ran."""
+def _back_to_before(project: Project, flags: dict[str, str], running: bool, timeout: float, say: base.Progress) -> str:
+    """Bring the gateway back to what it was before the upgrade; return what the release before does now."""
     wanted = planned(project, flags)
-    if running and not is_unchanged(project, wanted):
-        start(project, wanted, base.UpOptions(timeout), say)
-    else:
+    if not running:
         wanted.runtime.down(False, say)
+        return "is in use as before"
+    if is_unchanged(project, wanted):
+        return "runs as before"
+    start(project, wanted, base.UpOptions(timeout), say)
+    return "runs again"
 
 
-def _failure_text(to: str, current: str, running: bool, error: BaseException) -> str:
+def _failure_text(to: str, error: BaseException, left: str) -> str:
     why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-    left = f"LiteLLM {current} runs again" if running else f"LiteLLM {current} is in use as before"
     return f"LiteLLM {to} does not work here: {why}\n{left}; nothing was changed."
 
 

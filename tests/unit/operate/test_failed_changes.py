@@ -1,0 +1,50 @@
+"""A change that fails or is interrupted leaves the gateway as it was, or says how to get it back."""
+
+import pytest
+
+from fake_runtime import Machine
+from lmstack.errors import LmError, UnhealthyError
+from lmstack.operate import upgrade
+from lmstack.runtime import base
+
+SAY = base.Progress(quiet=True)
+
+
+@pytest.fixture
+def accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every release accept the configuration."""
+    monkeypatch.setattr(upgrade, "_check_configuration", lambda *_: None)
+
+
+@pytest.mark.usefixtures("accepted")
+@pytest.mark.parametrize("step", ["check", "prepare"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LmError("no space left on device")], ids=["Ctrl-C", "failure"])
+def test_an_upgrade_that_ends_before_the_start_does_not_touch_the_gateway(
+    machine: Machine, step: str, error: BaseException
+) -> None:
+    machine.starts()
+    before = base.load_state(machine.project)
+    machine.raises[step] = error
+    with pytest.raises(UnhealthyError, match="runs as before"):
+        upgrade.move(machine.project, "1.106.3", 5, False, SAY)
+    assert not {"up", "down"} & set(machine.steps)
+    assert base.load_state(machine.project) == before
+    assert "LITELLM_VERSION" not in machine.project.env_file.read_text()
+
+
+@pytest.mark.usefixtures("accepted")
+def test_an_upgrade_that_fails_in_the_start_starts_the_release_before_again(machine: Machine) -> None:
+    machine.starts()
+    machine.raises["up"] = LmError("the release does not start")
+    with pytest.raises(UnhealthyError, match="runs again"):
+        upgrade.move(machine.project, "1.106.3", 5, False, SAY)
+    assert machine.steps[-2] == "up"
+    assert machine.services
+
+
+@pytest.mark.usefixtures("accepted")
+def test_a_failed_upgrade_of_a_stopped_stack_leaves_it_stopped(machine: Machine) -> None:
+    machine.raises["prepare"] = LmError("no space left on device")
+    with pytest.raises(UnhealthyError, match="is in use as before"):
+        upgrade.move(machine.project, "1.106.3", 5, False, SAY)
+    assert not machine.services
