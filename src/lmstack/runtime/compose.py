@@ -107,9 +107,9 @@ class ComposeRuntime:
         """Start the containers. Compose replaces only those that have changed."""
         env = self._environment(plan, config)
         profile = ["--profile", "redis"] if _own_redis(plan) else []
-        older_volumes = self.compose.volumes()
+        images.record_volumes(self.project, self.compose.volumes())
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
-        images.record(self.project, plan.settings.image, older_volumes)
+        images.record_image(self.project, plan.settings.image)
 
     def settle(self) -> None:
         """Do nothing: the engine knows its containers."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from lmstack import files, proc
 from lmstack.errors import ConfigError
@@ -41,14 +42,19 @@ def refuse_bad_digest(image: str, force: bool) -> None:
         )
 
 
-def record(project: Project, image: str, older_volumes: set[str]) -> None:
-    """Remember the image of this start and its digest. `lm down` keeps the record.
+def record_volumes(project: Project, older_volumes: set[str]) -> None:
+    """Remember which volumes existed before the first start. Call it before anything is started.
 
-    ``older_volumes`` counts only at the first start: those volumes existed before it.
+    Otherwise the volumes of a first start that fails would count as older at the next one. `lm down` keeps the record.
     """
-    kept = found_volumes(project) if was_recorded(project) else older_volumes
-    entry = {"image": image, "digest": image_id(image), "found_volumes": sorted(kept)}
-    files.write(_record(project), json.dumps(entry) + "\n")
+    if not was_recorded(project):
+        _write_record(project, {"found_volumes": sorted(older_volumes)})
+
+
+def record_image(project: Project, image: str) -> None:
+    """Remember the image of this start and its digest."""
+    entry = {"image": image, "digest": image_id(image), "found_volumes": sorted(found_volumes(project))}
+    _write_record(project, entry)
 
 
 def found_volumes(project: Project) -> set[str]:
@@ -78,6 +84,10 @@ def digest_remark(project: Project, image: str) -> tuple[str, ...]:
     if last.get("image") != image or now is None or last.get("digest") == now:
         return ()
     return (f"{image} is now {now}; at the last start it was {last['digest']}. Pin it with LITELLM_IMAGE=…@sha256:…",)
+
+
+def _write_record(project: Project, entry: dict[str, Any]) -> None:
+    files.write(_record(project), json.dumps(entry) + "\n")
 
 
 def _record(project: Project) -> Path:
