@@ -7,7 +7,7 @@ from lmstack import files
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import Started, check, is_unchanged, start
+from lmstack.operate.start import Started, check, is_unchanged, start, state_kept_on_failure
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_port, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
@@ -101,8 +101,9 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
         wanted, options = planned(project, flags_of_running(project)), base.UpOptions(timeout)
         check(project, wanted, options)
         wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
-        runtime.down(False, say)
-        return Up(wanted, start(project, wanted, options, say))
+        with state_kept_on_failure(project):
+            runtime.down(False, say)
+            return Up(wanted, start(project, wanted, options, say))
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:

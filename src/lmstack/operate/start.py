@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lmstack.errors import LmError
@@ -50,6 +51,26 @@ def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.
     for change in changes.since_the_last_start(base.load_state(project), wanted):
         say(f"Changed: {change}")
     runtime.prepare(plan, wanted.config, options, say)
+    with state_kept_on_failure(project):
+        took = _replace_running(project, wanted, options, say)
+    return Started(took, remarks)
+
+
+@contextlib.contextmanager
+def state_kept_on_failure(project: Project) -> Iterator[None]:
+    """Put the state of the last start back when the block fails and left none: it holds the flags for a new attempt."""
+    before = base.load_state(project)
+    try:
+        yield
+    except BaseException:
+        if before is not None and base.load_state(project) is None:
+            base.save_state(project, before)
+        raise
+
+
+def _replace_running(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> float:
+    """Stop what runs in another runtime, start the plan, and return the seconds until it was ready."""
+    plan, runtime = wanted.plan, wanted.runtime
     _stop_other_runtime(project, runtime.name, say)
     kind = {"docker": "a Docker stack", "local": "a local process"}[runtime.name]
     say(f"Starting lmstack as {kind} ({wanted.why}): {_count(len(plan.deployments), 'model')} on {plan.url}")
@@ -64,7 +85,7 @@ def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.
             with contextlib.suppress(LmError):  # the first error is the one to show
                 runtime.give_up(say)
         raise
-    return Started(took, remarks)
+    return took
 
 
 def _proxy_runs(runtime: base.Runtime) -> bool:

@@ -4,7 +4,7 @@ import pytest
 
 from fake_runtime import Machine
 from lmstack.errors import LmError, UnhealthyError
-from lmstack.operate import upgrade
+from lmstack.operate import lifecycle, upgrade
 from lmstack.runtime import base
 
 SAY = base.Progress(quiet=True)
@@ -48,3 +48,28 @@ def test_a_failed_upgrade_of_a_stopped_stack_leaves_it_stopped(machine: Machine)
     with pytest.raises(UnhealthyError, match="is in use as before"):
         upgrade.move(machine.project, "1.106.3", 5, False, SAY)
     assert not machine.services
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), LmError("no space left on device")], ids=["Ctrl-C", "failure"])
+def test_a_restart_that_fails_can_be_repeated_with_the_same_flags(machine: Machine, error: BaseException) -> None:
+    machine.starts(LITELLM_PORT="4918")
+    machine.raises["up"] = error
+    with pytest.raises(type(error)):
+        lifecycle.restart(machine.project, 5, SAY)
+    assert not machine.services
+    assert lifecycle.restart(machine.project, 5, SAY).wanted.plan.url == "http://localhost:4918"
+
+
+def test_a_change_that_fails_leaves_the_flags_of_the_start_before(machine: Machine) -> None:
+    machine.starts(LITELLM_PORT="4918")
+    machine.raises["up"] = LmError("no space left on device")
+    with pytest.raises(LmError, match="no space"):
+        lifecycle.up(machine.project, {"LITELLM_PORT": "4919"}, base.UpOptions(), SAY)
+    assert lifecycle.restart(machine.project, 5, SAY).wanted.plan.url == "http://localhost:4918"
+
+
+def test_a_first_start_that_fails_leaves_no_state(machine: Machine) -> None:
+    machine.raises["up"] = LmError("no space left on device")
+    with pytest.raises(LmError, match="no space"):
+        lifecycle.up(machine.project, {}, base.UpOptions(), SAY)
+    assert base.load_state(machine.project) is None
