@@ -19,6 +19,8 @@ class Machine:
     steps: list[str] = field(default_factory=list)
     raises: dict[str, BaseException] = field(default_factory=dict)
 
+    checked: list[str] = field(default_factory=list)  # the release of each plan that was checked
+
     def do(self, step: str) -> None:
         """Note a step. Raise what the test wants, once."""
         self.steps.append(step)
@@ -47,6 +49,7 @@ class FakeRuntime(LocalRuntime):
         self.machine.do("tools")
 
     def check(self, plan: Any, options: Any) -> tuple[str, ...]:
+        self.machine.checked.append(plan.settings.version)
         self.machine.do("check")
         return ()
 
