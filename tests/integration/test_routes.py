@@ -1,11 +1,13 @@
 """What the gateway serves, and to whom. Every route of LiteLLM's app is tried: without a key, with a wrong one, with the right one."""
 
 import re
+import secrets
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -71,6 +73,40 @@ def test_no_route_answers_but_those_in_the_table(gateway: Stack, mock: Mock, key
     assert answered == []
     assert len(mock.requests()) == before
     assert gateway.ask("requests", limit=1000) == rows
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/v1/messages/count_tokens", {"model": "claude-3-haiku", "messages": [{"role": "user", "content": "hi"}]}, "succeeded", None),
+        ("/v1beta/models/gemini-2.0-flash:countTokens", {"contents": [{"parts": [{"text": "hi"}]}]}, "succeeded", None),
+        ("/v1/messages/count_tokens", {"model": "claude-3-haiku"}, "failed", "400"),
+    ],
+)  # fmt: skip
+def test_a_call_that_litellm_makes_without_hooks_has_a_row(
+    gateway: Stack, path: str, body: dict[str, Any], status: str, code: str | None
+) -> None:
+    task = f"counted-{secrets.token_hex(4)}"
+    gateway.post(path, body, x_task_id=task, x_agent_id="counter")
+    (row,) = wait_for(lambda: [r for r in gateway.ask("requests", task=task) if r["ended_at"]], what="the row")
+    assert (row["status"], row["error_code"], row["endpoint"], row["agent_id"]) == (status, code, path, "counter")
+    assert row["requested_model"] in ("claude-3-haiku", "gemini-2.0-flash")
+    assert row["cost_usd"] == (0.0 if status == "succeeded" else None)
+
+
+def test_no_client_cools_a_model_down_with_the_wrong_endpoint(gateway: Stack, mock: Mock) -> None:
+    """The provider answers 404 to a chat model there. That must say nothing about the model's chat."""
+    before = len(mock.requests())
+    for path, body in (
+        ("/v1/audio/speech", {"input": "hi", "voice": "alloy"}),
+        ("/v1/images/generations", {"prompt": "a cat"}),
+        ("/v1/moderations", {"input": "hi"}),
+        ("/v1/rerank", {"query": "q", "documents": ["a"]}),
+        ("/v1/embeddings", {"input": "hi"}),
+    ):
+        answer = gateway.post(path, {"model": "gpt-4o-mini", **body})
+        assert (answer.status_code, "has the mode chat" in answer.text) == (400, True), (path, answer.text)
+    assert len(mock.requests()) == before
 
 
 def _pipelined(port: int, count: int) -> list[bytes]:

@@ -19,11 +19,21 @@ ASSETS = (
 )
 
 
-# SHA-256 of the files that 0.1.0 wrote. A file that a user has edited is never replaced.
+# SHA-256 of the files that earlier versions wrote. A file that a user has edited is never replaced.
 _OLD = {
-    "callbacks/taskmaster.py": "3f1c7d166e4ee28cd70d6cc4005b338f5e5915ec748322b696d57fe523cbdcb3",
-    "Dockerfile": "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
-    ".dockerignore": "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
+    "callbacks/taskmaster.py": {
+        "3f1c7d166e4ee28cd70d6cc4005b338f5e5915ec748322b696d57fe523cbdcb3",
+        "36a3992151740dc375a97c0c8ee5c5bdf09a281368a35fc04e17d466313f2549",
+    },
+    "Dockerfile": {
+        "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
+        "6eee655230e76404099b0d7fd99f27a7f1c19329be97de3fb3b8238de7a9a2da",
+    },
+    ".dockerignore": {
+        "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
+        "2911f6321cb51ea8447aec8791875af8a123f74cc480807ab97a235ba186ced5",
+    },
+    "docker-compose.yml": {"9c715a33d0df3a036c4e373a6ca6d486ffa1bd1890876f8406ad7f9049ec78e7"},
 }
 
 
@@ -61,7 +71,7 @@ def refresh(project: Project) -> list[str]:
     written = []
     for name, text in asset_texts().items():
         path = project.root / name
-        ours = name.startswith("src/") or _digest(files.read(path)) == _OLD.get(name)
+        ours = name.startswith("src/") or _digest(files.read(path)) in _OLD.get(name, ())
         if ours and files.write(path, text):
             written.append(name)
     return written

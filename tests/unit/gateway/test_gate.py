@@ -158,6 +158,24 @@ def test_json_that_takes_long_to_parse_is_refused(body: bytes, refused: bool) ->
         bodies.check_json(body)
 
 
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        (_json({"model": "m", "success_callback": ["langfuse"]}), True),
+        (_json({"callbacks": ["x"]}), True),
+        (_json({"messages": [{"content": '{"success_callback": 1}'}]}), False),
+        (_json({"metadata": {"callbacks": 1}}), False),
+        (b'"success_callback" is no JSON', False),
+    ],
+)
+def test_a_clients_own_logging_callbacks_are_refused(body: bytes, refused: bool) -> None:
+    if refused:
+        with pytest.raises(bodies.RefusedError, match="does not take it"):
+            bodies.check_callbacks(body)
+    else:
+        bodies.check_callbacks(body)
+
+
 def _messages(*parts: bytes, end: bool = True) -> Callable[[], Awaitable[Message]]:
     waiting = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     if end and waiting:

@@ -12,11 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app import bodies, credentials, routes
 from lmstack.gateway.app.bodies import ClientLeftError, RefusedError
+from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
 from lmstack.gateway.app.origins import Origins, origins_from
-from lmstack.gateway.app.routes import Access, Route
+from lmstack.gateway.app.routes import Access, Recorded, Route
 
-# These endpoints accept JSON only. A form content type there is what `curl -d` sends by default.
-JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
 DEFAULT_MAX_BODY_MB = 50.0
 # What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
 _PROVIDER_PREFIX = b"llm_provider-"
@@ -83,7 +82,7 @@ class RequestGate:
                 return
             route = self._route(scope)
             self._check_key(route, scope, headers)
-            receive = await self._with_body(scope, receive, headers)
+            receive = await self._with_body(scope, receive, headers, route)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await bodies.refuse(send, refusal)
@@ -122,12 +121,15 @@ class RequestGate:
                 401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
             )
 
-    async def _with_body(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes]) -> Receive:
+    async def _with_body(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route) -> Receive:
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
         body = await bodies.read(scope, receive, self._settings.max_bytes)
         if b"json" in headers.get(b"content-type", b"") or scope["path"].endswith(JSON_ENDPOINTS):
             bodies.check_json(body)
+            bodies.check_callbacks(body)
+        if route.recorded is Recorded.MIDDLEWARE:
+            scope[TO_RECORD] = body
         return bodies.replayed(body, receive)
 
 
