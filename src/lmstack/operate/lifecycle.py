@@ -11,7 +11,7 @@ from lmstack.operate.start import Started, check, is_unchanged, start, state_kep
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_port, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
-from lmstack.stack.assets import lay_down, refresh
+from lmstack.stack.assets import lay_down
 from lmstack.stack.project import Project
 
 
@@ -46,8 +46,6 @@ def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: ba
     _create_if_empty(project, flags, say)
     project.require_stack()
     with files.locked(project.state / "lock", "lm up"):
-        if refresh(project):
-            say("Updating this stack's files to this version of lmstack")
         wanted = planned(project, flags)
         try:
             with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():

@@ -21,7 +21,7 @@ from lmstack.runtime.engine import compose_command, engine_problem, ollama_remar
 from lmstack.runtime.logs import wanted_lines
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
-from lmstack.stack import proxy_side
+from lmstack.stack import assets, proxy_side
 from lmstack.stack.plan import STOCK_ENVIRON, Plan, no_models
 from lmstack.stack.project import PROXY_SERVICE, Project
 
@@ -81,13 +81,18 @@ class ComposeRuntime:
         return remarks + images.digest_remark(self.project, image) + ollama_remark(plan)
 
     def code(self) -> str:
-        """Return the text of every file that goes into the image, and of the compose file."""
+        """Return the text of every file that goes into the image, and of the compose file, as `lm up` will leave them."""
         root = self.project.root
-        sources = proxy_side.sources(root / "src" / "lmstack")
-        return files.read_all([*sources, *root.glob("callbacks/*.py"), root / "Dockerfile", self.project.compose_file])
+        present = {*proxy_side.sources(root / "src" / "lmstack"), *root.glob("callbacks/*.py")}
+        new = {root / name: text for name, text in assets.outdated(self.project).items()}
+        new_sources = {path for path in new if path.suffix == ".py"}
+        paths = sorted(present | new_sources | {root / "Dockerfile", self.project.compose_file})
+        return "".join(new.get(path) or files.read(path) or "" for path in paths)
 
     def prepare(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configuration, pull the image and build on it. The running gateway is not touched."""
+        if assets.refresh(self.project):
+            say("Updating this stack's files to this version of lmstack")
         files.write(self.project.config_file, config)
         if not self.project.env_file.exists():
             files.write(self.project.env_file, "# Settings and keys: see .env.example\n", 0o600)
