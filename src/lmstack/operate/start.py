@@ -29,14 +29,15 @@ def is_running(project: Project) -> bool:
 
 
 def is_unchanged(project: Project, wanted: Planned) -> bool:
-    """Return whether exactly this plan runs and serves every model."""
+    """Return whether exactly this plan runs with all its services, and serves every model."""
     from lmstack.stack.health import missing_names
 
     state = base.load_state(project)
     if state is None or state.runtime != wanted.runtime.name or state.digest != wanted.digest:
         return False
-    running = [service for service in wanted.runtime.services() if service.state == "running"]
-    return bool(running) and not missing_names(wanted.plan)
+    services = wanted.runtime.services()
+    all_run = bool(services) and all(service.state == "running" for service in services)
+    return all_run and not missing_names(wanted.plan)
 
 
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:

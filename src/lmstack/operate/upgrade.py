@@ -12,7 +12,7 @@ from lmstack.config.check_litellm import check_litellm_config
 from lmstack.config.envfile import set_line, unset_line
 from lmstack.config.kinds import KINDS
 from lmstack.config.settings import Settings
-from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
+from lmstack.errors import ConfigError, LmError, MissingToolError, UnhealthyError, UsageError
 from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import is_running, is_unchanged, start
 from lmstack.releases.allowed import numbers, version_objection
@@ -36,7 +36,10 @@ class Releases:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What a move to another release did. ``running``: whether the gateway runs, before the move and after it."""
+    """What a move to a release did. ``running``: whether the gateway runs, before the move and after it.
+
+    ``changed`` with the same release before and after: it was missing and is now installed.
+    """
 
     before: str
     to: str
@@ -70,9 +73,9 @@ def move(project: Project, to: str, timeout: float, only_check: bool, say: base.
     settings = project.settings()
     current = settings.version
     _refuse(settings, to)
-    if to == current:
-        return Move(current, to)
     project.require_stack()
+    if to == current:
+        return Move(current, to, changed=_install_missing(project, to, say))
     with files.locked(project.state / "lock", "lm upgrade"):
         running, flags = is_running(project), flags_of_running(project)
         wanted = planned(project, {**flags, "LITELLM_VERSION": to})
@@ -107,6 +110,18 @@ def _replace_release(
     if not running:
         moved.runtime.down(False, say)
     return (*moved.plan.messages, *started.remarks)
+
+
+def _install_missing(project: Project, version: str, say: base.Progress) -> bool:
+    """Get the release of the settings when it is not here, as after an edit of .env; return whether it was missing."""
+    wanted = planned(project, flags_of_running(project))
+    try:
+        wanted.runtime.require_tools(wanted.plan)
+    except MissingToolError:
+        with files.locked(project.state / "lock", "lm upgrade"):
+            _check_configuration(wanted, version, wanted.runtime.release_keys(version, say))
+        return True
+    return False
 
 
 def _refuse(settings: Settings, to: str) -> None:

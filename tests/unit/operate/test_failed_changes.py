@@ -3,8 +3,9 @@
 import pytest
 
 from fake_runtime import Machine
-from lmstack.errors import LmError, UnhealthyError
+from lmstack.errors import LmError, MissingToolError, UnhealthyError
 from lmstack.operate import lifecycle, upgrade
+from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.runtime import base
 
 SAY = base.Progress(quiet=True)
@@ -73,3 +74,21 @@ def test_a_first_start_that_fails_leaves_no_state(machine: Machine) -> None:
     with pytest.raises(LmError, match="no space"):
         lifecycle.up(machine.project, {}, base.UpOptions(), SAY)
     assert base.load_state(machine.project) is None
+
+
+@pytest.mark.parametrize("other", ["failed", "stopped"])
+def test_lm_up_starts_again_when_one_of_the_services_is_dead(machine: Machine, other: str) -> None:
+    machine.starts()
+    assert lifecycle.up(machine.project, {}, base.UpOptions(), SAY).started is None
+    machine.services.append(base.Service("embedded-model", other))
+    assert lifecycle.up(machine.project, {}, base.UpOptions(), SAY).started is not None
+
+
+@pytest.mark.usefixtures("accepted")
+def test_an_upgrade_to_the_release_in_use_installs_it_when_it_is_missing(machine: Machine) -> None:
+    machine.raises["tools"] = MissingToolError("LiteLLM 1.106.2 is not installed here")
+    assert upgrade.move(machine.project, LITELLM_VERSION, 5, False, SAY).changed
+    assert f"install {LITELLM_VERSION}" in machine.steps
+    machine.steps.clear()
+    assert not upgrade.move(machine.project, LITELLM_VERSION, 5, False, SAY).changed
+    assert f"install {LITELLM_VERSION}" not in machine.steps
