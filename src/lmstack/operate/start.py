@@ -90,7 +90,8 @@ def _replace_running(project: Project, wanted: Planned, options: base.UpOptions,
 
 
 def _proxy_runs(runtime: base.Runtime) -> bool:
-    return any(s.name == PROXY_SERVICE and s.state == "running" for s in runtime.services())
+    """Return whether the proxy runs, or may run."""
+    return any(s.name == PROXY_SERVICE and (s.state == "running" or not s.is_known) for s in runtime.services())
 
 
 def _stop_other_runtime(project: Project, name: str, say: base.Say) -> None:

@@ -62,7 +62,7 @@ def release_before(project: Project) -> str:
     last, current = _last_move(project), project.settings().version
     if not last or last["now"] != current:
         raise LmError(f"there is nothing to go back to: LiteLLM {current} was not installed by lm upgrade", "see the releases: lm upgrade --check")  # fmt: skip
-    return str(last["before"])
+    return last["before"]
 
 
 def move(project: Project, to: str, timeout: float, only_check: bool, say: base.Progress) -> Move:
@@ -207,7 +207,10 @@ def _record(project: Project) -> Path:
     return project.state / "release.json"
 
 
-def _last_move(project: Project) -> dict[str, Any] | None:
-    text = files.read(_record(project))
-    found: dict[str, Any] | None = json.loads(text) if text else None
-    return found
+def _last_move(project: Project) -> dict[str, str] | None:
+    """Return the record of the last upgrade; None when there is none, or when it is damaged."""
+    try:
+        found = json.loads(files.read(_record(project)) or "null")
+        return {"now": str(found["now"]), "before": str(found["before"])} if found else None
+    except (ValueError, TypeError, LookupError):
+        return None

@@ -13,7 +13,7 @@ from typing import Any
 from lmstack import files, proc
 from lmstack.config.check_env import docker_problems
 from lmstack.config.settings import SETTINGS
-from lmstack.errors import ConfigError, invalid
+from lmstack.errors import ConfigError, LmError, invalid
 from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
 from lmstack.runtime.compose_project import ComposeProject, service_name
@@ -147,10 +147,13 @@ class ComposeRuntime:
         if self.project.foreign_compose() is not None:
             return []
         problem = self.compose.engine_conflict() or engine_problem()
-        if problem is not None:
-            started = base.load_state(self.project)
-            return [base.Service(PROXY, "failed", f"unknown: {problem}")] if started else []
-        return sorted((_service(container) for container in self.compose.containers()), key=lambda s: s.name)
+        try:
+            if problem is None:
+                return sorted((_service(container) for container in self.compose.containers()), key=lambda s: s.name)
+        except LmError as error:
+            problem = str(error)
+        started = base.load_state(self.project)
+        return [base.Service(PROXY, "failed", f"unknown: {problem}", is_known=False)] if started else []
 
     def log_tail(self, lines: int) -> str:
         """Return the last log lines of the proxy's container."""

@@ -1,14 +1,15 @@
 """Docker images: pull them, refuse bad ones, and remember which one ran last."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from lmstack import files, proc
-from lmstack.errors import ConfigError
+from lmstack.errors import ConfigError, LmError
 from lmstack.releases import allowed
 from lmstack.runtime.base import Say
-from lmstack.runtime.engine import docker_client
+from lmstack.runtime.engine import docker_client, engine_errors
 from lmstack.stack.project import Project
 
 PULL_SECONDS = 1800.0
@@ -18,10 +19,18 @@ def image_id(image: str) -> str | None:
     """Return the digest of a local image, or its id when it has no digest; None when the image is not here."""
     import docker
 
-    try:
-        found = docker_client().images.get(image)
-    except docker.errors.ImageNotFound:
-        return None
+    with engine_errors():
+        try:
+            found = docker_client().images.get(image)
+        except docker.errors.ImageNotFound:
+            return None
+        except docker.errors.APIError as error:
+            if not error.is_client_error():
+                raise
+            raise ConfigError(
+                f"the Docker engine refuses the image name '{image}': {error.explanation}",
+                "correct LITELLM_IMAGE in .env",
+            ) from None
     digests = found.attrs.get("RepoDigests") or []
     return str(digests[0]) if digests else str(found.id)
 
@@ -59,7 +68,7 @@ def record_image(project: Project, image: str) -> None:
 
 def found_volumes(project: Project) -> set[str]:
     """Return the volumes that existed before this folder's first start. They may hold another stack's ledger."""
-    return set(json.loads(files.read(_record(project)) or "{}").get("found_volumes", []))
+    return set(_read_record(project).get("found_volumes", []))
 
 
 def was_recorded(project: Project) -> bool:
@@ -79,11 +88,22 @@ def refuse_found_volumes(project: Project, present: set[str]) -> None:
 
 def digest_remark(project: Project, image: str) -> tuple[str, ...]:
     """Return a remark when an image tag has another digest than at the last start."""
-    last = json.loads(files.read(_record(project)) or "{}")
+    last = _read_record(project)
     now = image_id(image)
     if last.get("image") != image or now is None or last.get("digest") == now:
         return ()
     return (f"{image} is now {now}; at the last start it was {last['digest']}. Pin it with LITELLM_IMAGE=…@sha256:…",)
+
+
+def _read_record(project: Project) -> dict[str, Any]:
+    path = _record(project)
+    try:
+        found = json.loads(files.read(path) or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise LmError(f"{path} is damaged: it is no JSON object", f"delete it: rm {shlex.quote(str(path))}")
+    return found
 
 
 def _write_record(project: Project, entry: dict[str, Any]) -> None:
