@@ -1,4 +1,4 @@
-"""A Docker engine without containers, for tests of how lm chooses and finds an engine."""
+"""A Docker engine that answers over HTTP and runs nothing, for tests of how lm chooses and finds an engine."""
 
 import json
 import socketserver
@@ -10,17 +10,30 @@ DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKE
 
 
 class FakeEngine(socketserver.ThreadingTCPServer):
-    """Answers what lm asks of an engine without containers; ``name`` is its ID."""
+    """Answers what lm asks of an engine without containers; ``name`` is its ID.
+
+    ``refused`` has the status and message for each path that ends with a key. ``containers`` are the ids that it lists.
+    """
 
     allow_reuse_address, daemon_threads = True, True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, containers: tuple[str, ...] = ()) -> None:
+        self.refused: dict[str, tuple[int, str]] = {}
+        refused = self.refused
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
-                answers = {"/info": {"ID": name}, "/version": {"Version": "1", "ApiVersion": "1.41"}, "/json": []}
-                body = json.dumps(next((v for k, v in answers.items() if path.endswith(k)), "OK")).encode()
-                self.send_response(200)
+                answers = {
+                    "/info": {"ID": name},
+                    "/version": {"Version": "1", "ApiVersion": "1.41"},
+                    "/containers/json": [{"Id": i} for i in containers],
+                    "/json": [],
+                }
+                answer = next((v for k, v in answers.items() if path.endswith(k)), "OK")
+                status, message = next((v for k, v in refused.items() if path.endswith(k)), (200, ""))
+                body = json.dumps({"message": message} if message else answer).encode()
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

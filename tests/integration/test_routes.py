@@ -1,11 +1,13 @@
 """What the gateway serves, and to whom. Every route of LiteLLM's app is tried: without a key, with a wrong one, with the right one."""
 
 import re
+import secrets
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -73,17 +75,52 @@ def test_no_route_answers_but_those_in_the_table(gateway: Stack, mock: Mock, key
     assert gateway.ask("requests", limit=1000) == rows
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code"),
+    [
+        ("/v1/messages/count_tokens", {"model": "claude-3-haiku", "messages": [{"role": "user", "content": "hi"}]}, "succeeded", None),
+        ("/v1beta/models/gemini-2.0-flash:countTokens", {"contents": [{"parts": [{"text": "hi"}]}]}, "succeeded", None),
+        ("/v1/messages/count_tokens", {"model": "claude-3-haiku"}, "failed", "400"),
+    ],
+)  # fmt: skip
+def test_a_call_that_litellm_makes_without_hooks_has_a_row(
+    gateway: Stack, path: str, body: dict[str, Any], status: str, code: str | None
+) -> None:
+    task = f"counted-{secrets.token_hex(4)}"
+    gateway.post(path, body, x_task_id=task, x_agent_id="counter")
+    (row,) = wait_for(lambda: [r for r in gateway.ask("requests", task=task) if r["ended_at"]], what="the row")
+    assert (row["status"], row["error_code"], row["endpoint"], row["agent_id"]) == (status, code, path, "counter")
+    assert row["requested_model"] in ("claude-3-haiku", "gemini-2.0-flash")
+    assert row["cost_usd"] == (0.0 if status == "succeeded" else None)
+
+
+def test_no_client_cools_a_model_down_with_the_wrong_endpoint(gateway: Stack, mock: Mock) -> None:
+    """The provider answers 404 to a chat model there. That must say nothing about the model's chat."""
+    before = len(mock.requests())
+    for path, body in (
+        ("/v1/audio/speech", {"input": "hi", "voice": "alloy"}),
+        ("/v1/images/generations", {"prompt": "a cat"}),
+        ("/v1/moderations", {"input": "hi"}),
+        ("/v1/rerank", {"query": "q", "documents": ["a"]}),
+        ("/v1/embeddings", {"input": "hi"}),
+    ):
+        answer = gateway.post(path, {"model": "gpt-4o-mini", **body})
+        assert (answer.status_code, "has the mode chat" in answer.text) == (400, True), (path, answer.text)
+    assert len(mock.requests()) == before
+
+
 def _pipelined(port: int, count: int) -> list[bytes]:
     """Send requests without a key on one connection, many at a time; return the status lines."""
     ask = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-task-id: victim-%d\r\nx-agent-id: ceo\r\n"
         b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     )
+    empty = b"GET /models HTTP/1.1\r\nhost: localhost\r\nauthorization:\r\nx-task-id: victim-%d\r\nx-api-key: \r\n\r\n"
     statuses: list[bytes] = []
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, connection.makefile("rb") as answers:
         for begin in range(0, count, 200):
             batch = range(begin, min(count, begin + 200))
-            connection.sendall(b"".join(ask % n for n in batch))
+            connection.sendall(b"".join((empty if n % 10 == 0 else ask) % n for n in batch))
             for _ in batch:
                 statuses.append(answers.readline())
                 size = 0
@@ -104,11 +141,13 @@ def test_callers_without_a_key_neither_fill_the_ledger_nor_choose_whom_a_row_is_
         statuses = [
             line for lines in pool.map(lambda _: _pipelined(gateway.port, ANONYMOUS // 4), range(4)) for line in lines
         ]
-    assert {line.split()[1] for line in statuses} == {b"401"}
+    assert {line.split()[1] for line in statuses} == {b"401", b"200"}
 
     def counted() -> bool:
         found = gateway.ask("refused")[0]
-        return sum(row["count"] for row in found["counts"]) - before == ANONYMOUS and len(found["last"]) <= 100
+        return (
+            sum(row["count"] for row in found["counts"]) - before == ANONYMOUS * 9 // 10 and len(found["last"]) <= 100
+        )
 
     wait_for(counted, what="the counts of refused requests")
     kept = {row["id"] for row in gateway.ask("requests", limit=10_000)}

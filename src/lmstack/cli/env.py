@@ -81,13 +81,15 @@ def open_page(
     context: Context,
     only_print: Annotated[bool, typer.Option("--print", help="Only print the address.")] = False,
 ) -> Result:
-    """Print the gateway's address. On a desktop, also open its list of routes in the browser."""
+    """Print the gateway's address. On a desktop, also open its health report in the browser."""
     address = f"{launch.gateway_url(context.project)}/"
     if load_state(context.project) is None:
         remark = "no gateway was started from this folder; start it with: lm up"
         return Result("open", {"url": address, "opened": False}, (address,), (remark,))
     wanted = not (only_print or context.as_json or context.quiet) and launch.has_desktop()
-    return Result("open", {"url": address, "opened": wanted and launch.open_in_browser(address)}, (address,))
+    return Result(
+        "open", {"url": address, "opened": wanted and launch.open_in_browser(f"{address}/health")}, (address,)
+    )
 
 
 def _check(model: str) -> None:

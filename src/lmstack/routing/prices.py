@@ -36,6 +36,12 @@ _RERANK = frozenset({"rerank", "arerank"})
 _MODERATION = frozenset({"moderation", "amoderation"})
 # The answers of these calls may have a cost without any tokens.
 SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | _MODERATION
+# The modes of models that can answer a call, by the call type without LiteLLM's "a". Chat is not in it: it is routed.
+MODES = {
+    "embedding": ("embedding",), "embeddings": ("embedding",), "image_generation": ("image_generation", "image_edit"),
+    "image_edit": ("image_generation", "image_edit"), "speech": ("audio_speech",), "transcription": ("audio_transcription",),
+    "rerank": ("rerank",), "moderation": ("moderation",),
+}  # fmt: skip
 # Calls that read or manage what is stored at a provider. Their names begin with one of these, after LiteLLM's "a".
 _MANAGEMENT = ("get_", "list_", "delete_", "cancel_", "retrieve_", "update_", "create_file")  # fmt: skip
 _MANAGEMENT_ENDS = ("_list", "_retrieve", "_delete", "_status", "file_content", "video_content")
@@ -88,6 +94,11 @@ def is_free(request: Request, price: Price) -> bool:
     if request.call_type in _MODERATION and request.model is None:
         return True  # LiteLLM then asks OpenAI's moderation model, which is free
     return price.free and not request.has_fallbacks
+
+
+def modes_for(call_type: str) -> tuple[str, ...]:
+    """Return the modes of models that can answer a call; empty when any model may."""
+    return MODES.get(call_type) or MODES.get(call_type.removeprefix("a"), ())
 
 
 def is_management(call_type: str) -> bool:

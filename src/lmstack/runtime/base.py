@@ -35,7 +35,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process or container. ``state`` is running, starting, restarting, stopped or failed."""
+    """One process or container. ``state`` is running, starting, restarting, stopped or failed.
+
+    ``is_known`` is False when the engine did not answer: whether the service runs is not known then.
+    """
 
     name: str
     state: str
@@ -43,6 +46,7 @@ class Service:
     pid: int | None = None
     restarts: int = 0
     health: str = ""
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

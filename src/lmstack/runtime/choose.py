@@ -24,10 +24,11 @@ class Choice:
 
 def choose(settings: Settings, project: Project, served: bool) -> Choice:
     """Return the runtime. ``served``: some provider has a key, or Ollama answers. Looks for an engine only if needed."""
-    wanted = settings.get("LITELLM_RUNTIME").lower()
-    if wanted != "auto":
-        return Choice(wanted, f"chosen by {settings.values['LITELLM_RUNTIME'].source}")
+    wanted, source = settings.get("LITELLM_RUNTIME").lower(), settings.values["LITELLM_RUNTIME"].source
     state = load_state(project)
+    if wanted != "auto":
+        same = source == "flag" and state is not None and state.runtime == wanted  # a restart gives no flag of its own
+        return Choice(wanted, "as at the last start" if same else f"chosen by {source}")
     if state is not None:
         return Choice(state.runtime, "it runs here already")
     if not served and embedded.available():

@@ -68,7 +68,7 @@ def environ(project: Project, version: str) -> dict[str, str]:
     side.mkdir(parents=True, exist_ok=True)
     package = side / proxy_side.PACKAGE.name
     package.mkdir(exist_ok=True)
-    for name in (*proxy_side.MODULES, *proxy_side.ROOMS):
+    for name in (*proxy_side.MODULES, *proxy_side.FOLDERS):
         link, source = package / name, proxy_side.PACKAGE / name
         if not link.is_symlink() or link.resolve() != source.resolve():
             link.unlink(missing_ok=True)

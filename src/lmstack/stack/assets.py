@@ -19,11 +19,21 @@ ASSETS = (
 )
 
 
-# SHA-256 of the files that 0.1.0 wrote. A file that a user has edited is never replaced.
+# SHA-256 of the files that earlier versions wrote. A file that a user has edited is never replaced.
 _OLD = {
-    "callbacks/taskmaster.py": "3f1c7d166e4ee28cd70d6cc4005b338f5e5915ec748322b696d57fe523cbdcb3",
-    "Dockerfile": "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
-    ".dockerignore": "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
+    "callbacks/taskmaster.py": {
+        "3f1c7d166e4ee28cd70d6cc4005b338f5e5915ec748322b696d57fe523cbdcb3",
+        "36a3992151740dc375a97c0c8ee5c5bdf09a281368a35fc04e17d466313f2549",
+    },
+    "Dockerfile": {
+        "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
+        "6eee655230e76404099b0d7fd99f27a7f1c19329be97de3fb3b8238de7a9a2da",
+    },
+    ".dockerignore": {
+        "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
+        "2911f6321cb51ea8447aec8791875af8a123f74cc480807ab97a235ba186ced5",
+    },
+    "docker-compose.yml": {"9c715a33d0df3a036c4e373a6ca6d486ffa1bd1890876f8406ad7f9049ec78e7"},
 }
 
 
@@ -53,18 +63,32 @@ def lay_down(project: Project, env: str | None = None) -> list[str]:
     return made
 
 
-def refresh(project: Project) -> list[str]:
-    """Update a stack that an earlier lmstack wrote; return the names of the files that were written.
+def outdated(project: Project) -> dict[str, str]:
+    """Return the files of this stack that an earlier lmstack wrote, each with its present text.
 
-    Replaces the proxy's side of the source, and the files that are still as 0.1.0 wrote them.
+    Those are the proxy's side of the source, and the files that are still as an earlier version wrote them. In a checkout
+    of lmstack there are none: its source is somebody's work.
     """
-    written = []
+    if _is_checkout(project):
+        return {}
+    found = {}
     for name, text in asset_texts().items():
-        path = project.root / name
-        ours = name.startswith("src/") or _digest(files.read(path)) == _OLD.get(name)
-        if ours and files.write(path, text):
-            written.append(name)
-    return written
+        present = files.read(project.root / name)
+        ours = name.startswith("src/") or _digest(present) in _OLD.get(name, ())
+        if ours and present != text:
+            found[name] = text
+    return found
+
+
+def refresh(project: Project) -> list[str]:
+    """Update a stack that an earlier lmstack wrote; return the names of the files that were written."""
+    return [name for name, text in outdated(project).items() if files.write(project.root / name, text)]
+
+
+def _is_checkout(project: Project) -> bool:
+    """Return whether this folder holds the source of lmstack. A stack in a user's own repository is no checkout."""
+    text = files.read(project.root / "pyproject.toml") or ""
+    return 'name = "lmstack"' in text.splitlines()
 
 
 def _digest(text: str | None) -> str:

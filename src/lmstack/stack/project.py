@@ -72,6 +72,11 @@ class Project:
             own.add(self.config_file.name)
         return self.root.is_dir() and all(path.name in own for path in self.root.iterdir())
 
+    @property
+    def is_new(self) -> bool:
+        """Return whether `lm up` would create a stack here: the folder is empty, and nothing was started in it."""
+        return self.is_blank and not self.is_stack
+
     def require_stack(self) -> None:
         """Raise ConfigError unless this folder holds one of our stacks. Call it before every change."""
         if not self.root.is_dir():

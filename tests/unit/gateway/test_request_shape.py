@@ -19,6 +19,13 @@ GOOD: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served, "is_served", lambda name: name == "m")
+    kinds = {
+        "m": {"chat", "embedding"},
+        "chat": {"chat"},
+        "voice": {"audio_speech"},
+        "own": {"chat", "image_generation"},
+    }
+    monkeypatch.setattr(served, "modes", lambda name: frozenset(kinds.get(name, ())))
 
 
 @pytest.mark.parametrize(
@@ -43,3 +50,36 @@ def test_a_good_request_passes(call_type: str) -> None:
 
 def test_other_calls_are_not_looked_at() -> None:
     request_shape.check({"messages": 5}, "pass_through_endpoint")
+
+
+@pytest.mark.parametrize(
+    ("model", "call_type", "refused"),
+    [
+        ("chat", "aspeech", True),
+        ("chat", "image_generation", True),
+        ("chat", "aembedding", True),
+        ("chat", "arerank", True),
+        ("chat", "moderation", True),
+        ("voice", "transcription", True),
+        ("voice", "speech", False),
+        ("own", "aimage_edit", False),
+        ("omni-moderation-latest", "moderation", False),
+        ("chat", "acompletion", False),
+        ("chat", "acreate_batch", False),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_before_its_provider_is_asked(
+    model: str, call_type: str, refused: bool
+) -> None:
+    """The provider would answer 404, and the model would then be cooled down for everybody's chat."""
+    if refused:
+        with pytest.raises(RefusalError, match=f"'{model}' has the mode"):
+            request_shape.check({"model": model}, call_type)
+    else:
+        request_shape.check({"model": model}, call_type)
+
+
+@pytest.mark.parametrize("call_type", ["aspeech", "acreate_batch", "image_generation"])
+def test_a_list_of_models_is_refused_for_every_kind_of_call(call_type: str) -> None:
+    with pytest.raises(RefusalError, match="one name is expected"):
+        request_shape.check({"model": "m,m,m"}, call_type)

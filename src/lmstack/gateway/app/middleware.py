@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lmstack.gateway.app.recording import record
 from lmstack.gateway.calls.current import RequestContext, request_context
 from lmstack.gateway.calls.outcome import abandon
 from lmstack.ledger.records import Call
@@ -12,6 +13,8 @@ from lmstack.ledger.records import Call
 JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
 # LiteLLM closes an abandoned stream only after its response has ended, so our stream hook ends the row within this time.
 ABANDONED_SECONDS = 2.0
+# The gate puts the body here for a call that our hooks do not see.
+TO_RECORD = "lmstack.to_record"
 
 
 class GatewayMiddleware:
@@ -35,7 +38,10 @@ class GatewayMiddleware:
         if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
             scope["headers"] = _with_json_content_type(scope["headers"])
         try:
-            await self.app(scope, receive, send)
+            if TO_RECORD in scope:
+                await record(self.app, scope, receive, send, context, scope[TO_RECORD])
+            else:
+                await self.app(scope, receive, send)
         finally:
             for call in context.calls:
                 if not call.ended:

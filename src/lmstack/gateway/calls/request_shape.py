@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
+from lmstack.routing.prices import modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
@@ -35,18 +36,35 @@ _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
 
 def check(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a body that every provider would refuse."""
+    if body.get("background"):
+        raise invalid("background", "this gateway does not support it: the answer could not be fetched.")
+    _check_models(body)
+    _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
         return
     for name, (fits, expected) in _SHAPES.items():
         value = body.get(name)
         if value is not None and not fits(value):
             raise invalid(name, f"{expected} is expected.")
-    _check_models(body)
     for name, value in body.items():
         if isinstance(value, float) and not math.isfinite(
             value
         ):  # LiteLLM reads NaN and 1e999, but JSON has no such number
             raise invalid(name, "a finite number is expected.")
+
+
+def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
+    """Raise RefusalError for a model of another kind. Its provider would refuse the call, and LiteLLM would cool it down."""
+    wanted, model = modes_for(call_type), body.get("model")
+    if not wanted or not isinstance(model, str):
+        return
+    known = served.modes(model)
+    if known and known.isdisjoint(wanted):
+        kind = " or ".join(sorted(known))
+        raise invalid(
+            "model",
+            f"'{model[:100]}' has the mode {kind}, but this endpoint needs {' or '.join(wanted)} (models.yaml).",
+        )
 
 
 def _check_models(body: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ class Times:
 
 
 _models: tuple[object, Models] | None = None
+_modes: tuple[object, Mapping[str, frozenset[str]]] | None = None
 
 
 @functools.cache
@@ -50,6 +51,27 @@ def models() -> Models:
         listed: list[Mapping[str, Any]] = (router.model_list if router else None) or []
         _models = (router, models_of(listed, litellm.model_cost))
     return _models[1]
+
+
+def modes(name: str) -> frozenset[str]:
+    """Return the modes of a served name: as rendered, and as in LiteLLM's price map. Empty for a name that is not served.
+
+    A group such as ``auto`` has the mode chat.
+    """
+    global _modes
+    router = proxy_server.llm_router
+    if _modes is None or _modes[0] is not router:
+        found: dict[str, frozenset[str]] = {}
+        for deployment in (router.model_list if router else None) or []:
+            model = deployment["litellm_params"]["model"]
+            entry = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
+            own = (deployment.get("model_info") or {}).get("mode") or "chat"
+            found[deployment["model_name"]] = frozenset({own, entry.get("mode") or own})
+        _modes = (router, found)
+    known = _modes[1].get(name)
+    if known is None:
+        return frozenset({"chat"}) if is_served(name) else frozenset()
+    return known
 
 
 def is_served(name: object) -> bool:

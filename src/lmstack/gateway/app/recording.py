@@ -1,0 +1,98 @@
+"""Record the calls that LiteLLM makes without our hooks, for example count_tokens. Such a row has no attempts.
+
+As for all calls, the start is written before LiteLLM sees the request, and the result before the client has the last byte.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lmstack.gateway import worker
+from lmstack.gateway.app.bodies import RefusedError, refuse
+from lmstack.gateway.calls import attribution, outcome
+from lmstack.gateway.calls.current import RequestContext
+from lmstack.ledger.records import Call, Ended, Fault, Started
+
+log = logging.getLogger(__name__)
+
+
+async def record(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, context: RequestContext, body: bytes
+) -> None:
+    """Serve a request and record it. In strict mode, refuse it when it cannot be recorded."""
+    call = _call(context, body)
+    durable = await _write(Started(call))
+    if not durable and worker.is_strict():
+        await refuse(
+            send, RefusedError(503, "not_recorded", "The ledger cannot be written, and LEDGER_MODE is strict.")
+        )
+        return
+    status = 0
+
+    async def noting(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            await _write(_end(call, status))
+        await send(message)
+
+    try:
+        await app(scope, receive, noting)
+    finally:
+        if not call.ended:
+            _post(_end(call, 0))
+
+
+async def _write(record: Started | Ended) -> bool:
+    """Write a record and return whether it is durable. Our own error must not reach the client."""
+    try:
+        return (await worker.get().write(record)).durable
+    except Exception:
+        log.exception("lmstack: a row could not be written")
+        return False
+
+
+def _post(record: Ended) -> None:
+    try:
+        worker.get().post(record)
+    except Exception:
+        log.exception("lmstack: a row could not be written")
+
+
+def _call(context: RequestContext, body: bytes) -> Call:
+    """Return the call of a request. One that cannot be read gets a poor row: a recorder fails open."""
+    try:
+        data = _json_object(body)
+        named = {name: data[name] for name in ("metadata", "user", "model") if name in data}
+        return attribution.start_call({"model": _model_in(context.path), **named}, context.headers, context.path)
+    except Exception:
+        log.exception("lmstack: a request could not be read for its row")
+        return attribution.start_call({}, {}, context.path)
+
+
+def _end(call: Call, status: int) -> Ended:
+    """Return the end of a call with this HTTP status; 0: the client left, or LiteLLM gave no answer."""
+    call.ended = True
+    if 200 <= status < 300:
+        return outcome.end(call, "succeeded", cost=0.0)
+    if not status:
+        return outcome.end(call, "interrupted", fault=Fault("Abandoned", None, "the request ended without an answer"))
+    return outcome.end(call, "failed", fault=Fault("RequestFailed", str(status), f"the answer had status {status}"))
+
+
+def _json_object(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _model_in(path: str) -> str | None:
+    """Return the model in a path of native Gemini, ``/v1beta/models/NAME:countTokens``."""
+    _, found, rest = path.partition("/models/")
+    return rest.rpartition(":")[0] or None if found else None
