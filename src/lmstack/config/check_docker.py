@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from lmstack.config.yamlfile import Located
-from lmstack.config.yamlrules import parse_yaml
+from lmstack.config.yamlrules import COMPOSE, parse_yaml
 from lmstack.errors import ConfigError, Problem
 from lmstack.releases.allowed import image_objection
 
@@ -25,7 +25,7 @@ def check_dockerfile(text: str, file: str) -> list[Problem]:
 def check_compose(text: str, file: str) -> list[Problem]:
     """Return the problems of the LiteLLM images and health checks of a compose file."""
     try:
-        node, root = parse_yaml(text, file)
+        node, root = parse_yaml(text, file, COMPOSE)
     except ConfigError as error:
         return list(error.problems)
     services = root.get("services") if isinstance(root, dict) else None

@@ -10,6 +10,7 @@ from lmstack import files
 from lmstack.catalog.models import Catalog, parse_catalog
 from lmstack.config.envfile import Entry, parse_env
 from lmstack.config.settings import Settings, parse_settings
+from lmstack.config.yamlrules import COMPOSE, parse_yaml
 from lmstack.errors import ConfigError
 from lmstack.stack.plan import Facts, Plan, plan_stack
 from lmstack.stack.render import is_rendered, render_config
@@ -111,12 +112,10 @@ class Project:
         text = files.read(self.compose_file)
         if text is None:
             return f"there is no {self.compose_file}"
-        import yaml
-
         try:
-            found = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            return f"{self.compose_file} is not readable as YAML: {error}"
+            _, found = parse_yaml(text, str(self.compose_file), COMPOSE)
+        except ConfigError as error:
+            return "; ".join(f"{problem.where}: {problem.what}" for problem in error.problems)
         services = found.get("services") if isinstance(found, dict) else None
         if not isinstance(services, dict) or PROXY_SERVICE not in services:
             return f"{self.compose_file} has no service '{PROXY_SERVICE}', so it is not a stack of lmstack"
