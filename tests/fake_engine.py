@@ -51,10 +51,10 @@ class FakeEngine(socketserver.ThreadingTCPServer):
         return f"tcp://127.0.0.1:{self.server_address[1]}"
 
 
-def docker_stub(folder: Path) -> Path:
-    """Write a docker command that does nothing into the folder, and return the folder. It belongs on PATH."""
+def docker_stub(folder: Path, script: str = "") -> Path:
+    """Write a docker command that runs a shell script into the folder, and return the folder. It belongs on PATH."""
     folder.mkdir()
     stub = folder / "docker"
-    stub.write_text("#!/bin/sh\n")
+    stub.write_text(f"#!/bin/sh\n{script}")
     stub.chmod(0o755)
     return folder

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lmstack.releases.pins import IMAGE
 from support import Stack
 
 
@@ -53,3 +54,18 @@ def test_an_unknown_name_in_the_file_can_be_removed(stack: Stack) -> None:
     assert stack.lm("config", "show", check=False).returncode == 3
     stack.lm("config", "unset", "LITELLM_PROT")
     stack.lm("config", "show")
+
+
+def test_a_new_key_that_the_environment_overrides_is_remarked(stack: Stack) -> None:
+    assert "counts before .env" not in stack.lm("key", "rotate").stdout
+    stack.env["LITELLM_MASTER_KEY"] = "sk-of-the-shell-0123456789abcdef"
+    done = stack.lm("key", "rotate")
+    assert "The environment variable LITELLM_MASTER_KEY is set, and it counts before .env." in done.stdout
+
+
+def test_a_refused_image_comes_with_one_that_may_run(stack: Stack) -> None:
+    compose = stack.root / "docker-compose.yml"
+    compose.write_text("services: {litellm-proxy: {image: example.com/me/litellm:v9.9.9}}\n")
+    done = stack.lm("validate", check=False)
+    assert "is not one of LiteLLM's own image repositories" in done.stderr + done.stdout
+    assert f"such as {IMAGE}" in done.stderr + done.stdout

@@ -44,6 +44,14 @@ def test_tail_shows_that_many_of_the_newest_lines(stack: Stack, log: Path, tail:
     assert stack.lm("logs", "-n", "-3", check=False).returncode == 2
 
 
+@pytest.mark.parametrize("words", [["nosuch"], ["redis"], ["nosuch", "-f"], ["nosuch", "--json"]])
+def test_logs_of_a_service_that_does_not_exist_are_wrong_usage(stack: Stack, log: Path, words: list[str]) -> None:
+    done = stack.lm("logs", *words, check=False)
+    assert done.returncode == 2
+    assert f"there is no service '{words[0]}'" in done.stderr + done.stdout
+    assert "choose litellm-proxy or embedded-model" in done.stderr + done.stdout
+
+
 def test_logs_print_no_escape_sequences_and_no_colours(stack: Stack, log: Path) -> None:
     log.write_bytes(b"\x1b[31mred\x1b[0m \x1b[2J\x07\n")
     out = stack.lm("logs").stdout

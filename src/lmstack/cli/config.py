@@ -84,6 +84,7 @@ def key_rotate(context: Context) -> Result:
     settings_edit.rotate_key(context.project)
     lines = (
         "A new LITELLM_MASTER_KEY is in .env.",
+        *settings_edit.overridden("LITELLM_MASTER_KEY"),
         "Next: lm up (applies it); lm key show (prints it for your clients)",
     )
     return Result("key rotate", {"file": str(context.project.env_file)}, lines)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmstack.config.settings import Settings
-from lmstack.errors import LmError, NoLedgerError, UsageError
+from lmstack.errors import LmError, NoLedgerError, UnknownQueryError, UsageError
 from lmstack.runtime import embedded
 from lmstack.runtime.base import Runtime, Service, load_state
 from lmstack.runtime.choose import choose, current_runtime, machine, ollama_address, runtime_for
@@ -77,6 +77,17 @@ def seconds(text: str) -> float:
 def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
     """Return the answer of a ledger query, from the runtime that this folder uses."""
     return current_runtime(project).query(query, arguments)
+
+
+def refusals(project: Project, since: float) -> dict[str, Any]:
+    """Return how many requests were refused since a time (Unix seconds), by reason, and the last of them.
+
+    A container of an older lmstack counts none.
+    """
+    try:
+        return ask(project, "refused", since=since)[0]
+    except UnknownQueryError:
+        return {"counts": [], "last": []}
 
 
 def gateway_health(project: Project, deep: bool = False) -> dict[str, object]:

@@ -104,6 +104,7 @@ class Runtime(Protocol):
     """What both runtimes can do. Every method raises LmError for an expected failure."""
 
     name: str
+    service_names: tuple[str, ...]  # the services that can have a log
 
     def require_tools(self, plan: Plan) -> None:
         """Raise MissingToolError when a program or package that a start needs is missing."""

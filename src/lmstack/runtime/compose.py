@@ -16,7 +16,7 @@ from lmstack.config.settings import SETTINGS
 from lmstack.errors import ConfigError, LmError, invalid
 from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
-from lmstack.runtime.compose_project import ComposeProject, service_name
+from lmstack.runtime.compose_project import SERVICES, ComposeProject, service_name
 from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
 from lmstack.runtime.logs import wanted_lines
 from lmstack.runtime.ports import check_port_free
@@ -53,6 +53,7 @@ class ComposeRuntime:
     """Implements base.Runtime with docker compose."""
 
     name = "docker"
+    service_names: tuple[str, ...] = SERVICES
 
     def __init__(self, project: Project) -> None:
         self.project = project

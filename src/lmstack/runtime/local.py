@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import files, proc
-from lmstack.errors import ConfigError, LmError
+from lmstack.errors import ConfigError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
 from lmstack.runtime import base, releases, supervisor, weights
@@ -45,6 +45,7 @@ class LocalRuntime:
     """Implements base.Runtime with supervisord."""
 
     name = "local"
+    service_names: tuple[str, ...] = (PROXY, MODEL)
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -150,10 +151,8 @@ class LocalRuntime:
 
     def logs(self, query: base.LogQuery) -> Iterator[str]:
         """Return the chosen lines of the log files, oldest first; with ``follow``, until Ctrl-C."""
-        names = [query.service] if query.service else [PROXY, MODEL]
+        names = [query.service] if query.service else self.service_names
         paths = [self.project.logs / f"{name}.log" for name in names]
-        if query.service and query.service not in (PROXY, MODEL):
-            raise LmError(f"there is no service '{query.service}'", f"choose {PROXY} or {MODEL}")
         for path in paths:
             yield from wanted_lines(stored_lines(path), query)
         if query.follow:

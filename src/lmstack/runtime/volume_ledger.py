@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import proc
-from lmstack.errors import LmError, NoLedgerError
+from lmstack.errors import LmError, NoLedgerError, UnknownQueryError
 from lmstack.ledger import backup
 from lmstack.runtime.compose_project import ComposeProject
 from lmstack.runtime.engine import docker_client, engine_errors
@@ -25,7 +25,13 @@ class VolumeLedger:
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the answer of a ledger query (lmstack.ledger.queries)."""
         words = [LEDGER, name, json.dumps(arguments)]
-        rows: list[dict[str, Any]] = json.loads(self._run_module("lmstack.ledger.queries", words, QUERY_SECONDS))
+        try:
+            text = self._run_module("lmstack.ledger.queries", words, QUERY_SECONDS)
+        except LmError as error:
+            if f"KeyError: {name!r}" in str(error):
+                raise UnknownQueryError(f"the older lmstack in the container has no query '{name}'", "lm up") from None
+            raise
+        rows: list[dict[str, Any]] = json.loads(text)
         return rows
 
     def save(self, target: Path) -> dict[str, Any]:
