@@ -39,9 +39,13 @@ class ComposeProject:
 
     @property
     def name(self) -> str:
-        """Return the project name as compose finds it: the environment, then .env, then the folder's name."""
+        """Return the project name as compose finds it: environment, .env, ``name`` in the compose file, folder's name.
+
+        Every command gives it to compose, so that compose never acts on another project than the one that lm checked.
+        """
         entry = self.project.env_entries().get("COMPOSE_PROJECT_NAME")
-        name = os.environ.get("COMPOSE_PROJECT_NAME") or (entry.value if entry else "") or self.root.name
+        chosen = os.environ.get("COMPOSE_PROJECT_NAME") or (entry.value if entry else "")
+        name = chosen or self.project.compose_name() or self.root.name
         return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
 
     def argv(self, *words: str) -> list[str]:
@@ -49,7 +53,7 @@ class ComposeProject:
         self.require_own_file()
         extra = ["-f", str(self.override)] if self.override.exists() else []
         files = ["--project-directory", str(self.root), "-f", str(self.project.compose_file), *extra]
-        return [*compose_command(), *files, *words]
+        return [*compose_command(), "-p", self.name, *files, *words]
 
     def environment(self) -> dict[str, str]:
         """Return the variables that every compose command needs.
