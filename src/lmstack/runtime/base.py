@@ -195,6 +195,9 @@ def save_state(project: Project, state: State) -> None:
     files.write(project.state / "state.json", json.dumps(asdict(state), indent=2) + "\n")
 
 
-def clear_state(project: Project) -> None:
-    """Delete the state file: nothing runs any more."""
+def clear_state(project: Project, runtime: str) -> None:
+    """Delete the state file: nothing of this runtime runs any more. What another runtime started stays known."""
+    state = load_state(project)
+    if state is not None and state.runtime != runtime:
+        return
     files.remove(project.state / "state.json")

@@ -127,7 +127,7 @@ class ComposeRuntime:
     def give_up(self, say: base.Say) -> None:
         """Stop the containers and keep them: `lm logs` shows why the start failed."""
         self.compose.run(["--profile", "redis", "stop"], DOWN_SECONDS)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
 
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Stop and remove the containers; remove the volumes too when ``volumes`` is set."""
@@ -139,7 +139,7 @@ class ComposeRuntime:
         if volumes:
             images.refuse_found_volumes(self.project, before)
         self.compose.run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
         return base.Stopped(ran, tuple(sorted(before - self.compose.volumes())))
 
     def services(self) -> list[base.Service]:
