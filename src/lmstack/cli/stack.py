@@ -41,7 +41,7 @@ def up(
     for line in result.lines:
         context.say(line)
     show = (lambda line: None) if context.as_json or context.quiet else (lambda line: say(uncoloured(line)))
-    follow_until_stopped(done.wanted.runtime, show, context.say)
+    follow_until_stopped(context.project, done.wanted.runtime, show, context.say)
     return Result("up", result.data, ("Stopped.",), result.messages)
 
 

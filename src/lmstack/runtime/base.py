@@ -51,7 +51,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which log lines a command shows. ``since`` in seconds before now."""
+    """Which log lines a command shows. ``since`` in seconds before now. ``until``: ``follow`` ends when it returns True."""
 
     follow: bool = False
     since: float | None = None
@@ -59,6 +59,7 @@ class LogQuery:
     call_id: str | None = None
     service: str | None = None
     tail: int | None = None
+    until: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
