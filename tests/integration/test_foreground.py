@@ -53,7 +53,7 @@ def test_it_ends_when_another_command_stops_the_gateway(stack: Stack, mock: Mock
             lambda: process.poll() is not None or stack.lm("health", check=False).returncode == 0, 120, "the gateway"
         )
         wait_for(lambda: stack.lm("down", check=False).returncode == 0, 60, "the end of the start")
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 5, err
