@@ -84,10 +84,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What `lm down` did: whether anything ran, and which files or volumes are deleted."""
+    """What `lm down` did: whether anything ran, which files or volumes are deleted, and which volumes it cannot delete."""
 
     ran: bool
     deleted: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 Say = Callable[[str], None]

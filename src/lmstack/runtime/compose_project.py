@@ -144,9 +144,7 @@ class ComposeProject:
 
     def volumes(self) -> set[str]:
         """Return the names of the volumes with this project's name."""
-        label = f"{_LABEL}.project={self.name}"
-        with engine_errors():
-            return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
+        return list_volumes(self.name)
 
     def _is_of_this_folder(self, container: Any) -> bool:
         place = container.labels.get(f"{_LABEL}.project.working_dir", "")
@@ -158,6 +156,13 @@ def list_containers(labels: list[str], stopped: bool = True) -> list[Any]:
     with engine_errors():
         found: list[Any] = docker_client().containers.list(all=stopped, filters={"label": labels}, ignore_removed=True)
     return found
+
+
+def list_volumes(project_name: str) -> set[str]:
+    """Return the names of the volumes that compose made for the project with this name."""
+    label = f"{_LABEL}.project={project_name}"
+    with engine_errors():
+        return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
 
 
 def service_name(container: Any) -> str:
