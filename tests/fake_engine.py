@@ -1,9 +1,12 @@
-"""A Docker engine that answers over HTTP and runs nothing."""
+"""A Docker engine that answers over HTTP and runs nothing, for tests of how lm chooses and finds an engine."""
 
 import json
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 
 class FakeEngine(socketserver.ThreadingTCPServer):
@@ -46,3 +49,12 @@ class FakeEngine(socketserver.ThreadingTCPServer):
     @property
     def host(self) -> str:
         return f"tcp://127.0.0.1:{self.server_address[1]}"
+
+
+def docker_stub(folder: Path) -> Path:
+    """Write a docker command that does nothing into the folder, and return the folder. It belongs on PATH."""
+    folder.mkdir()
+    stub = folder / "docker"
+    stub.write_text("#!/bin/sh\n")
+    stub.chmod(0o755)
+    return folder

@@ -73,12 +73,11 @@ def _handled_ctrl_c(runtime: base.Runtime, options: base.UpOptions, say: base.Pr
 def preview(project: Project, flags: dict[str, str], options: base.UpOptions) -> Preview:
     """Return what `lm up` would do. Runs the same checks and changes nothing."""
     wanted = planned(project, flags)
-    if not project.is_blank:
+    if not project.is_new:
         project.require_stack()
     changes = since_the_last_start(base.load_state(project), wanted)
     unchanged = is_unchanged(project, wanted)
-    skip = unchanged or project.is_blank
-    remarks = () if skip else check(project, wanted, replace(options, dry_run=True))
+    remarks = () if unchanged else check(project, wanted, replace(options, dry_run=True))
     running = own_port(project) is not None
     action = "nothing" if unchanged else "restart" if running else "start"
     return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks))
@@ -115,7 +114,7 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:
-    if not project.is_blank or project.is_stack:
+    if not project.is_new:
         return
     # What is wrong with options, environment or tools is reported before any file is made.
     wanted = planned(project, flags)

@@ -65,11 +65,15 @@ class ComposeRuntime:
 
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check engine, compose, files, image and port; return remarks. Changes nothing."""
-        self.compose.require_own_name()
+        new = options.dry_run and self.project.is_new  # lm up makes the files first
+        if not new:
+            self.compose.require_own_file()
+        self.compose.require_free_name()
         self.require_tools(plan)
+        self.project.require_own_config()
         if not plan.deployments:
             raise no_models(plan)
-        missing = [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
+        missing = [] if new else [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "make the stack's files with: lm init")
         self._refuse_values_that_compose_reads_otherwise()

@@ -124,8 +124,12 @@ class ComposeProject:
             )
 
     def require_own_name(self) -> None:
-        """Raise LmError when another engine or another folder has this project. Compose knows only its name."""
+        """Raise LmError unless the compose file is ours and no other engine or folder has this project."""
         self.require_own_file()
+        self.require_free_name()
+
+    def require_free_name(self) -> None:
+        """Raise LmError when another engine or another folder has this project. Compose knows only its name."""
         self.require_same_engine()
         require_engine()
         name = self.name

@@ -76,6 +76,11 @@ def was_recorded(project: Project) -> bool:
     return _record(project).exists()
 
 
+def recorded_at(project: Project) -> float:
+    """Return when a Docker stack was last started from this folder, in Unix seconds; 0 when none was."""
+    return files.written_at(_record(project))
+
+
 def refuse_found_volumes(project: Project, present: set[str]) -> None:
     """Raise ConfigError when a volume of this project is older than this stack: it may be another stack's."""
     older = sorted(found_volumes(project) & present)

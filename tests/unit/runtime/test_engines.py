@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fake_engine import FakeEngine
+from fake_engine import DOCKER_VARIABLES, FakeEngine, docker_stub
 from lmstack.errors import LmError
 from lmstack.runtime import engine
 from lmstack.runtime.base import State, save_state
@@ -32,13 +32,9 @@ def two() -> Iterator[FakeEngine]:
 @pytest.fixture
 def project(tmp_path: Path, one: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make a stack that was started on engine one. The docker command is a stub that does nothing."""
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+    for name in DOCKER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    stub = tmp_path / "bin" / "docker"
-    stub.parent.mkdir()
-    stub.write_text("#!/bin/sh\n")
-    stub.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{docker_stub(tmp_path / 'bin')}:{os.environ['PATH']}")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
     made = Project(tmp_path / "stack")
     lay_down(made)
