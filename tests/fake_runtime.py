@@ -65,7 +65,7 @@ class FakeRuntime(LocalRuntime):
     def down(self, volumes: Any, say: Any) -> base.Stopped:
         self.machine.do("down")
         self.machine.services = []
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
         return base.Stopped(True)
 
     def services(self) -> list[base.Service]:

@@ -172,5 +172,21 @@ def locked(path: Path, command: str) -> Iterator[None]:
         stream.truncate(0)
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a command holds the lock file."""
+    import fcntl
+
+    try:
+        with path.open(encoding="utf-8") as stream:
+            if not stream.read(1):  # the holder writes its name, and removes it at the end
+                return False
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False  # its holder was killed
+
+
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)

@@ -1,13 +1,14 @@
 """Start, change, stop and restart a stack. All checks come before the first effect. Reports progress and prints nothing itself."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lmstack import files
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import Started, check, is_unchanged, start, state_kept_on_failure
+from lmstack.operate.start import Started, check, is_unchanged, prepare, start_prepared, state_kept_on_failure
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_address, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
@@ -41,22 +42,32 @@ class Preview:
 def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: base.Progress) -> Up:
     """Start the gateway, or apply changed settings. In an empty folder, create the stack first.
 
-    Ctrl-C leaves the stack starting in the background. With ``options.foreground`` it stops the stack.
+    Ctrl-C leaves the stack starting in the background. With ``options.foreground`` it stops the stack. Before the first
+    effect, Ctrl-C changes nothing: what ran before goes on.
     """
     _create_if_empty(project, flags, say)
     project.require_stack()
     with files.locked(project.state / "lock", "lm up"):
         wanted = planned(project, flags)
-        try:
-            with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
-                unchanged = is_unchanged(project, wanted)
-                return Up(wanted, None if unchanged else start(project, wanted, options, say))
-        except KeyboardInterrupt:
-            if options.foreground:
-                stop_ignoring_signals(wanted.runtime, say)
-            else:
-                say("Interrupted. A start goes on in the background. See it with: lm status. Stop it with: lm down")
-            raise
+        with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
+            if is_unchanged(project, wanted):
+                return Up(wanted, None)
+            remarks = prepare(project, wanted, options, say)
+            with _handled_ctrl_c(wanted.runtime, options, say):
+                return Up(wanted, start_prepared(project, wanted, options, say, remarks))
+
+
+@contextlib.contextmanager
+def _handled_ctrl_c(runtime: base.Runtime, options: base.UpOptions, say: base.Progress) -> Iterator[None]:
+    """On Ctrl-C, stop what was started in the foreground, or say that it goes on in the background."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if options.foreground:
+            stop_ignoring_signals(runtime, say)
+        else:
+            say("Interrupted. A start goes on in the background. See it with: lm status. Stop it with: lm down")
+        raise
 
 
 def preview(project: Project, flags: dict[str, str], options: base.UpOptions) -> Preview:
@@ -96,11 +107,10 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
     runtime = running_runtime(project)
     with files.locked(project.state / "lock", "lm restart"):
         wanted, options = planned(project, flags_of_running(project)), base.UpOptions(timeout)
-        check(project, wanted, options)
-        wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
+        remarks = prepare(project, wanted, options, say)
         with state_kept_on_failure(project):
             runtime.down(False, say)
-            return Up(wanted, start(project, wanted, options, say))
+            return Up(wanted, start_prepared(project, wanted, options, say, remarks))
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:

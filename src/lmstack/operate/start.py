@@ -47,11 +47,23 @@ def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[s
 
 def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:
     """Check, start, and wait until every planned model is served; raise UnhealthyError when that does not happen."""
-    plan, runtime = wanted.plan, wanted.runtime
+    remarks = prepare(project, wanted, options, say)
+    return start_prepared(project, wanted, options, say, remarks)
+
+
+def prepare(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> tuple[str, ...]:
+    """Check, and get what the start needs; return remarks. What runs is not touched."""
     remarks = check(project, wanted, options)
     for change in changes.since_the_last_start(base.load_state(project), wanted):
         say(f"Changed: {change}")
-    runtime.prepare(plan, wanted.config, options, say)
+    wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
+    return remarks
+
+
+def start_prepared(
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, remarks: tuple[str, ...]
+) -> Started:
+    """Start what `prepare` prepared, and wait until every planned model is served."""
     with state_kept_on_failure(project):
         took = _replace_running(project, wanted, options, say)
     return Started(took, remarks)

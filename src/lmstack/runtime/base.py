@@ -51,7 +51,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which log lines a command shows. ``since`` in seconds before now."""
+    """Which log lines a command shows. ``since`` in seconds before now. ``until``: ``follow`` ends when it returns True."""
 
     follow: bool = False
     since: float | None = None
@@ -59,6 +59,7 @@ class LogQuery:
     call_id: str | None = None
     service: str | None = None
     tail: int | None = None
+    until: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What `lm down` did: whether anything ran, and which files or volumes are deleted."""
+    """What `lm down` did: whether anything ran, which files or volumes are deleted, and which volumes it cannot delete."""
 
     ran: bool
     deleted: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 Say = Callable[[str], None]
@@ -219,6 +221,9 @@ def save_state(project: Project, state: State) -> None:
     files.write(project.state / "state.json", json.dumps(asdict(state), indent=2) + "\n")
 
 
-def clear_state(project: Project) -> None:
-    """Delete the state file: nothing runs any more."""
+def clear_state(project: Project, runtime: str) -> None:
+    """Delete the state file: nothing of this runtime runs any more. What another runtime started stays known."""
+    state = load_state(project)
+    if state is not None and state.runtime != runtime:
+        return
     files.remove(project.state / "state.json")

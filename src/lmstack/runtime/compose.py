@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lmstack import files, proc
+from lmstack import files
 from lmstack.config.check_env import docker_problems
 from lmstack.config.settings import SETTINGS
 from lmstack.errors import ConfigError, LmError, invalid
@@ -18,7 +18,6 @@ from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
 from lmstack.runtime.compose_project import SERVICES, ComposeProject, service_name
 from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
-from lmstack.runtime.logs import wanted_lines
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
 from lmstack.stack import assets, proxy_side
@@ -131,7 +130,7 @@ class ComposeRuntime:
     def give_up(self, say: base.Say) -> None:
         """Stop the containers and keep them: `lm logs` shows why the start failed."""
         self.compose.run(["--profile", "redis", "stop"], DOWN_SECONDS)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
 
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Stop and remove the containers; remove the volumes too when ``volumes`` is set."""
@@ -143,7 +142,7 @@ class ComposeRuntime:
         if volumes:
             images.refuse_found_volumes(self.project, before)
         self.compose.run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
         return base.Stopped(ran, tuple(sorted(before - self.compose.volumes())))
 
     def services(self) -> list[base.Service]:
@@ -161,20 +160,11 @@ class ComposeRuntime:
 
     def log_tail(self, lines: int) -> str:
         """Return the last log lines of the proxy's container."""
-        argv = self.compose.argv("logs", "--no-log-prefix", "--tail", str(lines), PROXY)
-        done = proc.run(argv, timeout=30, cwd=self.project.root, check=False)
-        return done.stdout or done.stderr
+        return self.compose.log_tail(lines)
 
     def logs(self, query: base.LogQuery) -> Iterator[str]:
         """Return the chosen lines of `docker compose logs`."""
-        self.compose.require_own_name()
-        words = ["logs", "--no-log-prefix", *(["-f"] if query.follow else [])]
-        words += ["--since", f"{int(query.since)}s"] if query.since else []
-        words += [] if query.tail is None else ["--tail", str(query.tail)]
-        argv = self.compose.argv(*words, query.service or PROXY)
-        plain = base.LogQuery(level=query.level, call_id=query.call_id)
-        for line in proc.lines(argv, cwd=self.project.root, env=self.compose.environment()):
-            yield from wanted_lines(iter([line]), plain)
+        return self.compose.logs(query)
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the answer of a ledger query, from inside the volume."""

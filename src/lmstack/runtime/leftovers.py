@@ -9,7 +9,7 @@ from typing import Any
 
 from lmstack.runtime import supervisor
 from lmstack.runtime.base import Service, Stopped
-from lmstack.runtime.compose_project import SERVICES, list_containers, service_name
+from lmstack.runtime.compose_project import SERVICES, list_containers, list_volumes, service_name
 from lmstack.runtime.processes import end_processes, processes
 from lmstack.stack import registry
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -34,10 +34,11 @@ def stop_leftovers(project: Project) -> Stopped:
     pids = processes(project.root)
     end_processes(pids, supervisor.STOP_SECONDS + 5, already_stopping=False)
     containers = _containers(project.root)
+    kept = {volume for name in {_project(c) for c in containers} for volume in list_volumes(name)}
     for container in containers:
         _remove(container)
     registry.forget(project.root)
-    return Stopped(bool(pids or containers))
+    return Stopped(bool(pids or containers), kept=tuple(sorted(kept)))
 
 
 def _remove(container: Any) -> None:

@@ -118,7 +118,7 @@ class LocalRuntime:
         left = processes(self.project.root, supervisor.pids(self.project.root))
         reached = supervisor.shut_down(self.project.root)
         end_processes(left, supervisor.STOP_SECONDS + 5, already_stopping=reached)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
         forget_processes(self.project.root)
         for name in ("supervisord.pid", "supervisor.sock"):
             files.remove(self.project.state / name)

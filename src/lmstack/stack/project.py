@@ -121,6 +121,17 @@ class Project:
             return f"{self.compose_file} has no service '{PROXY_SERVICE}', so it is not a stack of lmstack"
         return None
 
+    def compose_name(self) -> str:
+        """Return the project name that the compose file itself gives; "" when it gives none, or one with variables."""
+        import yaml
+
+        try:
+            found = yaml.safe_load(files.read(self.compose_file) or "")
+        except yaml.YAMLError:
+            return ""
+        name = found.get("name") if isinstance(found, dict) else None
+        return name if isinstance(name, str) and "$" not in name else ""
+
     def env_entries(self) -> dict[str, Entry]:
         """Return the entries of .env; empty when there is no such file."""
         return parse_env(files.read(self.env_file) or "", ".env")
