@@ -10,7 +10,8 @@ from lmstack.cli.app import Context, command
 from lmstack.errors import Exit
 from lmstack.operate.archive import new_file
 from lmstack.operate.checks import FAIL, OK, Finding
-from lmstack.operate.diagnose import diagnose, write_report
+from lmstack.operate.diagnose import diagnose
+from lmstack.operate.report import write_report
 from lmstack.result import Result, naming_folder, table
 
 
