@@ -15,7 +15,8 @@ import generate
 from lmstack import files
 from lmstack.cli import app as lm
 from lmstack.errors import LmError
-from lmstack.operate.planning import flags_of_running
+from lmstack.operate.changes import parts
+from lmstack.operate.planning import flags_of_running, planned
 from lmstack.runtime import releases
 from lmstack.runtime.base import State, save_state
 from lmstack.runtime.choose import choose
@@ -185,3 +186,16 @@ def test_a_release_that_the_index_lacks_is_named_without_the_list_of_pip(
         releases.install(Project(tmp_path), "9.9.9")
     assert str(caught.value) == "the package index has no LiteLLM 9.9.9 for this Python"
     assert caught.value.hint == "see which there are: lm upgrade --check"
+
+
+def test_budget_show_says_that_the_running_gateway_has_other_limits(stack: Stack) -> None:
+    stack.write_env(OPENAI_API_KEY="sk-x0123456789")
+    project = Project(stack.root)
+    save_state(project, State("local", "", stack.url, [], 0.0, parts=parts(planned(project, {}))))
+    remark = "the running gateway has other limits"
+    assert remark not in stack.lm("budget", "show").stderr
+    stack.lm("budget", "set", "task", "TM-42", "0.50")
+    assert remark in stack.lm("budget", "show").stderr
+    save_state(project, State("local", "", stack.url, [], 0.0, parts=parts(planned(project, {}))))
+    (stack.root / "models.yaml").write_text(f"# a comment changes no limit\n{(stack.root / 'models.yaml').read_text()}")
+    assert remark not in stack.lm("budget", "show").stderr
