@@ -199,3 +199,10 @@ def test_budget_show_says_that_the_running_gateway_has_other_limits(stack: Stack
     save_state(project, State("local", "", stack.url, [], 0.0, parts=parts(planned(project, {}))))
     (stack.root / "models.yaml").write_text(f"# a comment changes no limit\n{(stack.root / 'models.yaml').read_text()}")
     assert remark not in stack.lm("budget", "show").stderr
+
+
+def test_validate_warns_of_a_placeholder_and_of_a_setting_without_effect(stack: Stack) -> None:
+    stack.write_env(OPENAI_API_KEY="your_openai_key_here", LEDGER_STORE_PROMPTS="on")
+    out = stack.lm("validate").stdout
+    assert "warning: .env:3: OPENAI_API_KEY is a placeholder, so it counts as unset (put your own key there)" in out
+    assert "warning: .env:4: LEDGER_STORE_PROMPTS has no effect" in out

@@ -6,6 +6,7 @@ import typer
 
 from lmstack.cli.app import Context, command
 from lmstack.errors import Exit
+from lmstack.operate.model_list import names_lines
 from lmstack.operate.planning import gateway_health
 from lmstack.operate.stacks import known
 from lmstack.operate.status import is_well, stack_status
@@ -62,7 +63,7 @@ def _status_lines(data: dict[str, Any], project: Project) -> tuple[str, ...]:
     uptime = f", up {_duration(data['uptime_seconds'])}" if data["uptime_seconds"] is not None else ""
     return (
         f"{data['url']} ({data['runtime']}{uptime}), {release}",
-        f"Models: {', '.join(data['models'])}",
+        *names_lines(data["models"]),
         *rows,
     )
 
