@@ -154,6 +154,11 @@ def terminal_width() -> int | None:
     return (os.get_terminal_size(sys.stdout.fileno()).columns or None) if sys.stdout.isatty() else None
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 answer, 2 answers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def usd(amount: float | None) -> str:
     """Return an amount in US dollars for people; None is unknown."""
     if amount is None:

@@ -158,4 +158,4 @@ def test_callers_without_a_key_neither_fill_the_ledger_nor_choose_whom_a_row_is_
     shown = gateway.json("errors")["data"]["refused"]
     assert shown["counts"][0]["reason"] == "auth_error"
     assert shown["last"][0]["path"] == "/v1/chat/completions"
-    assert "Refused without a row" in gateway.lm("errors").stdout
+    assert "Refused before LiteLLM saw them, so lm requests does not show them: " in gateway.lm("errors").stdout

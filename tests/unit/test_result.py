@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lmstack.errors import LmError
-from lmstack.result import Result, cells, clean, failure, show, table, uncoloured, usd
+from lmstack.result import Result, cells, clean, counted, failure, show, table, uncoloured, usd
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,7 @@ def test_quiet_prints_only_what_is_wrong_and_on_stderr(
     show(result, as_json=False, quiet=True)
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("", printed)
+
+
+def test_a_number_goes_with_its_noun() -> None:
+    assert [counted(n, "answer") for n in (0, 1, 2)] == ["0 answers", "1 answer", "2 answers"]

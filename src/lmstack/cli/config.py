@@ -30,7 +30,7 @@ def config_show(context: Context) -> Result:
     settings = context.project.settings()
     rows = settings_edit.setting_rows(settings)
     lines = table(("NAME", "VALUE", "SOURCE"), [(r["name"], r["value"], r["source"]) for r in rows])
-    return Result("config show", {"settings": rows}, lines, settings.notes)
+    return Result("config show", {"settings": rows}, lines, tuple(str(note) for note in settings.notes))
 
 
 @command("get", "lm config get LITELLM_PORT", config_app)

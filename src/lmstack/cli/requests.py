@@ -92,12 +92,16 @@ def errors(context: Context, since: SINCE = "24h") -> Result:
 
 
 def _refused_lines(refused: dict[str, Any]) -> tuple[str, ...]:
-    """Return the lines about requests that were refused before LiteLLM saw them. They have no rows."""
+    """Return the lines about requests that were refused before LiteLLM saw them. `lm requests` does not show them."""
     if not refused["counts"]:
         return ()
     counts = ", ".join(f"{row['count']} {row['reason']}" for row in refused["counts"])
     last = [(local_time(r["at"]), r["reason"], r["path"], r["address"]) for r in refused["last"][:_SHOWN_REFUSALS]]
-    return ("", f"Refused without a row: {counts}. The last ones:", *table(("TIME", "REASON", "PATH", "FROM"), last))
+    return (
+        "",
+        f"Refused before LiteLLM saw them, so lm requests does not show them: {counts}. The last ones:",
+        *table(("TIME", "REASON", "PATH", "FROM"), last),
+    )
 
 
 def local_time(at: float) -> str:

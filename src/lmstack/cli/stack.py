@@ -9,6 +9,7 @@ from lmstack.cli.options import RUNTIMES, OneOf
 from lmstack.errors import LmError
 from lmstack.operate import lifecycle
 from lmstack.operate.foreground import follow_until_stopped
+from lmstack.operate.model_list import names_lines
 from lmstack.operate.planning import curl_example, runtime_flags
 from lmstack.result import Result, say, uncoloured
 from lmstack.runtime.base import READY_SECONDS, UpOptions
@@ -98,7 +99,7 @@ def _started(done: lifecycle.Up, name: str) -> Result:
     }  # fmt: skip
     lines = (
         f"{headline} Gateway: {plan.url}",
-        f"Models: {', '.join(plan.names)}",
+        *names_lines(plan.names),
         "",
         "Try it:",
         "  " + curl_example(plan.settings, plan.url, "auto" if plan.groups else plan.deployments[0].name),

@@ -13,7 +13,7 @@ from lmstack.runtime.base import READY_SECONDS
 _TIMEOUT = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the new release.")]
 
 
-@command("upgrade", "lm upgrade --to 1.2.3")
+@command("upgrade", "lm upgrade --check")
 def upgrade(
     context: Context,
     check: Annotated[bool, typer.Option("--check", help="Change nothing. List releases, or check the one of --to.")] = False,

@@ -11,7 +11,7 @@ from lmstack.cli.options import SINCE, OneOf
 from lmstack.ledger.queries import GROUPINGS
 from lmstack.operate.planning import seconds
 from lmstack.operate.usage import cost_on_premium, usage_rows
-from lmstack.result import Result, table, terminal_width, usd
+from lmstack.result import Result, counted, table, terminal_width, usd
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
 
@@ -36,7 +36,7 @@ def usage(
     if not rows:
         return Result("usage", data, (f"No requests in the last {since}.",))
     lines = table((by.upper(), "REQUESTS", "FAILED", "IN", "OUT", "COST", ""), _cells(rows), frozenset({1, 2, 3, 4, 5}))
-    extra = f", and {unpriced} answers of unknown price" if unpriced else ""
+    extra = f", and {counted(unpriced, 'answer')} of unknown price" if unpriced else ""
     compared = (f"The same tokens on premium ({dearest['model']}): {usd(dearest['cost_usd'])}",) if dearest else ()
     return Result("usage", data, (*lines, f"Total: {usd(total)}{extra}", *compared))
 

@@ -188,6 +188,14 @@ def memory(plan: Plan, megabytes: int) -> Finding:
     return Finding("memory", OK, f"{megabytes // 1000} GB for {_count(plan.workers, 'worker')}")
 
 
+def no_stack(project: Project) -> Finding:
+    """Return the finding for a folder that holds no stack. `lm up` creates one only in an empty folder."""
+    what, why = f"{project.root} holds no stack", "there is no ledger, and no gateway was started here"
+    if project.is_new:
+        return Finding("stack", WARN, what, why, "lm init, or lm up, which does it too")
+    return Finding("stack", FAIL, what, why, "lm init, or name a stack's folder: lm doctor -C FOLDER")
+
+
 def drift(stale_for_compose: bool, running_digest: str | None, digest: str) -> Finding:
     """Check whether the running gateway has the present settings."""
     if running_digest is not None and running_digest != digest:

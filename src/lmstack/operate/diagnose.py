@@ -31,8 +31,10 @@ def diagnose(project: Project, deep: bool) -> list[Finding]:
     found += [] if state else [_port(wanted.plan)]
     found += [checks.image(wanted.plan.settings), checks.memory(wanted.plan, machine()[1])]
     found += [*checks.models(wanted.plan), *_providers(project, wanted, deep)]
-    found += [checks.taskmaster(wanted.plan.settings), _ledger(project), _drift(project, wanted, state)]
-    return [*found, *_gateway(project, state)]
+    found.append(checks.taskmaster(wanted.plan.settings))
+    if not project.is_stack:
+        return [*found, checks.no_stack(project)]
+    return [*found, _ledger(project), _drift(project, wanted, state), *_gateway(project, state)]
 
 
 def _providers(project: Project, wanted: Planned, deep: bool) -> list[Finding]:
@@ -89,7 +91,9 @@ def _ledger(project: Project) -> Finding:
 
 
 def _drift(project: Project, wanted: Planned, state: State | None) -> Finding:
-    stale = wanted.runtime.name == "docker" and files.read(project.config_file) != wanted.config
+    if state is None and wanted.runtime.name == "local":
+        return Finding("drift", OK, "nothing is started; lm up writes litellm-config.yaml")
+    stale = files.read(project.config_file) != wanted.config
     return checks.drift(stale, state.digest if state else None, wanted.digest)
 
 

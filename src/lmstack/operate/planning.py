@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lmstack import files
 from lmstack.config.settings import Settings
 from lmstack.errors import LmError, NoLedgerError, UnknownQueryError, UsageError
 from lmstack.runtime import embedded
@@ -18,13 +19,14 @@ LONGEST_SECONDS = 36500 * 86400.0  # a hundred years; a longer span is a typing 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, its rendered text, the runtime, and why this runtime was chosen."""
+    """A plan, its rendered text, the runtime, and why this runtime was chosen. ``models_file``: the text of models.yaml."""
 
     plan: Plan
     config: str
     runtime: Runtime
     why: str
     flags: dict[str, str]
+    models_file: str = ""
 
     @property
     def digest(self) -> str:
@@ -40,7 +42,8 @@ def planned(project: Project, flags: dict[str, str]) -> Planned:
     served = ollama or any(p.key and settings.get(p.key) for p in catalog.providers.values())
     choice = choose(settings, project, served)
     plan = plan_stack(settings, catalog, Facts(choice.name, ollama, embedded.available(), *machine()))
-    return Planned(plan, render_config(plan), runtime_for(choice.name, project), choice.why, flags)
+    models_file = files.read(project.models_file) or ""
+    return Planned(plan, render_config(plan), runtime_for(choice.name, project), choice.why, flags, models_file)
 
 
 def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: int | None) -> dict[str, str]:

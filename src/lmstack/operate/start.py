@@ -117,7 +117,7 @@ def _state(wanted: Planned, now: float) -> base.State:
     place = wanted.runtime.placement()
     return base.State(
         wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, place.image, place.image_digest,
-        wanted.flags, changes.marks(wanted.plan.settings), place.engine,
+        wanted.flags, changes.marks(wanted.plan.settings), place.engine, changes.parts(wanted),
     )  # fmt: skip
 
 

@@ -59,7 +59,8 @@ def _problems_of_models(project: Project) -> list[Problem]:
 
 def _problems_of_env(project: Project, catalog: Catalog) -> list[Problem]:
     try:
-        local = project.settings(None, catalog).get("LITELLM_RUNTIME") == "local"
+        settings = project.settings(None, catalog)
     except ConfigError as error:
         return list(error.problems)
-    return env_problems(files.read(project.env_file) or "", for_docker=not local)
+    for_docker = settings.get("LITELLM_RUNTIME") != "local"
+    return [*settings.notes, *env_problems(files.read(project.env_file) or "", for_docker)]

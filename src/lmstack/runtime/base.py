@@ -31,6 +31,7 @@ class State:
     flags: dict[str, str] = field(default_factory=dict)  # the options of `lm up`, as settings
     settings: dict[str, str] = field(default_factory=dict)  # each setting's value; of a secret only a short digest
     engine: dict[str, str] = field(default_factory=dict)  # the Docker engine, as fields of engine.Engine
+    parts: dict[str, str] = field(default_factory=dict)  # what else the digest depends on: see operate.changes.parts
 
 
 @dataclass(frozen=True, slots=True)

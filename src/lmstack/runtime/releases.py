@@ -6,6 +6,7 @@ rollback change nothing that works.
 
 import importlib.metadata
 import json
+import re
 import shutil
 import sys
 from importlib import resources
@@ -104,6 +105,8 @@ def install(project: Project, version: str) -> None:
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, LmError):
+            if re.search(rf"found for litellm(\[proxy\])?=={re.escape(version)}", str(error)):
+                raise LmError(f"the package index has no LiteLLM {version} for this Python", "see which there are: lm upgrade --check") from None  # fmt: skip
             raise LmError(f"LiteLLM {version} could not be installed: {error}", "see which there are: lm upgrade --check") from None  # fmt: skip
         raise
 

@@ -95,7 +95,7 @@ class Plan:
 
 def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
     """Return the plan: which deployment serves which name, and in which order the models of a group are tried."""
-    messages = list(settings.notes)
+    messages = [str(note) for note in settings.notes]
     deployments, unserved = [], {}
     for model in catalog.models.values():
         provider = catalog.providers[model.provider]

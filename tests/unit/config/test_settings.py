@@ -94,6 +94,13 @@ def test_the_guides_placeholders_count_as_unset() -> None:
     settings = parse_settings(parse_env("OPENAI_API_KEY=your_openai_key_here\nANTHROPIC_API_KEY=sk-ant-...\n"), {})
     assert settings.get("OPENAI_API_KEY") == settings.get("ANTHROPIC_API_KEY") == ""
     assert len(settings.notes) == 2
+    assert all(note.warning for note in settings.notes)
+
+
+def test_a_setting_without_effect_is_a_warning_when_it_is_on() -> None:
+    (note,) = parse_settings(parse_env("\nLEDGER_STORE_PROMPTS=on"), {}).notes
+    assert str(note).startswith(".env:2: LEDGER_STORE_PROMPTS has no effect: prompts and answers are never stored")
+    assert parse_settings(parse_env("LEDGER_STORE_PROMPTS=off"), {}).notes == ()
 
 
 def test_the_example_file_parses_to_the_defaults_and_names_every_setting() -> None:
