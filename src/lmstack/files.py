@@ -38,6 +38,14 @@ def read_all(paths: Iterable[Path]) -> str:
     return "".join(read(path) or "" for path in sorted(paths))
 
 
+def written_at(path: Path) -> float:
+    """Return when a file was last written, in Unix seconds; 0 when there is no file."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def write(path: Path, text: str, mode: int = 0o644) -> bool:
     """Replace a file in one step; return False when it already had that text. Nothing is ever half-written.
 
