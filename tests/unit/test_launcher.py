@@ -119,6 +119,9 @@ def test_the_documented_upgrade_of_a_checkout_works_after_a_start(tmp_path: Path
     origin.mkdir()
     (origin / "start-litellm.sh").write_text("#!/bin/sh\ncp litellm-config.yaml started-with\n")
     (origin / "start-litellm.sh").chmod(0o755)
+    (origin / "callbacks").mkdir()
+    shutil.copy(ROOT / "callbacks" / "taskmaster.py", origin / "callbacks")
+    shutil.copy(ROOT / "docker-compose.yml", origin)
     config = (ROOT / "litellm-config.yaml").read_text()
     git(origin, "init", "--quiet")
     for text in (config, f"# a newer release\n{config}"):
