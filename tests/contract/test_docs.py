@@ -123,6 +123,18 @@ def test_the_pages_that_lead_a_newcomer_do_name_files() -> None:
         assert len(paths_of(page.read_text())) > 15, page.name
 
 
+def test_every_threat_names_a_test_that_exists() -> None:
+    threats = (ROOT / "docs" / "security.md").read_text().partition("\n## Threats\n")[2].partition("\n## ")[0]
+    tables = re.findall(
+        r"^\| what .* \| what stops .* \| proven by \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", threats, re.MULTILINE
+    )
+    assert len(tables) == threats.count("\n### ") == 8
+    for row in "".join(tables).splitlines():
+        named = re.findall(r"`(tests/[^`]*)`", row.split(" | ")[-1])
+        assert named, row
+        assert [path for path in named if not (ROOT / path).is_file()] == [], row
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     project = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     newest = re.search(r"^## (\d\S+) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

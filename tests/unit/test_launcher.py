@@ -86,6 +86,7 @@ def test_it_sets_up_once_and_starts_with_the_tools_of_macos(clone: Path, on_term
     assert ("--progress-bar" in (clone / "pip.log").read_text()) is not on_terminal
     assert (clone / ".env").stat().st_mode & 0o777 == 0o600
     installs = (clone / "pip.log").read_text()
+    assert "--no-deps --require-hashes" in installs.splitlines()[0]
     assert run(clone)[:2] == (0, "lm up\n")
     assert (clone / "pip.log").read_text() == installs
 
@@ -95,6 +96,13 @@ def test_set_up_only_starts_nothing_and_a_failed_install_is_one_error(clone: Pat
     assert code == 4
     assert "error: the packages could not be installed" in err
     assert run(clone, "--setup-only")[:2] == (0, "")
+
+
+def test_every_locked_package_has_a_version_and_hashes() -> None:
+    text = (ROOT / "requirements" / "runtime.txt").read_text().replace("\\\n", " ")
+    packages = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(packages) > 100
+    assert [line for line in packages if not re.match(r"\S+==\S+ .*--hash=sha256:[0-9a-f]{64}", line)] == []
 
 
 def git(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -113,6 +121,7 @@ def test_the_documented_upgrade_of_a_checkout_works_after_a_start(tmp_path: Path
     (origin / "start-litellm.sh").chmod(0o755)
     (origin / "callbacks").mkdir()
     shutil.copy(ROOT / "callbacks" / "taskmaster.py", origin / "callbacks")
+    shutil.copy(ROOT / "docker-compose.yml", origin)
     config = (ROOT / "litellm-config.yaml").read_text()
     git(origin, "init", "--quiet")
     for text in (config, f"# a newer release\n{config}"):

@@ -21,7 +21,7 @@ def has_secret_name(name: str) -> bool:
 def secret_values(environ: Mapping[str, str], names: Collection[str] = ()) -> tuple[str, ...]:
     """Return the values that no text may show, the longest first: of secret variables, and passwords in addresses.
 
-    ``names`` are secret variables whose names do not show it. A value in another spelling, as in JSON or in an
+    ``names`` are secret variables that have ordinary names. A value in another spelling, as in JSON or in an
     address, is also returned.
     """
     found = set()

@@ -28,7 +28,7 @@ RETRIED = (
 
 
 def is_rendered(text: str) -> bool:
-    """Return whether a file was written by `lm`, in this or another version: its first line says so."""
+    """Return whether `lm` wrote a file, in this or another version. Its first line shows it."""
     return "rendered by `lm render`" in text.partition("\n")[0]
 
 
@@ -125,7 +125,7 @@ def _remark(d: Deployment) -> str:
 
 
 def _key_variables(plan: Plan) -> list[str]:
-    """Return the variables of keys whose names do not show that they are secret. Our callback redacts their values."""
+    """Return the variables of keys that have ordinary names. Our callback redacts their values."""
     names = {d.provider.key for d in plan.deployments if d.provider.key and not d.provider.keyless}
     return sorted(name for name in names if not has_secret_name(name))
 

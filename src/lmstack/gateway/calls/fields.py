@@ -19,7 +19,7 @@ def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
 
 
 def _own_secrets() -> tuple[str, ...]:
-    """Return the secret values of this process. The configuration names key variables whose names do not show it."""
+    """Return the secret values of this process. The configuration lists secret variables that have ordinary names."""
     configured = (litellm.callback_settings or {}).get("lmstack") or {}
     return _secret_values(tuple(configured.get("key_variables") or ()))
 
