@@ -29,6 +29,7 @@ from lmstack.gateway.calls import (
     faults,
     outcome,
     replies,
+    unanswered,
 )
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
 from lmstack.gateway.calls.streams import StreamUsage
@@ -101,8 +102,9 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             attempt.close("failed", attempts.fault_of(exception, request_data))
             attempt.unreadable = faults.is_client_fault(exception, attempt.sent)
             if not call.is_client_fault(attempt):
-                worker.get().note_health(attempt.deployment, attempt.fault)
-                await cooldown.cool_down(request_data, exception, attempt)
+                worker.get().note_result(attempt, attempt.fault)
+                if await cooldown.cool_down(request_data, exception, attempt):
+                    worker.get().note_provider_failure(attempt, attempt.fault)
 
     @guarded
     async def async_post_call_success_deployment_hook(
@@ -219,9 +221,15 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         if not call.ended:
             fault = attempts.fault_of(original_exception, request_data)
             if better is not None:
-                kind = "AuthenticationError" if better.status_code == 401 else fault.type
+                kind = fault.type
+                if better.status_code == 401:
+                    kind = "AuthenticationError"
+                elif kind.startswith("RouterRateLimitError"):
+                    kind = unanswered.fault_type(call)
                 fault = Fault(kind, str(better.status_code), attempts.fault_of(better, request_data).message)
             await outcome.fail(call, fault, original_exception)
+        if better is not None:
+            replies.write_into(original_exception, better)
         return better
 
 
