@@ -1,5 +1,6 @@
 """What a client, `lm health` and `lm test` say when the only provider refuses its key or cannot be reached."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -133,3 +134,20 @@ def test_health_shows_every_model_of_the_provider_as_unhealthy(wrong_key: Stack)
     assert (report["healthy_count"], report["unchecked_count"]) == (0, 0)
     assert {entry["error"] for entry in report["unhealthy_endpoints"]} == {"AuthenticationError"}
     assert report["status"] == "unhealthy"
+
+
+def test_lm_test_calls_each_model_or_says_that_the_key_is_refused(wrong_key: Stack) -> None:
+    done = wrong_key.lm("test", "--json", check=False)
+    rows = json.loads(done.stdout)["data"]["models"]
+    assert len(rows) > 4
+    for row in rows:
+        assert REFUSED in row["error"], row
+        assert row["error"].startswith(("502 The provider", "skipped: The provider")), row
+
+
+def test_lm_test_waits_for_the_end_of_a_cooldown_that_it_did_not_cause(closed_port: Stack) -> None:
+    ask(closed_port, "gpt-4o")
+    done = closed_port.lm("test", "gpt-4o", "--json", check=False)
+    (row,) = json.loads(done.stdout)["data"]["models"]
+    assert row["error"].startswith("500 "), row
+    assert "Connection error" in row["error"], row
