@@ -5,7 +5,8 @@ of a row, for at most writer.WAIT_SECONDS (longer under a budget).
 
 The order of hooks (LiteLLM 1.106.2, tests/contract): a request starts in ``async_pre_call_hook``. Each attempt has its
 deployment hooks. The request ends in ``async_post_call_success_hook``, at the end of the streaming iterator, or in
-``async_post_call_failure_hook``. A request that LiteLLM refuses before the first hook (bad key, bad JSON) has only that.
+``async_post_call_failure_hook``. A request that LiteLLM refuses before the first hook (an unknown model) has only that one.
+The gate refuses a bad key and bad JSON before LiteLLM sees them (gateway/app/gate.py).
 """
 
 import asyncio
@@ -80,7 +81,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         step = attempt_control.settle_previous(call, attempt)
         if step is Step.SAME:
             return
-        if step is Step.AGAIN:
+        if step is Step.RETRY:
             await attempt_control.skip_if_failed(call.attempts[-1])
         call.attempts.append(attempt)
         attempt_control.fail_first(call, attempt)
@@ -188,9 +189,9 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     async def async_log_failure_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """Keep the reason why a stream failed that its provider opened with the first chunk. No other hook tells it.
+        """Keep the error of a stream that failed before its first chunk (Gemini). No other hook gets it.
 
-        The event comes before or after the next attempt.
+        LiteLLM sends the event before or after the next attempt.
         """
         call, error = current.get_call(), kwargs.get("exception")
         if call is None or call.ended or not call.stream or not isinstance(error, Exception):

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import HTTPException
 
 from lmstack.gateway.calls import current, faults, served, unanswered
-from lmstack.ledger.records import Call, Over
+from lmstack.ledger.records import Call, ExceededLimit
 from lmstack.routing.candidates import GROUP_OF_TIER
 from lmstack.routing.refusals import RefusalError
 
@@ -41,17 +41,17 @@ def refused(refusal: RefusalError) -> HTTPException:
     return error
 
 
-def budget_exceeded(over: Over) -> HTTPException:
+def budget_exceeded(exceeded: ExceededLimit) -> HTTPException:
     """Return the 429 for a budget that is used up, or that running requests have reserved."""
-    now, limit = time.time(), over.limit
-    reset = now + RESERVED_RETRY_SECONDS if over.waiting else limit.reset_at(now)
+    now, limit = time.time(), exceeded.limit
+    reset = now + RESERVED_RETRY_SECONDS if exceeded.waiting else limit.reset_at(now)
     whose = "everybody" if limit.scope == "all" else f"{limit.scope} '{limit.name}'"
     per = "a day" if limit.period == "day" else "in total"
-    state = "reserved by requests that are still running" if over.waiting else "used up"
-    text = f"The budget of {whose} is {state}: {over.spent:.6f} of {limit.usd:.6f} USD {per} is spent. "
-    text += f"Try again in {RESERVED_RETRY_SECONDS} seconds; f" if over.waiting else "F"
+    state = "reserved by requests that are still running" if exceeded.waiting else "used up"
+    text = f"The budget of {whose} is {state}: {exceeded.spent:.6f} of {limit.usd:.6f} USD {per} is spent. "
+    text += f"Try again in {RESERVED_RETRY_SECONDS} seconds; f" if exceeded.waiting else "F"
     text += "ree models stay usable."
-    error = refused(RefusalError(429, "budget_exceeded", text, budget=limit.state(over.spent, reset)))
+    error = refused(RefusalError(429, "budget_exceeded", text, budget=limit.state(exceeded.spent, reset)))
     if reset is not None:
         error.headers = {"retry-after": str(max(1, round(reset - now)))}
     return error

@@ -13,7 +13,7 @@ from lmstack.routing.budgets import parse_limits
 from lmstack.routing.candidates import candidate_from, rates_from
 from lmstack.routing.policy import Models, RoutingRules
 from lmstack.routing.prices import price_from
-from lmstack.routing.request import Wishes
+from lmstack.routing.request import RoutingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,10 @@ def rules() -> RoutingRules:
     """Return the rules of models.yaml, which lmstack.stack.render wrote into ``callback_settings``."""
     found = (litellm.callback_settings or {}).get("lmstack") or {}
     routing = found.get("routing") or {}
-    wishes = {kind: {name: Wishes(**fields) for name, fields in entries.items()} for kind, entries in routing.items()}
-    return RoutingRules(**wishes, limits=parse_limits(found.get("budgets")))
+    options = {
+        kind: {name: RoutingOptions(**fields) for name, fields in entries.items()} for kind, entries in routing.items()
+    }
+    return RoutingRules(**options, limits=parse_limits(found.get("budgets")))
 
 
 @functools.cache
