@@ -116,7 +116,7 @@ def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> De
     minimum = _minimum(request, price.rates) if in_tokens else reserved
     if not limits or is_free(request, price):
         return Decision(Route.UNROUTED, request.model, minimum_usd=minimum)
-    if reserved is None and not in_tokens:
+    if reserved is None:
         raise refusals.cost_unknown(request.model, request.call_type)
     return Decision(Route.UNROUTED, request.model, limits=limits, minimum_usd=minimum, reserved_usd=reserved)
 
@@ -130,6 +130,8 @@ def _chosen(request: Request, models: Models, wishes: Wishes, limits: tuple[Limi
     name = wishes.tier or str(request.model)
     order = _order(name, request, models)
     fitting = _filter(order, request, wishes)
+    if limits:
+        fitting = _priced(name, fitting, request, wishes)
     if wishes.no_fallback:
         _require_named(name, fitting[0], request, models)
         return _list_of(fitting[:1], request, wishes, limits)
@@ -137,6 +139,14 @@ def _chosen(request: Request, models: Models, wishes: Wishes, limits: tuple[Limi
     if len(fitting) < len(order):
         return decision
     return replace(decision, route=Route.CONFIGURED, model=name, fallbacks=(), limits=limits)
+
+
+def _priced(name: str, fitting: Sequence[Candidate], request: Request, wishes: Wishes) -> list[Candidate]:
+    """Return the candidates of known price: a budget cannot count the others. Raises RefusalError without any."""
+    priced = [c for c in fitting if c.rates is not None]
+    if not priced or (wishes.no_fallback and fitting[0].name == name and priced[0] is not fitting[0]):
+        raise refusals.cost_unknown(request.model, request.call_type)
+    return priced
 
 
 def _require_named(name: str, first: Candidate, request: Request, models: Models) -> None:
