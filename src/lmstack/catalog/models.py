@@ -10,12 +10,13 @@ from lmstack.config.yamlfile import UserYaml
 from lmstack.config.yamlrules import load_yaml
 from lmstack.routing.candidates import CAPABILITIES, GROUP_OF_TIER, GROUPS
 from lmstack.routing.policy import AUTO
+from lmstack.routing.prices import MODES as MODES_OF_CALLS
 
 GUIDE_NAMES = ("gpt-4o", "gpt-4o-mini", "claude-3.5-sonnet", "claude-3-haiku", "gemini-2.0-flash", "llama3.2")
 RESERVED = (AUTO, *GROUPS)
 TIERS = tuple(GROUP_OF_TIER)
 PRICE_SOURCE = "LiteLLM's price map, read 2026-11-23"
-MODES = ("chat", "embedding")
+MODES = ("chat", *sorted({mode for modes in MODES_OF_CALLS.values() for mode in modes}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Model:
     output: float | None = None
     context: int | None = None
     mode: str = "chat"
+    mode_is_known: bool = True  # False: the user did not set the mode, and chat is only assumed
     can: tuple[str, ...] | None = None  # of tools, vision, json; None = unknown, assumed to be able
     deprecated: str | None = None  # its provider ends it on that day
     retired: str | None = None  # its provider ended it on that day
@@ -163,14 +165,16 @@ class _Overlay:
         if name in RESERVED:
             self.document.add(f"models.{name}", "is a reserved group name", "choose another name")
             return
-        priced: dict[str, Any] = {"own_price": True} if {"input", "output"} & fields.keys() else {}
+        derived: dict[str, Any] = {"own_price": True} if {"input", "output"} & fields.keys() else {}
         if "can" in fields:
-            priced["can"] = tuple(fields["can"])
+            derived["can"] = tuple(fields["can"])
         old = self.models.get(name)
         if old is None and "provider" not in fields:
             self.document.add(f"models.{name}", "a new model needs a 'provider'", did_you_mean(name, self.models))
             return
-        self.models[name] = replace(old, **{**fields, **priced}) if old else _model(name, {**fields, **priced})
+        if old is None:
+            derived["mode_is_known"] = "mode" in fields
+        self.models[name] = replace(old, **{**fields, **derived}) if old else _model(name, {**fields, **derived})
 
     def _references(self) -> None:
         for name, model in self.models.items():

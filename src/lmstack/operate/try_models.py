@@ -23,6 +23,8 @@ TIMEOUT_SECONDS, PARALLEL = 60.0, 8
 # A model that failed before cools down for 20 s, or for as long as its provider asks.
 MAX_WAIT_SECONDS = 30.0
 MAX_ERROR = 200
+# A request to a model of another mode (images, speech) is not small, or needs a file.
+TESTED_MODES = ("chat", "embedding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,13 @@ def plan_trial(project: Project, names: Sequence[str], fallback: str | None) -> 
     plan, state = planned(project, {}).plan, load_state(project)
     if state is None:
         raise UnhealthyError("no gateway was started from this folder", "start it with: lm up")
-    wanted = [fallback] if fallback else list(names) or [d.name for d in plan.deployments]
+    untested = {d.name: d.model.mode for d in plan.deployments if d.model.mode not in TESTED_MODES}
+    wanted = [fallback] if fallback else list(names) or [d.name for d in plan.deployments if d.name not in untested]
     for name in wanted:
+        if name in untested:
+            raise UsageError(
+                f"'{name}' has the mode {untested[name]}", f"lm test calls models of {' and '.join(TESTED_MODES)}"
+            )
         if name not in plan.names:
             raise UsageError(f"'{name}' is not served", did_you_mean(name, plan.names) or "see: lm models")
     return Trial(state.url, plan, wanted, bool(fallback))

@@ -118,7 +118,7 @@ def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> De
     minimum = _minimum(request, price.rates) if in_tokens else reserved
     if not limits or is_free(request, price):
         return Decision(ChosenBy.LITELLM, request.model, minimum_usd=minimum)
-    if reserved is None and not in_tokens:
+    if reserved is None:
         raise refusals.cost_unknown(request.model, request.call_type)
     return Decision(ChosenBy.LITELLM, request.model, limits=limits, minimum_usd=minimum, reserved_usd=reserved)
 
@@ -132,6 +132,8 @@ def _chosen(request: Request, models: Models, options: RoutingOptions, limits: t
     name = options.tier or str(request.model)
     order = _order(name, request, models)
     fitting = _filter(order, request, options)
+    if limits:
+        fitting = _priced(name, fitting, request, options)
     if options.no_fallback:
         _require_named(name, fitting[0], request, models)
         return _list_of(fitting[:1], request, options, limits)
@@ -139,6 +141,14 @@ def _chosen(request: Request, models: Models, options: RoutingOptions, limits: t
     if len(fitting) < len(order):
         return decision
     return replace(decision, chosen_by=ChosenBy.CONFIGURATION, model=name, fallbacks=(), limits=limits)
+
+
+def _priced(name: str, fitting: Sequence[Candidate], request: Request, options: RoutingOptions) -> list[Candidate]:
+    """Return the candidates of known price: a budget cannot count the others. Raises RefusalError without any."""
+    priced = [c for c in fitting if c.rates is not None]
+    if not priced or (options.no_fallback and fitting[0].name == name and priced[0] is not fitting[0]):
+        raise refusals.cost_unknown(request.model, request.call_type)
+    return priced
 
 
 def _require_named(name: str, first: Candidate, request: Request, models: Models) -> None:

@@ -51,10 +51,11 @@ def max_cost_exceeded(name: str, needs: Needs, max_cost: float, able: Iterable[C
 
 
 def cost_unknown(model: str | None, call_type: str) -> RefusalError:
-    """Return the 400 for a call under a budget, when its cost cannot be known in advance."""
+    """Return the 400 for a call under a budget, when its cost cannot be known in advance: a budget fails closed."""
     name = f"'{model}'" if model else "this request"
     return RefusalError(
         400, "cost_unknown",
         f"A budget applies to this request, and the cost of {name} ({call_type}) cannot be known in advance. "
-        "Send it without a budget, or set the model's price in models.yaml.",
+        "Set the model's price in models.yaml (input and output, in USD per million tokens), or send the request without a "
+        "budget. `lm models` lists the names and prices.",
     )  # fmt: skip

@@ -87,7 +87,10 @@ def _params(d: Deployment, fallbacks: tuple[str, ...]) -> dict[str, Any]:
 
 def _info(d: Deployment) -> dict[str, Any]:
     """Return what our callback and LiteLLM's health checks read."""
-    info: dict[str, Any] = {"id": d.name, "mode": d.model.mode, "lm_provider": d.provider.name}
+    info: dict[str, Any] = {"id": d.name}
+    if d.model.mode_is_known:  # else LiteLLM's price map may know it
+        info["mode"] = d.model.mode
+    info["lm_provider"] = d.provider.name
     if d.model.mode == "chat" and d.model.tier:
         info["lm_tier"] = d.model.tier
     if d.model.priced:

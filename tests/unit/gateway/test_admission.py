@@ -208,14 +208,28 @@ def test_a_call_under_a_budget_that_lost_its_attempt_is_charged_as_reserved(
     assert (row["cost_usd"], bool(row["cost_estimated"])) == (pytest.approx(call.reserved_usd), True)
 
 
-def test_a_group_that_is_given_up_before_its_answer_costs_its_input(
-    ledger: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("own", "attempts", "cost"),
+    [
+        ({"x-task-budget": "1"}, "none", None),  # it waited for its budget, and no provider was called
+        ({"x-task-budget": "1"}, "made", None),
+        ({"x-task-budget": "1"}, "sent", "reserved"),
+        ({}, "sent", 1000 / 1e6),
+    ],
+)
+def test_a_request_that_is_torn_down_is_charged_once_its_call_was_sent(
+    ledger: Path, monkeypatch: pytest.MonkeyPatch, own: dict[str, str], attempts: str, cost: float | str | None
 ) -> None:
-    monkeypatch.setattr(served, "models", lambda: Models((PAID,)))
-    call = admit(body({"x-task-budget": "1", "content-length": "4000"}, model="auto"))
+    """Under a budget it costs what was reserved, else at least its input."""
+    monkeypatch.setattr(served, "models", lambda: Models((PAID,), {"paid": Price((1.0, 1.0))}))
+    call = admit(body({**own, "content-length": "4000"}))
+    if attempts != "none":
+        call.attempts.append(Attempt("paid", "p", "a", "a/p", 1, (1.0, 1.0), False, 0.0, sent=attempts == "sent"))
     outcome.abandon(call)
     row = wait_for(lambda: [r for r in queries.ask(ledger, "requests", {}) if r["status"] != "started"])[0]
-    assert (row["cost_usd"], bool(row["cost_estimated"])) == (pytest.approx(1000 / 1e6), True)
+    expected = call.reserved_usd if cost == "reserved" else cost
+    assert row["cost_usd"] == (None if expected is None else pytest.approx(expected))
+    assert bool(row["cost_estimated"]) is (cost is not None)
 
 
 @pytest.mark.parametrize(

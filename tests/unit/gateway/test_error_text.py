@@ -1,5 +1,8 @@
 """The texts of a request are removed from errors, in one pass over each text."""
 
+import random
+import string
+
 import pytest
 
 from lmstack.gateway.calls import error_text
@@ -39,3 +42,40 @@ def test_however_many_texts_a_request_has_an_error_is_read_once(error: str, text
 def test_short_and_long_texts_of_the_request_are_removed(text: str, kept: str) -> None:
     request = {"messages": [{"content": ["abc-12", "image_url", "a b c d e f g h i j k l m n"]}]}
     assert error_text.remove_request(text, request) == kept
+
+
+SECRET = "the merger with Contoso closes on Friday at 40 dollars a share"
+
+
+def filler(length: int) -> str:
+    return "".join(random.Random(length).choices(string.ascii_lowercase + "     ", k=length))  # noqa: S311 - no secret
+
+
+def long_request(before: int, turn: str, after: int) -> dict[str, object]:
+    roles = (("system", filler(before)), ("user", turn), ("assistant", filler(after)))
+    return {"messages": [{"role": role, "content": text} for role, text in roles]}
+
+
+@pytest.mark.parametrize("quote", ["'", '"', "`", ""])
+@pytest.mark.parametrize("turn", [SECRET, filler(500) + SECRET + filler(503), "plan 4711", "closes on Friday at 40"])
+def test_text_from_the_middle_of_a_long_conversation_is_removed(quote: str, turn: str) -> None:
+    told = SECRET if SECRET in turn else turn
+    found = error_text.message_of(
+        f"messages.1.content is invalid: {quote}{told}{quote}, it is 'short'", long_request(20_000, turn, 20_000)
+    )
+    assert found == f"messages.1.content is invalid: {quote}***{quote}, it is 'short'"
+
+
+@pytest.mark.parametrize("error", [f"invalid: '{SECRET}' here", f"invalid: '{SECRET}"])
+def test_a_quotation_is_removed_where_a_request_is_too_long_to_be_compared(error: str) -> None:
+    request = long_request(error_text._MAX_LONG_REQUEST, SECRET, 20_000)
+    found = error_text.message_of(error, request)
+    assert found in ("invalid: '***' here", "invalid: '***")
+    assert error_text.message_of(error, {"messages": []}) == error
+
+
+def test_a_very_long_request_is_compared_up_to_a_bound() -> None:
+    request = {"messages": [{"role": "user", "content": "turn " * 5_000_000}, {"role": "user", "content": SECRET}]}
+    leaves = error_text._leaves([request["messages"]], most=error_text._MAX_LONG_REQUEST)
+    assert sum(map(len, leaves)) == error_text._MAX_LONG_REQUEST
+    assert error_text.remove_request(filler(64_000), request) == filler(64_000)

@@ -66,6 +66,7 @@ def test_other_calls_are_not_looked_at() -> None:
         ("omni-moderation-latest", "moderation", False),
         ("chat", "acompletion", False),
         ("chat", "acreate_batch", False),
+        ("of unknown mode", "transcription", False),
     ],
 )
 def test_a_model_of_another_kind_is_refused_before_its_provider_is_asked(

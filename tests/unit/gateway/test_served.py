@@ -1,7 +1,13 @@
 """What a worker knows of LiteLLM's deployments: candidates, and prices of everything else."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import litellm
+import pytest
+from litellm.proxy import proxy_server
+
+from lmstack.gateway.calls import served
 from lmstack.gateway.calls.served import models_of
 from lmstack.routing.prices import Price
 
@@ -33,3 +39,30 @@ def test_models_and_prices_of_the_deployments() -> None:
     assert models.price("sorter").query == 0.002
     assert models.price("omni").free
     assert models.price("auto") == models.price("nobody") == models.price(None) == Price()
+
+
+def test_a_mode_is_known_from_the_rendered_file_or_from_litellms_price_map_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else nobody knows that a user's own model does not transcribe, and the call is left to its provider."""
+    listed = [
+        deployment("my-whisper", "openai/whisper-large"),
+        deployment("stated", "openai/own-voice", mode="audio_speech"),
+        deployment("mapped", "openai/whisper-1"),
+        deployment("both", "openai/whisper-1", mode="chat"),
+        deployment("auto", "auto_router/complexity_router"),
+    ]
+    router = SimpleNamespace(model_list=listed, get_model_names=lambda: ["cheap"])
+    monkeypatch.setattr(proxy_server, "llm_router", router)
+    monkeypatch.setattr(litellm, "model_cost", {"whisper-1": {"mode": "audio_transcription"}})
+    assert {
+        name: set(served.modes(name)) for name in ("my-whisper", "stated", "mapped", "both", "auto", "cheap", "no")
+    } == {
+        "my-whisper": set(),
+        "stated": {"audio_speech"},
+        "mapped": {"audio_transcription"},
+        "both": {"chat", "audio_transcription"},
+        "auto": {"chat"},
+        "cheap": {"chat"},
+        "no": set(),
+    }

@@ -60,13 +60,14 @@ def test_a_second_name_of_the_same_model_is_not_tried() -> None:
         ("cheap", {"size": 80}, (), ChosenBy.CONFIGURATION, False),
         ("auto", {"size": 80}, (), ChosenBy.CONFIGURATION, False),
         ("small", {"size": None}, (), ChosenBy.CONFIGURATION, False),
-        ("small", {"size": 80}, (LIMIT,), ChosenBy.CONFIGURATION, True),
+        ("small", {"size": 80}, (LIMIT,), ChosenBy.GATEWAY, True),  # without the model of unknown price
+        ("premium", {"size": 80}, (LIMIT,), ChosenBy.GATEWAY, True),
         ("small", {"options": RoutingOptions(no_fallback=True)}, (LIMIT,), ChosenBy.GATEWAY, True),
         ("local", {"options": RoutingOptions(no_fallback=True)}, (LIMIT,), ChosenBy.GATEWAY, False),
-        ("local", {}, (LIMIT,), ChosenBy.CONFIGURATION, True),  # a paid model may replace it
+        ("local", {}, (LIMIT,), ChosenBy.GATEWAY, True),  # a paid model may replace it
         ("auto", {"options": RoutingOptions("premium")}, (), ChosenBy.CONFIGURATION, False),
         ("cheap", {"options": RoutingOptions(max_cost=0.001)}, (), ChosenBy.GATEWAY, False),
-        ("nobody", {}, (LIMIT,), ChosenBy.LITELLM, True),
+        ("nobody", {}, (), ChosenBy.LITELLM, False),
         ("vectors", {"call_type": "aembedding"}, (LIMIT,), ChosenBy.LITELLM, True),
         ("local", {"call_type": "aembedding"}, (LIMIT,), ChosenBy.LITELLM, False),
         ("local", {"call_type": "aembedding", "has_fallbacks": True}, (LIMIT,), ChosenBy.LITELLM, True),
@@ -94,15 +95,63 @@ def test_most_requests_are_decided_without_reading_their_body() -> None:
     [
         ("small", RoutingOptions(), 80 / 4 * 0.1 / 1e6, (3 * 0.1 + 1000 * 0.5) / 1e6),
         ("premium", RoutingOptions(), 80 / 4 * 10 / 1e6, (3 * 10 + 1000 * 50) / 1e6),
-        ("unpriced", RoutingOptions(), None, None),
     ],
 )
 def test_a_decision_says_what_the_request_costs(
-    model: str, options: RoutingOptions, minimum: float | None, reserved: float | None
+    model: str, options: RoutingOptions, minimum: float, reserved: float
 ) -> None:
     found = decide(request(model, size=80, task="t", options=options), MODELS, RoutingRules(limits=(LIMIT,)))
-    assert found.minimum_usd == (minimum if minimum is None else pytest.approx(minimum))
-    assert found.reserved_usd == (reserved if reserved is None else pytest.approx(reserved))
+    assert found.minimum_usd == pytest.approx(minimum)
+    assert found.reserved_usd == pytest.approx(reserved)
+
+
+def test_without_a_budget_a_model_of_unknown_price_is_served_at_unknown_cost() -> None:
+    found = decide(request("unpriced", size=80, task="t"), MODELS, RoutingRules())
+    assert (found.model, found.minimum_usd) == ("unpriced", None)
+
+
+@pytest.mark.parametrize("model", ["unpriced", "cheap", "auto", "small"])
+def test_under_a_budget_only_models_of_known_price_are_tried(model: str) -> None:
+    limited = RoutingRules(limits=(LIMIT,))
+    found = decide(request(model, size=80, task="t"), MODELS, limited)
+    tried = [str(found.model), *found.fallbacks]
+    assert "unpriced" not in tried
+    assert "small" in tried
+    assert found.reserved_usd is not None
+    free = decide(request(model if model != "small" else "local", task="t"), Models((LOCAL, UNPRICED)), limited)
+    assert (free.model, free.fallbacks, free.limits) == ("local", (), ())
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("unpriced", {}),
+        ("unpriced", {"options": RoutingOptions(no_fallback=True)}),
+        ("cheap", {}),
+        ("auto", {}),
+        ("nobody", {}),
+        ("openai/unpriced", {}),  # LiteLLM serves a deployment by this name too
+        ("unpriced", {"call_type": "aembedding"}),
+        ("unpriced", {"call_type": "agenerate_content"}),
+        ("auto", {"call_type": "agenerate_content_stream"}),
+    ],
+)
+def test_under_a_budget_a_request_that_only_models_of_unknown_price_can_serve_is_refused(
+    model: str, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(RefusalError, match="input and output") as refusal:
+        decide(
+            request(model, task="t", **fields),
+            Models((UNPRICED,), {"unpriced": Price()}),
+            RoutingRules(limits=(LIMIT,)),
+        )
+    assert (refusal.value.status, refusal.value.kind) == (400, "cost_unknown")
+
+
+def test_no_fallback_refuses_a_model_of_unknown_price_under_a_budget() -> None:
+    asked = request("unpriced", task="t", options=RoutingOptions(no_fallback=True))
+    with pytest.raises(RefusalError, match="'unpriced'"):
+        decide(asked, MODELS, RoutingRules(limits=(LIMIT,)))
 
 
 def test_images_tools_and_json_go_to_those_that_can() -> None:

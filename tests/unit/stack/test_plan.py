@@ -80,6 +80,30 @@ def test_an_unknown_price_is_marked_and_a_users_price_is_rendered() -> None:
     assert "input_cost_per_token" not in entries["gpt-4o-mini"]["litellm_params"]
 
 
+def test_a_model_that_does_not_chat_is_in_no_group_and_a_mode_that_is_not_set_is_not_rendered() -> None:
+    """The gateway refuses a call of another kind where the mode is known."""
+    names = (
+        "audio_speech",
+        "audio_transcription",
+        "image_generation",
+        "image_edit",
+        "rerank",
+        "moderation",
+        "embedding",
+    )
+    lines = [f"  {name}: {{provider: openai, model: own-{name}, mode: {name}}}" for name in names]
+    text = "\n".join(["models:", *lines, "  plain: {provider: openai, model: own}", "  gpt-4o: {tier: 3}\n"])
+    made = plan("OPENAI_API_KEY=sk-x123456", models=text)
+    infos = {d["model_name"]: d.get("model_info", {}) for d in yaml.safe_load(render_config(made))["model_list"]}
+    assert {name: infos[name]["mode"] for name in names} == {name: name for name in names}
+    assert all("lm_tier" not in infos[name] for name in names)
+    assert not set(names) & {name for walk in made.groups.values() for name in walk}
+    assert "mode" not in infos["plain"]
+    assert "plain" in made.groups["cheap"]
+    assert infos["gpt-4o"]["mode"] == "chat"
+    assert [p for p in check_litellm_config(render_config(made), "f.yaml") if not p.warning] == []
+
+
 def test_only_free_models_are_probed_in_the_background() -> None:
     rendered = yaml.safe_load(shipped_config())
     for entry in rendered["model_list"]:

@@ -46,11 +46,18 @@ def estimate_given_up(call: Call, error: BaseException) -> float | None:
     client left. None for other failures: providers do not charge for their own errors.
     """
     sent = [attempt for attempt in call.attempts if attempt.sent]
-    reserved = reserved_cost(call)
-    if sent and getattr(error, "status_code", None) == CLIENT_LEFT:
-        return call.estimate_usd if reserved is None else reserved
+    if getattr(error, "status_code", None) == CLIENT_LEFT:
+        return estimate_abandoned(call)
     timed_out = any(attempt.fault is not None and attempt.fault.type == "Timeout" for attempt in sent)
-    return reserved if timed_out else None
+    return reserved_cost(call) if timed_out else None
+
+
+def estimate_abandoned(call: Call) -> float | None:
+    """Return the estimated cost of a request without an answer. None when no call was sent to a provider."""
+    if not any(attempt.sent for attempt in call.attempts):
+        return None
+    reserved = reserved_cost(call)
+    return call.estimate_usd if reserved is None else reserved
 
 
 def reserved_cost(call: Call) -> float | None:

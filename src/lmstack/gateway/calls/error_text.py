@@ -16,6 +16,8 @@ _SHORTEST = 6
 _GAP = 32
 _MAX_ERROR = 2000
 _MAX_REQUEST = 16_000
+# Of a longer request, every sixteenth window of so many characters is looked for as well.
+_MAX_LONG_REQUEST = 400_000
 _MAX_TEXT = 64_000  # of one log record
 _TURNS = ("messages", "input", "prompt", "contents")
 _TEXT_FIELDS = (
@@ -34,9 +36,12 @@ _QUOTE = re.compile(
 # JSON and Python escape what they quote.
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(['\"\\nrt]))")
 _PLAIN = {"n": "\n", "r": "\r", "t": "\t"}
+# Text in quotes, as far as the next closing quote, or to the end of a message that was cut.
+_QUOTED = re.compile(r"(?<!\w)(['\"`])(.*?)(?:\1(?!\w)|\Z)", re.DOTALL)
 # A short word such as image_url belongs to the API, not to the user.
 _API_WORD = re.compile(r"[a-z_]*")
 Span = tuple[int, int]
+Windows = dict[str, tuple[str, int]]  # each window of a text, with the text and its place in it
 
 
 def message_of(text: str, request: Mapping[str, Any] | None) -> str:
@@ -47,9 +52,16 @@ def message_of(text: str, request: Mapping[str, Any] | None) -> str:
 def remove_request(text: str, request: Mapping[str, Any] | None) -> str:
     """Return ``text`` with ``***`` in place of the request's own texts and of each quoted request or answer."""
     text = _QUOTE.sub(r"\1***", _ESCAPED.sub(_unescaped, text[:_MAX_TEXT]))
-    leaves = [*_leaves([request.get(name) for name in _TEXT_FIELDS])] if request else []
-    leaves += _leaves([request.get(name) for name in _TURNS], last=True) if request else []
-    for begin, end in reversed(_merged((*_short_matches(text, leaves), *_matches(text, leaves)))):
+    if not request:
+        return text
+    texts = [request.get(name) for name in _TEXT_FIELDS]
+    leaves = [*_leaves(texts)]
+    is_long = sum(map(len, leaves)) >= _MAX_REQUEST
+    leaves += _leaves([request.get(name) for name in _TURNS], last=True)
+    spans = [*_short_matches(text, leaves), *_matches(text, leaves)]
+    if is_long:
+        spans += _long_request_matches(text, [*_leaves(texts, most=_MAX_LONG_REQUEST)])
+    for begin, end in reversed(_merged(spans)):
         text = f"{text[:begin]}***{text[end:]}"
     return text
 
@@ -58,16 +70,16 @@ def _unescaped(found: re.Match[str]) -> str:
     return chr(int(found[1], 16)) if found[1] else _PLAIN.get(found[2], found[2])
 
 
-def _leaves(value: object, last: bool = False) -> Iterator[str]:
-    """Yield the strings of a JSON value, up to _MAX_REQUEST characters; with ``last`` the last ones first."""
-    left = _MAX_REQUEST
+def _leaves(value: object, last: bool = False, most: int = _MAX_REQUEST) -> Iterator[str]:
+    """Yield the strings of a JSON value, up to ``most`` characters; with ``last`` the last ones first."""
+    left = most
     waiting = [value]
     while waiting and left > 0:
         item = waiting.pop()
         if isinstance(item, str):
             left -= len(item)
-            most = max(0, left + len(item))
-            yield item[-most:] if last else item[:most]
+            rest = max(0, left + len(item))
+            yield item[-rest:] if last else item[:rest]
         elif isinstance(item, Mapping):
             waiting.extend(item.values() if last else reversed(list(item.values())))
         elif isinstance(item, list | tuple):
@@ -89,21 +101,42 @@ def _short_matches(text: str, leaves: list[str]) -> Iterator[Span]:
 def _matches(text: str, leaves: list[str]) -> Iterator[Span]:
     """Yield where windows of the request's texts occur."""
     known = {leaf[i : i + _WINDOW]: (leaf, i) for leaf in leaves for i in range(0, len(leaf) - _WINDOW + 1, _STEP)}
+    yield from _known_matches(text, known, _STEP)
+
+
+def _long_request_matches(text: str, leaves: list[str]) -> Iterator[Span]:
+    """Yield where texts of a request occur that is too long to be compared closely, and each long quotation.
+
+    What is quoted is removed even if it is not known: it may be from the part of the request that nobody compared.
+    """
+    yield from _short_matches(text, leaves)
+    present = {text[i : i + _WINDOW] for i in range(len(text) - _WINDOW + 1)}
+    known: Windows = {}
+    for leaf in leaves:
+        for i in range(0, len(leaf) - _WINDOW + 1, _WINDOW):
+            if (window := leaf[i : i + _WINDOW]) in present:
+                known[window] = leaf, i
+    yield from _known_matches(text, known, _WINDOW)
+    yield from (found.span(2) for found in _QUOTED.finditer(text) if len(found[2]) > _WINDOW)
+
+
+def _known_matches(text: str, known: Windows, step: int) -> Iterator[Span]:
+    """Yield where the windows ``known`` occur, each extended by up to ``step`` characters."""
     begin, last = 0, len(text) - _WINDOW if known else -1
     while begin <= last:
         found = known.get(text[begin : begin + _WINDOW])
         if found is None:
             begin += 1
             continue
-        span = _extended(text, begin, *found)
+        span = _extended(text, begin, *found, step)
         yield span
         begin = max(begin + 1, span[1] - _WINDOW + 1)  # a window that ends within the span adds nothing
 
 
-def _extended(text: str, begin: int, leaf: str, at: int) -> Span:
-    """Return a window's place in ``text``, extended on both sides as far as ``leaf`` continues, up to one step."""
+def _extended(text: str, begin: int, leaf: str, at: int, step: int) -> Span:
+    """Return a window's place in ``text``, extended on both sides as far as ``leaf`` continues, up to ``step``."""
     end, stop = begin + _WINDOW, at + _WINDOW
-    for _ in range(_STEP):
+    for _ in range(step):
         if begin and at and text[begin - 1] == leaf[at - 1]:
             begin, at = begin - 1, at - 1
         if end < len(text) and stop < len(leaf) and text[end] == leaf[stop]:

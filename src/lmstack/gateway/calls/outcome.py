@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstack.gateway import worker
-from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream, estimate_given_up, reserved_cost
+from lmstack.gateway.calls.costs import (
+    cost_of,
+    estimate_abandoned,
+    estimate_broken_stream,
+    estimate_given_up,
+    reserved_cost,
+)
 from lmstack.gateway.calls.streams import StreamUsage
 from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger.records import Call, Ended, Fault, Usage
@@ -62,12 +68,12 @@ def interrupt(
 
 
 def abandon(call: Call) -> None:
-    """Record a call as interrupted when its request is over and no hook ended it. It costs at least its input."""
+    """Record a call as interrupted when its request is over and no hook ended it."""
     if call.ended:
         return
     call.close("interrupted")
     fault = Fault("Abandoned", None, "the request was torn down before it had its answer")
-    cost = call.estimate_usd
+    cost = estimate_abandoned(call)
     worker.get().post(end(call, "interrupted", cost=cost, fault=fault, estimated=bool(cost)))
 
 

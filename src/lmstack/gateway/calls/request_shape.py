@@ -63,7 +63,8 @@ def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
         kind = " or ".join(sorted(known))
         raise invalid(
             "model",
-            f"'{model[:100]}' has the mode {kind}, but this endpoint needs {' or '.join(wanted)} (models.yaml).",
+            f"'{model[:100]}' has the mode {kind}, but this endpoint needs {' or '.join(wanted)}. "
+            "If that is wrong, set the model's mode in models.yaml.",
         )
 
 

@@ -27,6 +27,7 @@ class Times:
 # A shorter value is a placeholder such as "none", and no key.
 _SHORTEST_KEY = 8
 
+_AUTO_ROUTER = "auto_router/"  # LiteLLM's prefix for a name that chooses among chat models
 _models: tuple[object, Models] | None = None
 _modes: tuple[object, Mapping[str, frozenset[str]]] | None = None
 
@@ -59,9 +60,9 @@ def models() -> Models:
 
 
 def modes(name: str) -> frozenset[str]:
-    """Return the modes of a served name: as rendered, and as in LiteLLM's price map. Empty for a name that is not served.
+    """Return the modes of a served name: as rendered, and as in LiteLLM's price map. Empty where neither knows any.
 
-    A group such as ``auto`` has the mode chat.
+    Models.yaml need not state a mode. A group such as ``auto`` has the mode chat.
     """
     global _modes
     router = proxy_server.llm_router
@@ -70,8 +71,8 @@ def modes(name: str) -> frozenset[str]:
         for deployment in (router.model_list if router else None) or []:
             model = deployment["litellm_params"]["model"]
             entry = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
-            own = (deployment.get("model_info") or {}).get("mode") or "chat"
-            found[deployment["model_name"]] = frozenset({own, entry.get("mode") or own})
+            own = "chat" if model.startswith(_AUTO_ROUTER) else (deployment.get("model_info") or {}).get("mode")
+            found[deployment["model_name"]] = frozenset(mode for mode in (own, entry.get("mode")) if mode)
         _modes = (router, found)
     known = _modes[1].get(name)
     if known is None:
