@@ -26,7 +26,7 @@ _SPACE = re.compile(r"\s+")
 class Result:
     """What a command returns. ``data`` is for --json, ``lines`` are for people, ``messages`` are remarks for both.
 
-    ``exit`` is one of ``Exit``, or the exit code of the program that `lm run` ran.
+    ``errors`` is what --quiet prints when the exit code is not 0; without it, all lines. ``exit`` is one of ``Exit``, or the exit code of the program that `lm run` ran.
     """
 
     command: str
@@ -34,6 +34,7 @@ class Result:
     lines: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
     exit: int = Exit.OK
+    errors: tuple[str, ...] = ()
 
 
 def failure(command: str, error: LmError) -> Result:
@@ -64,6 +65,8 @@ def show(result: Result, as_json: bool, quiet: bool) -> None:
         return
     failed = "error" in result.data
     if quiet and not failed:
+        for line in (result.errors or result.lines) if result.exit != Exit.OK else ():
+            say(line, sys.stderr)
         return
     for message in result.messages:
         say(f"note: {message}", sys.stderr)

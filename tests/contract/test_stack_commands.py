@@ -14,7 +14,11 @@ import typer
 import generate
 from lmstack import files
 from lmstack.cli import app as lm
-from support import LM, Stack, clean_environ, free_port
+from lmstack.operate.planning import flags_of_running
+from lmstack.runtime.base import State, save_state
+from lmstack.runtime.choose import choose
+from lmstack.stack.project import Project
+from support import LM, InProcessStack, Stack, clean_environ, free_port
 
 
 @pytest.fixture
@@ -113,3 +117,30 @@ def test_a_wrong_word_names_the_right_ones(stack: Stack) -> None:
         assert done.returncode == 2, words
         assert f"did you mean '{right}'?" in done.stderr
         assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "lacks"),
+    [
+        ({"LITELLM_RUNTIME": "local"}, "the LiteLLM proxy is not installed"),
+        ({"LITELLM_RUNTIME": "docker", "DOCKER_HOST": "unix:///nowhere.sock"}, "Docker"),
+    ],
+)
+def test_a_dry_run_in_an_empty_folder_fails_as_the_start_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], lacks: str
+) -> None:
+    monkeypatch.setattr("lmstack.runtime.releases.installed", lambda: None)
+    empty = InProcessStack(tmp_path, free_port(), {"OPENAI_API_KEY": "sk-x0123456789", **env})
+    real, dry = empty.lm("up", check=False), empty.lm("up", "--dry-run", check=False)
+    assert (dry.returncode, dry.stderr) == (real.returncode, real.stderr)
+    assert dry.returncode == 4
+    assert lacks in dry.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_restart_keeps_the_runtime_and_names_no_flag(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    settings = project.settings({"LITELLM_RUNTIME": "local"})
+    assert choose(settings, project, served=True).why == "chosen by flag"
+    save_state(project, State("local", "", "http://localhost:4000", [], 0.0))
+    assert choose(project.settings(flags_of_running(project)), project, served=True).why == "as at the last start"

@@ -52,6 +52,8 @@ def _listed(found: flow.Releases) -> Result:
 
 def _moved(name: str, done: flow.Move, only_check: bool) -> Result:
     data = {"from": done.before, "to": done.to, "changed": done.changed, "checked": True, "running": done.running}
+    if done.to == done.before and done.changed:
+        return Result(name, data, (f"LiteLLM {done.to}, which this stack uses, was missing and is now installed. Start it with: lm up",))  # fmt: skip
     if done.to == done.before:
         return Result(name, data, (f"This stack uses LiteLLM {done.to} already.",))
     if only_check:

@@ -90,7 +90,9 @@ SETTINGS: tuple[Setting, ...] = tuple(
     for name, default, kind, help_text, *more in rows
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-# A misspelled name with one of these prefixes is an error. Variables of other tools are not.
+# An unknown name with one of these prefixes is an error when it resembles a setting. Any other name must be nearly equal
+# to a setting: variables of other tools, such as VLLM_API_BASE, are no mistake.
+_SIMILARITY, _SIMILARITY_OF_OTHERS = 0.6, 0.88
 _OWN = re.compile(r"^(LITELLM|TASKMASTER|LEDGER|OLLAMA|OPENAI|ANTHROPIC|GEMINI|GOOGLE|REDIS)_")
 
 
@@ -206,8 +208,10 @@ def _problems(name: str, kind: str, value: Value) -> list[Problem]:
 def _unknown_names(env: Mapping[str, Entry], extra: frozenset[str]) -> list[Problem]:
     found = []
     for name, entry in env.items():
-        hint = did_you_mean(name, BY_NAME)
-        if name not in BY_NAME and name not in extra and _OWN.match(name) and hint:
+        if name in BY_NAME or name in extra:
+            continue
+        similarity = _SIMILARITY if _OWN.match(name) else _SIMILARITY_OF_OTHERS
+        if hint := did_you_mean(name.upper(), BY_NAME, similarity):
             found.append(Problem(f".env:{entry.line}", f"unknown variable {name}", hint))
     return found
 

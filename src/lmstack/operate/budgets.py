@@ -30,6 +30,7 @@ def edit_budget(project: Project, scope: str, name: str, period: str, amount: fl
 
     Every other byte stays. Raises ConfigError when the edit would also change another budget.
     """
+    project.require_stack_or_blank()
     project.catalog()  # a file with errors is not edited
     file = project.models_file
     old = files.read(file) or ""

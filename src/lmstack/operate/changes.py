@@ -3,6 +3,7 @@
 import hashlib
 
 from lmstack.config.settings import SETTINGS, Settings
+from lmstack.ledger.redact import without_userinfo
 from lmstack.operate.planning import Planned
 from lmstack.runtime.base import State
 
@@ -10,7 +11,10 @@ _SECRET = frozenset(setting.name for setting in SETTINGS if setting.secret)
 
 
 def marks(settings: Settings) -> dict[str, str]:
-    """Return each setting that is not empty: its value, or for a secret a short digest, which only shows a change."""
+    """Return each setting that is not empty: its value, or for a secret a short digest, which only shows a change.
+
+    An address with a password in it is a secret too.
+    """
     found = {**settings.values, **settings.extra}
     return {name: _mark(name, value.text, name in settings.extra) for name, value in found.items() if value.text}
 
@@ -20,8 +24,9 @@ def since_the_last_start(state: State | None, wanted: Planned) -> list[str]:
     if state is None or not state.settings:
         return []
     now = marks(wanted.plan.settings)
-    names = sorted({*now, *state.settings})
-    told = [_sentence(name, state.settings.get(name), now.get(name), state.flags) for name in names]
+    # An older lmstack wrote an address with a password as it is.
+    before = {name: text if text.startswith("#") else _mark(name, text, False) for name, text in state.settings.items()}
+    told = [_sentence(name, before.get(name), now.get(name), state.flags) for name in sorted({*now, *before})]
     found = [text for text in told if text]
     if not found and state.runtime == wanted.runtime.name and state.digest != wanted.digest:
         return ["models.yaml, the models that can be served, or lmstack itself has changed"]
@@ -39,6 +44,6 @@ def _sentence(name: str, before: str | None, after: str | None, flags: dict[str,
 
 
 def _mark(name: str, text: str, extra: bool) -> str:
-    if name in _SECRET or extra:
+    if name in _SECRET or extra or without_userinfo(text) != text:
         return "#" + hashlib.sha256(f"{name}={text}".encode()).hexdigest()[:6]
     return text

@@ -16,6 +16,7 @@ import httpx
 
 from lmstack.catalog.models import Catalog, Provider
 from lmstack.config.settings import Settings
+from lmstack.ledger.redact import without_userinfo
 from lmstack.releases.allowed import image_objection
 from lmstack.stack import health
 from lmstack.stack.plan import Plan, reachable_from
@@ -124,12 +125,12 @@ def ollama(settings: Settings, runtime: str, answers: Callable[[str], bool]) -> 
         return None
     here = reachable_from(base, "local")
     if not answers(here):
-        return Finding("ollama", FAIL, f"nothing answers at {here}", "OLLAMA_API_BASE is set, so requests are sent there", "ollama serve, or: lm config unset OLLAMA_API_BASE")  # fmt: skip
+        return Finding("ollama", FAIL, f"nothing answers at {without_userinfo(here)}", "OLLAMA_API_BASE is set, so requests are sent there", "ollama serve, or: lm config unset OLLAMA_API_BASE")  # fmt: skip
     own = _own_address()
     local = urlsplit(here).hostname in ("127.0.0.1", "localhost", "::1")
     if runtime == "docker" and local and own and not answers(here.replace(urlsplit(here).hostname or "", own, 1)):
         return Finding("ollama", FAIL, "it listens on 127.0.0.1 only", "the container of the proxy cannot reach that address", "OLLAMA_HOST=0.0.0.0 ollama serve")  # fmt: skip
-    return Finding("ollama", OK, f"answers at {here}")
+    return Finding("ollama", OK, f"answers at {without_userinfo(here)}")
 
 
 def taskmaster(settings: Settings) -> Finding:

@@ -26,6 +26,7 @@ def edit_file(project: Project, name: str, edit_again: Callable[[Sequence[Proble
     ``edit_again`` gets the problems of a text and returns whether the editor is opened again. Raises ConfigError when
     it returns False. Raises MissingToolError when there is no editor.
     """
+    project.require_stack_or_blank()
     argv = editor_command()
     path = project.root / name
     old = files.read(path)

@@ -7,11 +7,11 @@ from lmstack import files
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import Started, check, is_unchanged, start
+from lmstack.operate.start import Started, check, is_unchanged, start, state_kept_on_failure
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_port, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
-from lmstack.stack.assets import lay_down, refresh
+from lmstack.stack.assets import lay_down
 from lmstack.stack.project import Project
 
 
@@ -46,8 +46,6 @@ def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: ba
     _create_if_empty(project, flags, say)
     project.require_stack()
     with files.locked(project.state / "lock", "lm up"):
-        if refresh(project):
-            say("Updating this stack's files to this version of lmstack")
         wanted = planned(project, flags)
         try:
             with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
@@ -64,12 +62,11 @@ def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: ba
 def preview(project: Project, flags: dict[str, str], options: base.UpOptions) -> Preview:
     """Return what `lm up` would do. Runs the same checks and changes nothing."""
     wanted = planned(project, flags)
-    if not project.is_blank:
+    if not project.is_new:
         project.require_stack()
     changes = since_the_last_start(base.load_state(project), wanted)
     unchanged = is_unchanged(project, wanted)
-    skip = unchanged or project.is_blank
-    remarks = () if skip else check(project, wanted, replace(options, dry_run=True))
+    remarks = () if unchanged else check(project, wanted, replace(options, dry_run=True))
     running = own_port(project) is not None
     action = "nothing" if unchanged else "restart" if running else "start"
     return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks))
@@ -101,12 +98,13 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
         wanted, options = planned(project, flags_of_running(project)), base.UpOptions(timeout)
         check(project, wanted, options)
         wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
-        runtime.down(False, say)
-        return Up(wanted, start(project, wanted, options, say))
+        with state_kept_on_failure(project):
+            runtime.down(False, say)
+            return Up(wanted, start(project, wanted, options, say))
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:
-    if not project.is_blank or project.is_stack:
+    if not project.is_new:
         return
     # What is wrong with options, environment or tools is reported before any file is made.
     wanted = planned(project, flags)

@@ -10,17 +10,18 @@ from lmstack.config.envfile import parse_env, set_line
 from lmstack.config.settings import SETTINGS, Settings, Value, env_example, parse_settings
 from lmstack.config.spelling import did_you_mean
 from lmstack.errors import UsageError
+from lmstack.ledger.redact import without_userinfo
 from lmstack.stack.project import Project
 
 
 def setting_rows(settings: Settings) -> list[dict[str, Any]]:
-    """Return every setting as {"name", "value", "source"}; a secret value is ``***``."""
+    """Return every setting as {"name", "value", "source"}; a secret value, or a password in an address, is ``***``."""
     secret = {setting.name for setting in SETTINGS if setting.secret}
     rows = []
     for name, value in {**settings.values, **settings.extra}.items():
         hidden = value.text and (name in secret or name not in settings.values)
         source = value.source if value.text else "unset"
-        rows.append({"name": name, "value": "***" if hidden else value.text, "source": source})
+        rows.append({"name": name, "value": "***" if hidden else without_userinfo(value.text), "source": source})
     return rows
 
 
@@ -35,6 +36,7 @@ def find_setting(settings: Settings, name: str) -> Value:
 
 def edit_env(project: Project, name: str, edit: Callable[[str], str]) -> bool:
     """Write ``edit(text)`` as .env; return whether the file changed. Raises ConfigError when the result is not valid."""
+    project.require_stack_or_blank()
     catalog = project.catalog()
     find_setting(project.settings(None, catalog), name)
     old = files.read(project.env_file)
@@ -45,6 +47,7 @@ def edit_env(project: Project, name: str, edit: Callable[[str], str]) -> bool:
 
 def rotate_key(project: Project) -> None:
     """Write a new random master key into .env."""
+    project.require_stack_or_blank()
     key = f"sk-{secrets.token_urlsafe(32)}"
     old = files.read(project.env_file)
     new = set_line(env_example() if old is None else old, "LITELLM_MASTER_KEY", key)

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +35,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process or container. ``state`` is running, starting, restarting, stopped or failed."""
+    """One process or container. ``state`` is running, starting, restarting, stopped or failed.
+
+    ``is_known`` is False when the engine did not answer: whether the service runs is not known then.
+    """
 
     name: str
     state: str
@@ -43,6 +46,7 @@ class Service:
     pid: int | None = None
     restarts: int = 0
     health: str = ""
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +182,27 @@ class Progress:
 
 
 def load_state(project: Project) -> State | None:
-    """Return what was last started here; None when nothing was, or when another version wrote the file."""
+    """Return what was last started here; None when nothing was, or when the file is damaged.
+
+    A newer lmstack may have written more fields. They are ignored: what runs must be seen and stopped.
+    """
     text = files.read(project.state / "state.json")
     try:
-        return State(**json.loads(text)) if text else None
-    except (ValueError, TypeError):
+        return _state(json.loads(text)) if text else None
+    except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _state(found: dict[str, Any]) -> State:
+    from lmstack.runtime.engine import Engine
+
+    known = _known_fields(State, found)
+    return State(**{**known, "engine": _known_fields(Engine, known.get("engine") or {})})
+
+
+def _known_fields(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in found.items() if name in names}
 
 
 def save_state(project: Project, state: State) -> None:

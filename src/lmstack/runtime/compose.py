@@ -13,7 +13,7 @@ from typing import Any
 from lmstack import files, proc
 from lmstack.config.check_env import docker_problems
 from lmstack.config.settings import SETTINGS
-from lmstack.errors import ConfigError, invalid
+from lmstack.errors import ConfigError, LmError, invalid
 from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
 from lmstack.runtime.compose_project import ComposeProject, service_name
@@ -21,7 +21,7 @@ from lmstack.runtime.engine import compose_command, engine_problem, ollama_remar
 from lmstack.runtime.logs import wanted_lines
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
-from lmstack.stack import proxy_side
+from lmstack.stack import assets, proxy_side
 from lmstack.stack.plan import STOCK_ENVIRON, Plan, no_models
 from lmstack.stack.project import PROXY_SERVICE, Project
 
@@ -66,11 +66,15 @@ class ComposeRuntime:
 
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check engine, compose, files, image and port; return remarks. Changes nothing."""
-        self.compose.require_own_name()
+        new = options.dry_run and self.project.is_new  # lm up makes the files first
+        if not new:
+            self.compose.require_own_file()
+        self.compose.require_free_name()
         self.require_tools(plan)
+        self.project.require_own_config()
         if not plan.deployments:
             raise no_models(plan)
-        missing = [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
+        missing = [] if new else [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "make the stack's files with: lm init")
         self._refuse_values_that_compose_reads_otherwise()
@@ -81,13 +85,18 @@ class ComposeRuntime:
         return remarks + images.digest_remark(self.project, image) + ollama_remark(plan)
 
     def code(self) -> str:
-        """Return the text of every file that goes into the image, and of the compose file."""
+        """Return the text of every file that goes into the image, and of the compose file, as `lm up` will leave them."""
         root = self.project.root
-        sources = proxy_side.sources(root / "src" / "lmstack")
-        return files.read_all([*sources, *root.glob("callbacks/*.py"), root / "Dockerfile", self.project.compose_file])
+        present = {*proxy_side.sources(root / "src" / "lmstack"), *root.glob("callbacks/*.py")}
+        new = {root / name: text for name, text in assets.outdated(self.project).items()}
+        new_sources = {path for path in new if path.suffix == ".py"}
+        paths = sorted(present | new_sources | {root / "Dockerfile", self.project.compose_file})
+        return "".join(new.get(path) or files.read(path) or "" for path in paths)
 
     def prepare(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configuration, pull the image and build on it. The running gateway is not touched."""
+        if assets.refresh(self.project):
+            say("Updating this stack's files to this version of lmstack")
         files.write(self.project.config_file, config)
         if not self.project.env_file.exists():
             files.write(self.project.env_file, "# Settings and keys: see .env.example\n", 0o600)
@@ -107,9 +116,9 @@ class ComposeRuntime:
         """Start the containers. Compose replaces only those that have changed."""
         env = self._environment(plan, config)
         profile = ["--profile", "redis"] if _own_redis(plan) else []
-        older_volumes = self.compose.volumes()
+        images.record_volumes(self.project, self.compose.volumes())
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
-        images.record(self.project, plan.settings.image, older_volumes)
+        images.record_image(self.project, plan.settings.image)
 
     def settle(self) -> None:
         """Do nothing: the engine knows its containers."""
@@ -142,10 +151,13 @@ class ComposeRuntime:
         if self.project.foreign_compose() is not None:
             return []
         problem = self.compose.engine_conflict() or engine_problem()
-        if problem is not None:
-            started = base.load_state(self.project)
-            return [base.Service(PROXY, "failed", f"unknown: {problem}")] if started else []
-        return sorted((_service(container) for container in self.compose.containers()), key=lambda s: s.name)
+        try:
+            if problem is None:
+                return sorted((_service(container) for container in self.compose.containers()), key=lambda s: s.name)
+        except LmError as error:
+            problem = str(error)
+        started = base.load_state(self.project)
+        return [base.Service(PROXY, "failed", f"unknown: {problem}", is_known=False)] if started else []
 
     def log_tail(self, lines: int) -> str:
         """Return the last log lines of the proxy's container."""

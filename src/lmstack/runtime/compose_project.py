@@ -11,7 +11,14 @@ from typing import Any
 from lmstack import proc
 from lmstack.errors import ConfigError, LmError
 from lmstack.runtime.base import load_state
-from lmstack.runtime.engine import Engine, compose_command, docker_client, engine_conflict, require_engine
+from lmstack.runtime.engine import (
+    Engine,
+    compose_command,
+    docker_client,
+    engine_conflict,
+    engine_errors,
+    require_engine,
+)
 from lmstack.stack.project import PROXY_SERVICE, Project
 
 SERVICES = (PROXY_SERVICE, "redis")
@@ -84,12 +91,16 @@ class ComposeProject:
             )
 
     def require_own_name(self) -> None:
-        """Raise LmError when another engine or another folder has this project. Compose knows only its name."""
+        """Raise LmError unless the compose file is ours and no other engine or folder has this project."""
         self.require_own_file()
+        self.require_free_name()
+
+    def require_free_name(self) -> None:
+        """Raise LmError when another engine or another folder has this project. Compose knows only its name."""
         self.require_same_engine()
         require_engine()
         name = self.name
-        for container in docker_client().containers.list(all=True, filters={"label": [f"{_LABEL}.project={name}"]}):
+        for container in list_containers([f"{_LABEL}.project={name}"]):
             place = container.labels.get(f"{_LABEL}.project.working_dir", "")
             if place and Path(place).resolve() != self.root:
                 raise ConfigError(
@@ -100,17 +111,24 @@ class ComposeProject:
     def containers(self) -> list[Any]:
         """Return the containers of this folder's stack, running or not."""
         labels = [f"{_LABEL}.project={self.name}", f"{_LABEL}.oneoff=False"]
-        found: list[Any] = docker_client().containers.list(all=True, filters={"label": labels})
-        return [container for container in found if self._is_of_this_folder(container)]
+        return [container for container in list_containers(labels) if self._is_of_this_folder(container)]
 
     def volumes(self) -> set[str]:
         """Return the names of the volumes with this project's name."""
         label = f"{_LABEL}.project={self.name}"
-        return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
+        with engine_errors():
+            return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
 
     def _is_of_this_folder(self, container: Any) -> bool:
         place = container.labels.get(f"{_LABEL}.project.working_dir", "")
         return bool(place) and Path(place).resolve() == self.root and service_name(container) in SERVICES
+
+
+def list_containers(labels: list[str], stopped: bool = True) -> list[Any]:
+    """Return the containers with these labels. One that is removed meanwhile is left out."""
+    with engine_errors():
+        found: list[Any] = docker_client().containers.list(all=stopped, filters={"label": labels}, ignore_removed=True)
+    return found
 
 
 def service_name(container: Any) -> str:

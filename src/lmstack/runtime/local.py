@@ -60,6 +60,7 @@ class LocalRuntime:
         objection = allowed.version_objection(version)
         remarks = allowed.require_safe(f"LiteLLM {version}", objection and f"it {objection}", options.force)
         self.require_tools(plan)
+        self.project.require_own_config()
         if not plan.deployments:
             raise no_models(plan)
         if not options.dry_run:

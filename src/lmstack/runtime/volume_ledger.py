@@ -9,7 +9,7 @@ from lmstack import proc
 from lmstack.errors import LmError, NoLedgerError
 from lmstack.ledger import backup
 from lmstack.runtime.compose_project import ComposeProject
-from lmstack.runtime.engine import docker_client
+from lmstack.runtime.engine import docker_client, engine_errors
 from lmstack.stack.project import PROXY_SERVICE
 
 LEDGER = "/app/logs/litellm.db"
@@ -75,10 +75,11 @@ class VolumeLedger:
         done = proc.run(argv, timeout=30, cwd=self.compose.root, check=False, env=self.compose.environment())
         if done.code:  # docker-compose 1 does not know the format: then a container is asked
             return
-        try:
-            docker_client().volumes.get(json.loads(done.stdout)["volumes"]["litellm-logs"]["name"])
-        except docker.errors.NotFound:
-            raise no_ledger() from None
+        with engine_errors():
+            try:
+                docker_client().volumes.get(json.loads(done.stdout)["volumes"]["litellm-logs"]["name"])
+            except docker.errors.NotFound:
+                raise no_ledger() from None
 
 
 def no_ledger() -> NoLedgerError:

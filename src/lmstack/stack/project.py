@@ -1,6 +1,7 @@
 """A stack's folder: the paths of its files, and how to load settings, catalog and plan from them."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from lmstack.config.envfile import Entry, parse_env
 from lmstack.config.settings import Settings, parse_settings
 from lmstack.errors import ConfigError
 from lmstack.stack.plan import Facts, Plan, plan_stack
-from lmstack.stack.render import render_config
+from lmstack.stack.render import is_rendered, render_config
 
 PROXY_SERVICE = "litellm-proxy"
 _COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
@@ -67,7 +68,14 @@ class Project:
     def is_blank(self) -> bool:
         """Return whether this folder is empty, except for files that a stack may begin with: settings, models, state."""
         own = {self.env_file.name, self.models_file.name, self.state.name, self.logs.name}
+        if self._has_own_config():
+            own.add(self.config_file.name)
         return self.root.is_dir() and all(path.name in own for path in self.root.iterdir())
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether `lm up` would create a stack here: the folder is empty, and nothing was started in it."""
+        return self.is_blank and not self.is_stack
 
     def require_stack(self) -> None:
         """Raise ConfigError unless this folder holds one of our stacks. Call it before every change."""
@@ -78,6 +86,23 @@ class Project:
             raise ConfigError(
                 f"{self.root} holds no lmstack stack", "go to a stack's folder, name it with -C FOLDER, or make one here: lm init"
             )  # fmt: skip
+
+    def require_stack_or_blank(self) -> None:
+        """Raise ConfigError when this folder belongs to another program. Call it before a file of the user is written."""
+        if not self.is_blank:
+            self.require_stack()
+
+    def require_own_config(self) -> None:
+        """Raise ConfigError when litellm-config.yaml was not written by lm. Call it before that file is replaced."""
+        if self.config_file.exists() and not self._has_own_config():
+            raise ConfigError(
+                f"{self.config_file} was not written by lm, and lm would replace it; nothing was changed",
+                f"describe its models in models.yaml (docs/providers.md), then move it away: "
+                f"mv {shlex.quote(str(self.config_file))} {shlex.quote(str(self.config_file) + '.old')}",
+            )
+
+    def _has_own_config(self) -> bool:
+        return is_rendered(files.read(self.config_file) or "")
 
     def foreign_compose(self) -> str | None:
         """Return why the compose file here is not ours, None when it is. Call it before every compose command."""
