@@ -112,7 +112,7 @@ class _Ended:
 
 _ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|SystemExit|error|ERROR|CRITICAL|Error)\b")
 # These lines about a dead worker come last and do not name the reason.
-_NO_REASON = re.compile(r"Unexpected exit from worker|before it had started; the server stops")
+_NO_REASON = re.compile(r"Unexpected exit from worker|before it had started")
 _CAUSED = "The above exception was the direct cause of the following exception:"
 
 

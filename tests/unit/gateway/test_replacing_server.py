@@ -1,6 +1,8 @@
 """Granian as we run it, with a small app in place of LiteLLM's: real processes, real signals, real sockets."""
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,14 +16,24 @@ import pytest
 
 from support import free_port, wait_for
 
-# Answers with its process id. Its start fails while a file `broken` is there.
+# Answers with its process id. Its start fails while a file `broken` is there. A file `killed` has a number: so many
+# starts end as if by the kernel, which kills a process when the machine has no memory left. A file `slow` makes the
+# import take longer than a stop may take.
 APP = """
-import os, sys
+import os, pathlib, time
+if os.path.exists("slow"):
+    print("importing", flush=True)
+    time.sleep(300)
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
         if os.path.exists("broken"):
             os._exit(7)
+        killed = pathlib.Path("killed")
+        times = int(killed.read_text()) if killed.exists() else 0
+        if times:
+            killed.write_text(str(times - 1))
+            os.kill(os.getpid(), 9)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -33,19 +45,44 @@ async def app(scope, receive, send):
 SERVE = """
 import sys
 from lmstack.gateway.app.replacing_server import ReplacingServer
+{extra}
 ReplacingServer(target="small:app", address="127.0.0.1", port=int(sys.argv[1]), workers=int(sys.argv[2]), interface="asgi").serve()
+"""
+# Worker 1's death is reported to Granian only after its successor has been made.
+LATE_REPORT = """
+import time
+from granian.server.common import AbstractWorker
+watch = AbstractWorker._watcher
+def late(self):
+    self.inner.join()
+    while self.idx == 0 and self in self.parent.wrks:
+        time.sleep(0.01)
+    watch(self)
+    print("reported worker", self.idx + 1, flush=True)
+AbstractWorker._watcher = late
+"""
+# No process can be made while a file `no-fork` is there.
+NO_FORK = """
+import errno, os
+fork = os.fork
+def refusing():
+    if os.path.exists("no-fork"):
+        os.remove("no-fork")
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+os.fork = refusing
 """
 
 
 class Server:
     """One server process in a folder of its own."""
 
-    def __init__(self, folder: Path, workers: int, port: int | None = None) -> None:
+    def __init__(self, folder: Path, workers: int, port: int | None = None, extra: str = "") -> None:
         self.folder, self.port = folder, port or free_port()
         (folder / "small.py").write_text(APP)
         self.log = folder / "log"
         with self.log.open("wb") as log:
-            argv = [sys.executable, "-c", SERVE, str(self.port), str(workers)]
+            argv = [sys.executable, "-c", SERVE.format(extra=extra), str(self.port), str(workers)]
             self.process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
 
     def worker_pids(self) -> list[int]:
@@ -64,15 +101,28 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        wait_for(lambda: self.log.read_text().count(text) >= times, what=f"{times} times {text!r} in the log")
+
+
+@contextlib.contextmanager
+def running(folder: Path, workers: int, extra: str = "") -> Iterator[Server]:
+    """Run a server in which all workers have started. It must then stop with status 0."""
+    made = Server(folder, workers, extra=extra)
+    try:
+        wait_for(made.answers, what="the first answer")
+        made.wait_for_log("Started worker", workers)
+        yield made
+    finally:
+        status = made.stop()
+    assert status == 0, made.log.read_text()
+
 
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that answers, with as many workers as the test's parameter says."""
-    made = Server(tmp_path, request.param)
-    wait_for(made.answers, what="the first answer")
-    wait_for(lambda: made.log.read_text().count("Started worker") == request.param, what="all workers")
-    yield made
-    assert made.stop() == 0, made.log.read_text()
+    with running(tmp_path, request.param) as made:
+        yield made
 
 
 @pytest.mark.parametrize("server", [1], indirect=True)
@@ -103,11 +153,70 @@ def test_workers_that_die_at_once_are_all_replaced(server: Server) -> None:
     assert server.answers()
 
 
+@pytest.mark.parametrize("server", [3], indirect=True)
+def test_a_failed_start_is_tried_again_while_other_workers_serve(server: Server) -> None:
+    old = server.worker_pids()
+    (server.folder / "killed").write_text("2")
+    os.kill(old[0], signal.SIGKILL)
+    server.wait_for_log("Started worker", 4)
+    assert len(server.worker_pids()) == 3
+    assert set(old[1:]) < set(server.worker_pids())  # Nobody stopped the healthy ones.
+    log = server.log.read_text()
+    failure = r"worker-1 \(PID \d+\) was ended by SIGKILL before it had started; .*the next try is in (\d+) s"
+    assert re.findall(failure, log) == ["1", "2"]
+
+
+def test_a_process_that_cannot_be_made_is_a_failed_start(tmp_path: Path) -> None:
+    with running(tmp_path, 2, NO_FORK) as server:
+        (tmp_path / "no-fork").touch()
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        server.wait_for_log("Started worker", 3)
+        assert "worker-1 cannot be created ([Errno 11]" in server.log.read_text()
+        assert len(server.worker_pids()) == 2
+
+
+def test_a_death_that_is_reported_late_does_not_stop_the_new_worker(tmp_path: Path) -> None:
+    with running(tmp_path, 3, LATE_REPORT) as server:
+        old = server.worker_pids()
+        for pid in old[:2]:
+            os.kill(pid, signal.SIGKILL)
+        server.wait_for_log("reported worker 1")
+        # The server handles the late report before this third death, or with it.
+        os.kill(old[2], signal.SIGKILL)
+        server.wait_for_log("Started worker", 6)
+        log = server.log.read_text()
+        assert [log.count(f"Spawning worker-{n} ") for n in (1, 2, 3)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("server", [2], indirect=True)
+def test_sighup_replaces_all_workers(server: Server) -> None:
+    old = server.worker_pids()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_for_log("Stopped old worker", 2)
+    assert not set(old) & set(server.worker_pids())
+    assert server.answers()
+
+
+@pytest.mark.parametrize("server", [1], indirect=True)
+def test_a_signal_without_a_name_does_not_end_the_server(server: Server) -> None:
+    os.kill(server.worker_pids()[0], signal.SIGRTMIN + 1)
+    server.wait_for_log("Started worker", 2)
+    assert f"was ended by signal {signal.SIGRTMIN + 1}; a new worker replaces it" in server.log.read_text()
+
+
+def test_a_stop_ends_workers_that_have_not_started(tmp_path: Path) -> None:
+    (tmp_path / "slow").touch()
+    made = Server(tmp_path, 2)
+    made.wait_for_log("importing", 2)
+    assert made.stop() == 0
+    assert "Killing worker" not in made.log.read_text()
+
+
 def test_a_worker_that_cannot_start_ends_the_server(tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     made = Server(tmp_path, 2)
     assert made.process.wait(30) == 1
-    assert "ended with status 7 before it had started; the server stops" in made.log.read_text()
+    assert "ended with status 7 before it had started; the server stops" in made.log.read_text().splitlines()[-1]
 
 
 def test_a_replacement_that_cannot_start_ends_the_server(tmp_path: Path) -> None:
