@@ -6,15 +6,16 @@ help: ## show this list
 setup: ## make .venv with everything that tests and linters need
 	./start-litellm.sh --setup-only --dev
 # By group: what shares a gateway runs on one worker, and the order of tests/conftest.py is kept.
-PYTEST = .venv/bin/python -m pytest --dist loadgroup --no-loadscope-reorder -m "not docker"
+PYTEST = .venv/bin/python -m pytest --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # The tests with a Docker engine come first: CI reads the last line of the last run, and they may all be skipped.
-test: setup test-docker test-quick ## run every test; skips are listed with their reason
-	$(PYTEST) -n 4 --durations=25 tests/integration
+test: setup test-docker ## run every test; skips are listed with their reason
+	$(PYTEST) -m "not docker" -n 3 --durations=10 tests/unit tests/contract
+	$(PYTEST) -m "not docker" -n 4 --durations=25 tests/integration
 test-docker: setup ## run the tests that need a Docker engine, one process
 	.venv/bin/python -m pytest -m docker tests/docker tests/integration
-test-quick: setup ## run the tests that need no proxy
-	$(PYTEST) -n 3 --durations=10 tests/unit tests/contract
+test-quick: setup ## run the tests that need no proxy, without the exhaustive ones
+	$(PYTEST) -m "not docker and not exhaustive" -n 2 --durations=5 tests/unit tests/contract
 lint: setup ## ruff, import-linter, prose, module length, shellcheck, yamllint, hadolint, compose schema
 	.venv/bin/python tools/lint.py
 types: setup ## mypy, strict

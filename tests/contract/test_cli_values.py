@@ -24,6 +24,8 @@ from lmstack.cli import app as lm
 from lmstack.errors import LmError
 from support import LEAKS
 
+pytestmark = pytest.mark.exhaustive
+
 LONG, HUGE = "x" * 10_000, "9" * 30
 VALUES = [
     "",

@@ -23,6 +23,8 @@ from lmstack.operate.clients import CLIENTS
 from lmstack.result import naming_folder
 from support import LM, InProcessStack, Stack, clean_environ, free_port, wait_for
 
+pytestmark = pytest.mark.exhaustive
+
 SECRET = "sk-this-is-a-strong-secret-key"
 
 

@@ -13,6 +13,8 @@ from lmstack.catalog.models import _MODEL_FIELDS, _PROVIDER_FIELDS
 from lmstack.config.rules import _AMOUNTS, _OPTIONS
 from lmstack.config.settings import SETTINGS
 
+pytestmark = pytest.mark.exhaustive
+
 __all__ = ["folder", "seeded"]  # the fixtures
 MORE = [
     "0.5",

@@ -16,6 +16,8 @@ from lmstack.delivery import poster, sender
 from lmstack.delivery.contract import Target
 from lmstack.ledger import events, outbox, retries, schema
 
+pytestmark = pytest.mark.exhaustive
+
 TASKS = ("task:a", "task:b")
 THREADS = ("lmstack-sender", "ThreadPoolExecutor")
 

@@ -24,6 +24,8 @@ from lmstack.ledger.timing import Timing
 from lmstack.ledger.writer import StoreOptions, Waiter, Writer
 from lmstack.routing.budgets import Limit
 
+pytestmark = pytest.mark.exhaustive
+
 LIMIT = Limit("task", "limited", "total", 1.0)
 TIMING = Timing(heartbeat=0.003, dead_after=0.0, recovery=0.003, commit=0.02, retry=0.003)
 LOCKED = sqlite3.OperationalError("database is locked")

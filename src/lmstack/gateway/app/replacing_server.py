@@ -101,7 +101,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
                 return
 
     def _replace_dead(self, spawn_target: Any, target_loader: Any) -> list[int]:
-        """Plan and start successors of dead workers. Return the workers whose failed start must stop the server."""
+        """Plan and start successors of dead workers. Return the workers that must stop the server, because their start failed."""
         failed = [idx for idx in self._newly_dead() if not self._plan_successor(idx)]
         return failed or [idx for idx in self._due() if not self._start_successor(idx, spawn_target, target_loader)]
 
@@ -166,7 +166,7 @@ def start_with_blocked_signals(start: Callable[[], None]) -> None:
 
 
 def run_worker(target: Callable[..., None], *args: Any) -> None:
-    """Run a worker. Until it has its own signal handlers, a stop signal ends it at once.
+    """Run a worker. Until it has its own signal handlers, a stop signal ends it immediately.
 
     A fork keeps the handlers of the main process. They would drop the signal, and the server would wait for STOP_SECONDS.
     """

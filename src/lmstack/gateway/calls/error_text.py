@@ -107,7 +107,7 @@ def _matches(text: str, leaves: list[str]) -> Iterator[Span]:
 def _long_request_matches(text: str, leaves: list[str]) -> Iterator[Span]:
     """Yield where texts of a request occur that is too long to be compared closely, and each long quotation.
 
-    What is quoted is removed even if it is not known: it may be from the part of the request that nobody compared.
+    What is quoted is removed even if it is not known: it may be from the part of the request that was not compared.
     """
     yield from _short_matches(text, leaves)
     present = {text[i : i + _WINDOW] for i in range(len(text) - _WINDOW + 1)}
