@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -151,3 +152,16 @@ def test_lm_test_waits_for_the_end_of_a_cooldown_that_it_did_not_cause(closed_po
     (row,) = json.loads(done.stdout)["data"]["models"]
     assert row["error"].startswith("500 "), row
     assert "Connection error" in row["error"], row
+
+
+def test_health_is_the_same_in_every_worker(tmp_path: Path, provider: HTTPServer) -> None:
+    base = f"http://127.0.0.1:{provider.port}/v1"
+    with running(tmp_path, OPENAI_API_BASE=base, **ENV, LITELLM_WORKERS="2") as made:
+        ask(made, "gpt-4o")
+        url = f"{made.url}/health"
+
+        def unhealthy() -> bool:  # each request opens a connection, and any worker may take it
+            reports = [httpx.get(url, trust_env=False).json() for _ in range(20)]
+            return {report["status"] for report in reports} == {"unhealthy"}
+
+        wait_for(unhealthy, 30, "all workers to report the refused key")

@@ -116,6 +116,19 @@ def errors(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
     return _rows(conn, sql, {"since": since})
 
 
+def last_attempts(conn: sqlite3.Connection, since: float = 0.0, limit: int = 300) -> Rows:
+    """Return the attempts of the last requests, the newest first. Requests that were wrong in themselves (400) are left out."""
+    sql = """
+        SELECT a.deployment, a.provider, a.outcome, a.error_type, a.error_code, a.error_message,
+               a.started_at + COALESCE(a.latency_ms, 0) / 1000 AS ended_at
+        FROM (SELECT id FROM requests WHERE started_at >= ? AND COALESCE(error_code, '') != '400'
+              ORDER BY started_at DESC LIMIT ?) r
+        JOIN attempts a ON a.request_id = r.id
+        WHERE a.outcome IN ('succeeded', 'failed') ORDER BY ended_at DESC
+        """
+    return _rows(conn, sql, (since, limit))
+
+
 def refused(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
     """Return one row: how many requests were refused before LiteLLM saw them, by reason, and the last of them.
 
@@ -165,7 +178,8 @@ def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
 
 QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
-    "status": status, "budgets": budgets, "errors": errors, "refused": refused,
+    "status": status, "budgets": budgets, "errors": errors, "last_attempts": last_attempts,
+    "refused": refused,
 }  # fmt: skip
 
 

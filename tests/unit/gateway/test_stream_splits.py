@@ -12,6 +12,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.calls import hooks, outcome
 from lmstack.gateway.calls.streams import StreamUsage
 from lmstack.gateway.calls.usage import usage_of
+from lmstack.gateway.results import Results
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Usage, Verdict
 from support import ROOT
 
@@ -23,6 +24,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.ended: list[Ended] = []
+        self.results = Results()
 
     async def write(self, record: Ended) -> Verdict:
         self.post(record)
@@ -30,8 +32,6 @@ class Recorder:
 
     def post(self, record: Ended) -> None:
         self.ended.append(record)
-
-    def note_result(self, *_: object) -> None: ...
 
 
 def a_call() -> Call:

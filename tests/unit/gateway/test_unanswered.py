@@ -1,5 +1,6 @@
 """The error for a request that no provider answered, and what /health shows after it."""
 
+import asyncio
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from litellm.types.router import RouterRateLimitError
 
-from lmstack.gateway import worker
+from lmstack.gateway import results, worker
 from lmstack.gateway.app import status
 from lmstack.gateway.calls import cooldown, served, unanswered
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault
@@ -104,7 +105,7 @@ def test_a_cooldown_names_the_failure_before_it(
     state: worker.Worker, monkeypatch: pytest.MonkeyPatch, fault: Fault | None, status: int
 ) -> None:
     if fault is not None:
-        state.note_result(attempt("a", fault), fault)
+        state.results.note("a", "p", fault)
     error = answer(monkeypatch, call(), {"a": time.time() + 7.5, "b": time.time() + 3.5})
     assert (error.status, error.kind, error.headers["retry-after"]) == (status, "all_deployments_in_cooldown", "4")
     assert (fault.message if fault else "a (p) failed with status 500") in error.message
@@ -126,12 +127,12 @@ def test_any_other_error_is_left_alone(state: worker.Worker) -> None:
 
 
 def test_a_failure_of_a_provider_counts_for_all_its_models_until_one_answers(state: worker.Worker) -> None:
-    state.note_provider_failure(attempt("a", REFUSED), REFUSED)
+    state.results.note_provider("p", REFUSED)
     deployments = [_deployment("a"), _deployment("b")]
-    report = status.health_report(deployments, state.last_result, {})
+    report = status.health_report(deployments, state.results.last, {})
     assert [entry["error"] for entry in report["unhealthy_endpoints"]] == ["AuthenticationError"] * 2
-    state.note_result(attempt("b", None), None)
-    report = status.health_report(deployments, state.last_result, {})
+    state.results.note("b", "p", None)
+    report = status.health_report(deployments, state.results.last, {})
     assert ([e["model"] for e in report["healthy_endpoints"]], report["unchecked_count"]) == (["b"], 1)
 
 
@@ -148,3 +149,34 @@ def test_an_unknown_name_gets_the_nearest_one_or_a_list(monkeypatch: pytest.Monk
     assert "'model-7'" in str(near.detail)
     assert far is not None
     assert "model-19, …" in str(far.detail)
+
+
+def attempted(deployment: str, code: str | None, at: float, message: str = "no") -> dict[str, Any]:
+    outcome = "succeeded" if code is None else "failed"
+    return {
+        "deployment": deployment, "provider": "p", "outcome": outcome, "error_type": "E", "error_code": code,
+        "error_message": message, "ended_at": at,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "healthy"),
+    [
+        ([attempted("a", "401", 2)], {"a": False, "b": False}),
+        ([attempted("b", None, 3), attempted("a", "401", 2)], {"a": False, "b": True}),
+        ([attempted("a", "500", 2)], {"a": False, "b": None}),
+        ([attempted("a", "401", 2, results.CLIENT_KEY + "no")], {"a": None, "b": None}),
+        ([attempted("a", "400", 2)], {"a": None, "b": None}),
+        ([attempted("a", "500", 3), attempted("a", None, 2)], {"a": False, "b": None}),
+        ([], {"a": None, "b": None}),
+    ],
+)
+def test_the_ledgers_attempts_show_what_other_workers_saw(rows: list[dict[str, Any]], healthy: dict[str, Any]) -> None:
+    found = results.results_from(rows)
+    seen = {name: found.last(name, "p") for name in ("a", "b")}
+    assert {name: None if last is None else last.fault is None for name, last in seen.items()} == healthy
+
+
+def test_a_ledger_that_cannot_be_read_leaves_the_workers_own_results(tmp_path: Path) -> None:
+    shared = results.LedgerResults(tmp_path / "none.db", 0.0)
+    assert asyncio.run(shared.read()).last("a", "p") is None

@@ -1,6 +1,6 @@
 """Answer GET /health and GET /models for callers without a key. Makes no provider call and shows no secret."""
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -11,14 +11,11 @@ from starlette.routing import Match, Route
 
 from lmstack.gateway import worker
 from lmstack.gateway.calls import served
+from lmstack.gateway.results import LastResultOf, newest_of
 
 CREDENTIAL_HEADERS = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key"}
 )
-
-
-# Returns the last result of a deployment with that name and provider.
-LastResultOf = Callable[[str, str | None], worker.LastResult | None]
 
 
 class AnonymousRoute(Route):
@@ -41,9 +38,10 @@ def anonymous_routes() -> list[Route]:
 
 
 async def health(request: Request) -> JSONResponse:
-    """Report the last result of each deployment in this worker, and LiteLLM's background probes of free models."""
+    """Report the last result of each deployment in all workers, and LiteLLM's background probes of free models."""
     own = worker.get()
-    report = health_report(_deployments(), own.last_result, proxy_server.health_check_results)
+    last_result = newest_of(own.results, await own.shared_results.read())
+    report = health_report(_deployments(), last_result, proxy_server.health_check_results)
     return JSONResponse(report | {"ledger": own.counts()})
 
 

@@ -33,13 +33,18 @@ def start_attempt(kwargs: Mapping[str, Any], kind: str = "") -> Attempt:
     )
 
 
-def fault_of(error: BaseException, request: Mapping[str, Any] | None = None) -> Fault:
-    """Return the class, HTTP status and message of an exception. Keys and the request's own words are removed."""
+def fault_of(error: BaseException, request: Mapping[str, Any] | None = None, prefix: str = "") -> Fault:
+    """Return the class, HTTP status and message of an exception. Keys and the request's own words are removed.
+
+    ``prefix`` begins the message.
+    """
     code = getattr(error, "status_code", None) or getattr(error, "code", None)
     detail = getattr(error, "detail", None)
     text = detail.get("error") if isinstance(detail, dict) else None
     message = error_text.message_of(str(text or getattr(error, "message", None) or error), request)
     kind = detail.get("type") if isinstance(detail, dict) else None
     return Fault(
-        short_text(kind) or type(error).__name__, None if code is None else storable(str(code)[:20]), redact(message)
+        short_text(kind) or type(error).__name__,
+        None if code is None else storable(str(code)[:20]),
+        redact(prefix + message),
     )

@@ -35,6 +35,7 @@ from lmstack.gateway.calls import (
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
 from lmstack.gateway.calls.streams import StreamUsage
 from lmstack.gateway.calls.usage import usage_in
+from lmstack.gateway.results import CLIENT_KEY
 from lmstack.ledger.records import Fault
 
 log = logging.getLogger(__name__)
@@ -100,12 +101,14 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         call = current.call_of(request_data)
         if call and call.attempts:
             attempt = call.attempts[-1]
-            attempt.close("failed", attempts.fault_of(exception, request_data))
+            attempt.close(
+                "failed", attempts.fault_of(exception, request_data, CLIENT_KEY if call.has_credentials else "")
+            )
             attempt.unreadable = faults.is_client_fault(exception, attempt.sent)
             if not call.is_client_fault(attempt):
-                worker.get().note_result(attempt, attempt.fault)
+                worker.get().results.note(attempt.deployment, attempt.provider, attempt.fault)
                 if await cooldown.cool_down(request_data, exception, attempt):
-                    worker.get().note_provider_failure(attempt, attempt.fault)
+                    worker.get().results.note_provider(attempt.provider, attempt.fault)
 
     @guarded
     async def async_post_call_success_deployment_hook(

@@ -70,7 +70,7 @@ def _all_cooling(data: Mapping[str, Any], tries: Sequence[str], call: Call | Non
         return _with_headers(RefusalError(503, COOLING, f"No model could answer '{name}'. Try again."), cooling)
     first, retry = cooling[0], _seconds_left(cooling)
     provider = served.provider_of(first.deployment)
-    last = worker.get().last_result(first.deployment, provider)
+    last = worker.get().results.last(first.deployment, provider)
     fault = last.fault if last is not None else None
     code = first.status if fault is None else fault.code
     cause = f"{first.deployment} ({provider}) failed with status {first.status}"  # in another worker, through Redis
