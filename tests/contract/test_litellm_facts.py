@@ -9,14 +9,17 @@ from pathlib import Path
 import litellm
 import pytest
 from bench.routing.data import load
+from fastapi import HTTPException
 from litellm._logging import JsonFormatter
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+from litellm.proxy._types import ProxyException
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Router
 
 from lmstack.catalog.models import parse_catalog
 from lmstack.catalog.prices import differences, load_price_map
+from lmstack.gateway.app import litellm_patches
 from lmstack.gateway.calls import hooks as ours
 from lmstack.releases import pins
 from lmstack.routing.needs import tokens_of
@@ -114,3 +117,22 @@ def test_callback_settings_of_any_name_reach_the_module() -> None:
 def test_an_unpriced_model_has_no_price_from_litellm() -> None:
     with pytest.raises(Exception, match="isn't mapped"):
         litellm.cost_per_token(model="groq/no-such-model", prompt_tokens=1, completion_tokens=1)
+
+
+def test_an_error_keeps_the_details_of_the_exception_that_it_is_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM makes it so on /v1/completions, images, moderations and rerank."""
+    monkeypatch.setattr(ProxyException, "__init__", ProxyException.__init__)
+    litellm_patches.keep_error_details()
+
+    def made(message: str | None = None) -> ProxyException:
+        try:
+            raise HTTPException(429, {"error": "used up", "budget": {"name": "t"}}, {"retry-after": "5"})
+        except HTTPException as error:
+            return ProxyException(message or str(error), "budget_exceeded", "None", 429, {"x-litellm-call-id": "c"})
+
+    error = made()
+    assert error.to_dict()["message"] == "used up"
+    assert error.to_dict()["provider_specific_fields"]["budget"] == {"name": "t"}
+    assert (error.param, error.headers) == (None, {"retry-after": "5", "x-litellm-call-id": "c"})
+    assert (made("a better text").message, made("a better text").provider_specific_fields) == ("a better text", None)
+    assert ProxyException("plain", "t", None, 400).message == "plain"

@@ -23,6 +23,11 @@ routing:
 budgets:
   tasks: {"*": {total: 5}, small: {total: 0.01}}
   agents: {daily: {day: 0.000001}}
+models:
+  own-pictures: {provider: openai, model: own-pictures, mode: image_generation}
+  own-moderation: {provider: openai, model: own-moderation, mode: moderation}
+  own-rerank: {provider: openai, model: own-rerank, mode: rerank}
+  own-vectors: {provider: openai, model: own-vectors, mode: embedding}
 """
 
 
@@ -148,16 +153,41 @@ def test_a_request_that_is_given_up_is_charged_to_its_budget(routed: Stack, mock
         assert row["cost_usd"] == pytest.approx((3 * 2.5 + 20 * 10) / 1e6, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("path", "model", "body"),
+    [
+        ("/v1/images/generations", "own-pictures", {"prompt": "a cat"}),
+        ("/v1/moderations", "own-moderation", {"input": "hi"}),
+        ("/v1/rerank", "own-rerank", {"query": "q", "documents": ["a"]}),
+        ("/v1/embeddings", "own-vectors", {"input": "hi"}),
+        (CHAT, "openai/own", {"messages": HELLO}),
+        ("/v1/completions", "openai/own", {"prompt": "hi"}),
+    ],
+)
 def test_a_call_of_unknown_cost_is_refused_under_a_budget_before_its_provider_is_called(
-    routed: Stack, mock: Mock
+    routed: Stack, mock: Mock, path: str, model: str, body: dict[str, Any]
 ) -> None:
-    body = {"model": "gpt-4o", "messages": HELLO}
-    refused = routed.post("/v1/videos", {**body, "prompt": "a cat"}, x_task_id="unknown")
+    task = f"unknown{path}"
+    refused = routed.post(path, {"model": model, **body}, x_task_id=task, x_lm_no_fallback="1")
     assert refused.status_code == 400, refused.text
-    assert "cannot be known in advance" in refused.text
+    error = refused.json()["error"]
+    assert error["type"] == "cost_unknown"
+    assert error["message"].startswith("A budget applies to this request, and the cost of")
     assert mock.requests() == []
-    rows = routed.ask("requests", task="unknown")
+    rows = routed.ask("requests", task=task)
     assert {(row["status"], row["error_type"]) for row in rows} == {("rejected", "cost_unknown")}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/completions", {"prompt": "hi"}), ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "hi"})]
+)  # fmt: skip
+def test_a_used_up_budget_is_the_same_answer_on_every_endpoint(routed: Stack, path: str, body: dict[str, Any]) -> None:
+    ask(routed, "gpt-4o", x_agent_id="daily")
+    chat = ask(routed, "gpt-4o", x_agent_id="daily")
+    other = routed.post(path, {"model": "gpt-4o", **body}, x_agent_id="daily")
+    assert (chat.status_code, other.status_code) == (429, 429), other.text
+    assert other.json() == chat.json()
+    assert 0 < int(other.headers["retry-after"]) <= 86_400
 
 
 def test_fifty_at_once_overshoot_a_budget_by_one_request_at_most_and_a_restart_forgets_nothing(routed: Stack) -> None:

@@ -4,10 +4,14 @@ LiteLLM has no public interface for these changes. tests/contract/test_litellm_f
 """
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from fastapi import HTTPException
 from litellm.proxy import proxy_server
+from litellm.proxy._types import ProxyException
+from litellm.proxy.common_request_processing import serialize_http_exception_detail
 from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -59,6 +63,28 @@ def skip_cooldown_when(is_clients_fault: Callable[[str], bool]) -> None:
             litellm_add(self, model_id, *args, **kwargs)
 
     CooldownCache.add_deployment_to_cooldown = add
+
+
+def keep_error_details() -> None:
+    """Give each endpoint's errors the message, fields and headers of the HTTPException that they are made from.
+
+    LiteLLM does so for chat. On /v1/completions, images, moderations and rerank it answers with ``str(exception)``, which
+    is the Python text of a dictionary.
+    """
+    litellm_init = ProxyException.__init__
+
+    def init(self: ProxyException, message: str, *args: Any, **kwargs: Any) -> None:
+        litellm_init(self, message, *args, **kwargs)
+        source = sys.exc_info()[1]  # LiteLLM makes the new error in the handler of the first one
+        if not isinstance(source, HTTPException) or message != str(source) or not isinstance(source.detail, dict):
+            return
+        text, fields = serialize_http_exception_detail(source.detail)
+        self.message, self.provider_specific_fields = text, fields or None
+        self.headers = {**(source.headers or {}), **self.headers}
+        if self.param == "None":
+            self.param = None
+
+    ProxyException.__init__ = init
 
 
 def disable_redis_retries() -> None:

@@ -40,6 +40,7 @@ def install() -> None:
     litellm_patches.add_routes_first(status.anonymous_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
+    litellm_patches.keep_error_details()
     litellm_patches.skip_cooldown_when(is_clients_fault)
     stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
