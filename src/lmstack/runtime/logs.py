@@ -80,7 +80,7 @@ def _new_lines(path: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
         if stream is not None:
             stream.seek(0, os.SEEK_END)
         while True:
-            last = ended()  # before the read: what the program wrote at its end is shown too
+            last = ended()  # before the read: what the program wrote last is shown too
             line = stream.readline() if stream else b""
             if line:
                 yield line

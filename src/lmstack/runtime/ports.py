@@ -50,7 +50,7 @@ def _plain(host: str) -> str:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Return whether two addresses with the same port exclude each other: they are equal, or one stands for all."""
+    """Return whether two addresses with the same port exclude each other: they are equal, or one means all addresses."""
     return one == other or not {one, other}.isdisjoint(_EVERY_ADDRESS)
 
 
