@@ -40,7 +40,7 @@ def follow_until_stopped(project: Project, runtime: base.Runtime, show: Callable
 
 
 def _follow_until(gone: Callable[[], bool], runtime: base.Runtime, show: Callable[[str], None]) -> None:
-    """Pass log lines on until the gateway is gone. The log may end earlier, for example when another lm restarts the gateway."""
+    """Pass log lines on until the gateway is gone. The log may end earlier, as when another lm restarts it."""
     tail = 5
     while True:
         for line in runtime.logs(base.LogQuery(follow=True, tail=tail, until=gone)):

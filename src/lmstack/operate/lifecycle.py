@@ -59,7 +59,7 @@ def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: ba
 
 @contextlib.contextmanager
 def _handled_ctrl_c(runtime: base.Runtime, options: base.UpOptions, say: base.Progress) -> Iterator[None]:
-    """Stop what was started in the foreground on Ctrl-C, or print that it continues in the background."""
+    """Stop what was started in the foreground when Ctrl-C ends it, or print that it goes on in the background."""
     try:
         yield
     except KeyboardInterrupt:

@@ -37,7 +37,7 @@ def edit_env(project: Project, name: str, edit: Callable[[str], str]) -> bool:
     """Write ``edit(text)`` as .env; return whether the file changed.
 
     Raises ConfigError when the edited setting is wrong, or when the edit causes another problem. Other problems that
-    .env had before stay: wrong values can be fixed one after the other.
+    .env had before stay: wrong values can be repaired one after the other.
     """
     project.require_stack_or_blank()
     catalog = project.catalog()
@@ -69,7 +69,7 @@ def _require_known(name: str, known: Collection[str]) -> None:
 
 
 def _problems(entries: dict[str, Entry], catalog: Catalog) -> list[Problem]:
-    """Return what is wrong with the values of .env. The environment of this shell does not count."""
+    """Return what is wrong with the values in .env. The environment of this shell does not count."""
     try:
         parse_settings(entries, {}, None, catalog.variables)
     except ConfigError as error:
