@@ -1,4 +1,4 @@
-"""Build the documentation site from docs/, CONTRIBUTING.md and CHANGELOG.md: `make docs-site` writes build/site/html.
+"""Build the documentation site from docs/ and the pages beside it: `make docs-site` writes build/site/html.
 
 The build is strict: zensical ends with an error at a link that leads nowhere.
 """
@@ -16,6 +16,7 @@ OUTSIDE = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security-policy.md",
     "src/lmstack/operate/receiver.py": "receiver.py",
 }
 

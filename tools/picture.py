@@ -37,10 +37,19 @@ AMBER, AMBER_EDGE = "#fff5e0", "#d97706"
 
 BOXES = (
     Box(20, 150, 170, 110, "Your programs", ("SDKs, agents, curl", "OpenAI, Anthropic", "and Gemini protocols")),
-    Box(270, 110, 420, 190, "Port 4000: stock LiteLLM with lmstack", (), BLUE, BLUE_EDGE),
-    Box(290, 160, 120, 120, "Admission", ("which models,", "in which order;", "is the budget", "used up?")),
-    Box(420, 160, 120, 120, "Attempts", ("cheapest first,", "then fallbacks;", "cooldowns")),
-    Box(550, 160, 120, 120, "Result", ("tokens, cost,", "outcome")),
+    Box(
+        270,
+        110,
+        420,
+        190,
+        "Port 4000: stock LiteLLM with lmstack",
+        ("The gate first checks host, origin, route, key and body.",),
+        BLUE,
+        BLUE_EDGE,
+    ),
+    Box(290, 172, 120, 114, "Admission", ("which models,", "in which order;", "is the budget", "used up?")),
+    Box(420, 172, 120, 114, "Attempts", ("cheapest first,", "then fallbacks;", "cooldowns")),
+    Box(550, 172, 120, 114, "Result", ("tokens, cost,", "outcome")),
     Box(770, 110, 170, 190, "Providers", ("OpenAI", "Anthropic", "Google", "Ollama", "and what LiteLLM", "supports")),
     Box(270, 380, 200, 90, "Ledger", ("one SQLite file: requests,", "attempts, costs, budgets"), GREEN, GREEN_EDGE),
     Box(490, 380, 200, 90, "Outbox", ("events, in the same", "transaction as the result"), GREEN, GREEN_EDGE),

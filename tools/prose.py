@@ -1,7 +1,7 @@
 """Check the prose of docs, docstrings, comments and messages: `tools/prose.py [PATH...]`.
 
 It looks for the phrases of prose_words.yaml, for long sentences, for functions that are described by a noun, and runs
-proselint. Files that tools/baseline.txt lists are skipped unless a path is given.
+proselint.
 """
 
 import functools
@@ -115,27 +115,15 @@ def files(paths: list[Path]) -> list[Path]:
 
 def main(arguments: list[str]) -> int:
     """Print the findings; return 1 when there are any."""
-    from baseline import allowed
-
-    skipped = set() if arguments else allowed("prose")
     paths = [Path(a).resolve() for a in arguments] or [ROOT / name for name in CHECKED if (ROOT / name).exists()]
     if missing := [path for path in paths if not path.exists()]:
         print(f"prose: no such file: {missing[0]}", file=sys.stderr)
         return 2
     checked = files(paths)
-    found = {file: findings(file) for file in checked}
-    names = {file: str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else "" for file in checked}
-    bad = [finding for file in checked if names[file] not in skipped for finding in found[file]]
+    bad = [finding for file in checked for finding in findings(file)]
     for finding in bad:
         print(finding)
-    for name in sorted(skipped - set(names.values())):
-        print(f"{name}: no such file; take it out of tools/baseline.txt")
-    for file in checked:
-        if names[file] in skipped and not found[file]:
-            print(f"{names[file]}: has no findings any more; take it out of tools/baseline.txt")
-    print(
-        f"prose: {len(bad)} findings in {len(checked)} files" + (f", {len(skipped)} files skipped" if skipped else "")
-    )
+    print(f"prose: {len(bad)} findings in {len(checked)} files")
     return 1 if bad else 0
 
 

@@ -77,6 +77,10 @@ class NoLedgerError(LmError):
     """There is no ledger, because no request was recorded yet."""
 
 
+class UnknownQueryError(LmError):
+    """The ledger is read by an older lmstack in a container, which does not know this query."""
+
+
 class UnhealthyError(LmError):
     """A gateway that does not answer, or not as it should."""
 

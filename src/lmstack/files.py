@@ -38,11 +38,19 @@ def read_all(paths: Iterable[Path]) -> str:
     return "".join(read(path) or "" for path in sorted(paths))
 
 
+def written_at(path: Path) -> float:
+    """Return when a file was last written, in Unix seconds; 0 when there is no file."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def write(path: Path, text: str, mode: int = 0o644) -> bool:
     """Replace a file in one step; return False when it already had that text. Nothing is ever half-written.
 
-    A link stays a link. An existing file keeps its owner, group, access list and mode, but a secret one (``mode`` 600) is
-    closed to users outside its group. A file with hard links, or one that cannot be replaced (a bind mount, another
+    A link stays a link. An existing file keeps its owner, group, access list and mode. A secret file (``mode`` 600) loses
+    access for others. A file with hard links, or one that cannot be replaced (a bind mount, another
     owner), is written in place. Line ends are written as they are in ``text``.
     """
     try:
@@ -162,6 +170,22 @@ def locked(path: Path, command: str) -> Iterator[None]:
         stream.flush()
         yield
         stream.truncate(0)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a command holds the lock file."""
+    import fcntl
+
+    try:
+        with path.open(encoding="utf-8") as stream:
+            if not stream.read(1):  # the holder writes its name, and removes it at the end
+                return False
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False  # its holder was killed
 
 
 def _reason(error: BaseException) -> str:

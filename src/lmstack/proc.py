@@ -81,7 +81,7 @@ def start_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, lo
 
 
 def lines(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Iterator[str]:
-    """Return the output of a program line by line, until it ends or the user presses Ctrl-C."""
+    """Return the output of a program line by line, until it ends. The program ends with the caller."""
     process = subprocess.Popen(
         list(argv), env=_environment(env), cwd=cwd, text=True, errors="replace", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )  # fmt: skip
@@ -89,8 +89,6 @@ def lines(argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Pat
     try:
         for line in process.stdout:
             yield line.rstrip("\n")
-    except KeyboardInterrupt:
-        return
     finally:
         _end(process)
 

@@ -26,7 +26,7 @@ _SPACE = re.compile(r"\s+")
 class Result:
     """What a command returns. ``data`` is for --json, ``lines`` are for people, ``messages`` are remarks for both.
 
-    ``exit`` is one of ``Exit``, or the exit code of the program that `lm run` ran.
+    ``errors`` is what --quiet prints when the exit code is not 0; without it, all lines. ``exit`` is one of ``Exit``, or the exit code of the program that `lm run` ran.
     """
 
     command: str
@@ -34,6 +34,7 @@ class Result:
     lines: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
     exit: int = Exit.OK
+    errors: tuple[str, ...] = ()
 
 
 def failure(command: str, error: LmError) -> Result:
@@ -64,6 +65,8 @@ def show(result: Result, as_json: bool, quiet: bool) -> None:
         return
     failed = "error" in result.data
     if quiet and not failed:
+        for line in (result.errors or result.lines) if result.exit != Exit.OK else ():
+            say(line, sys.stderr)
         return
     for message in result.messages:
         say(f"note: {message}", sys.stderr)
@@ -149,6 +152,11 @@ def terminal_width() -> int | None:
     """Return the columns of the terminal; None for a pipe, which gets whole lines."""
     # A terminal without a size (a serial line, some CI systems) reports 0.
     return (os.get_terminal_size(sys.stdout.fileno()).columns or None) if sys.stdout.isatty() else None
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 answer, 2 answers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def usd(amount: float | None) -> str:

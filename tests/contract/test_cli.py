@@ -203,6 +203,15 @@ def test_no_colour_and_no_cut_lines_in_a_pipe(stack: Stack) -> None:
     assert "…" not in text
 
 
+def test_a_quiet_doctor_prints_the_failed_checks_only(stack: Stack) -> None:
+    stack.write_env(LEDGER_KEEP_DAYS="many")
+    done = stack.lm("doctor", "--quiet", check=False)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "LEDGER_KEEP_DAYS must be a whole number" in done.stderr
+    assert "fix: edit .env:3" in done.stderr
+    assert "python" not in done.stderr
+
+
 def test_quiet_prints_nothing_and_a_closed_pipe_is_no_error(stack: Stack) -> None:
     assert stack.lm("models", "--quiet").stdout == ""
     script = f"set -o pipefail; {' '.join(LM)} models | head -1"

@@ -395,7 +395,7 @@ def test_open_opens_a_browser_only_on_a_desktop(
         monkeypatch.setattr(f"{module}.load_state", lambda _: state)
     monkeypatch.setattr("lmstack.operate.launch.has_desktop", lambda: desktop)
     assert lm.run(["open", "-C", str(tmp_path)]) == 0
-    assert asked == (["http://localhost:4321/"] if opens else [])
+    assert asked == (["http://localhost:4321/health"] if opens else [])
     assert lm.run(["open", "--print", "-C", str(tmp_path)]) == 0
     assert len(asked) == opens
 

@@ -75,14 +75,22 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 MADE = re.compile(
     r"^(/|~|\.lmstack|\.venv|logs/|backups/|dist/|build/|litellm\.db|models\.yaml|\.env|report|lmstack-|answer)|\.\.\.|…|\*|[A-Z]{4,}"
 )
-PATH = re.compile(r"^[\w./-]+(?:/|\.(?:py|md|yaml|yml|json|toml|txt|sh|svg|cfg))$")
+PATH = re.compile(
+    r"^[\w./-]+(?:/|\.(?:py|md|yaml|yml|json|toml|txt|sh|svg|cfg))$|^(?:src|tests|docs|tools|bench|\.ci)/[\w./-]*\w$"
+)
 
 
 def paths_of(text: str) -> set[str]:
-    """Return what a page names in code spans, or in brackets, that looks like a file or a folder."""
+    """Return what a page names in code spans, commands or brackets, that looks like a file or a folder."""
+    blocks = " ".join(re.findall(r"```(.*?)```", text, flags=re.DOTALL))
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    spans = re.findall(r"`([^`\n]+)`", text) + re.findall(r"\(([\w./]+/[\w.]+\.py)\)", text)
-    return {span for span in spans if PATH.match(span) and not MADE.search(span)}
+    spans = re.findall(r"`([^`\n]+)`", text)
+    # A command names files among other words. A bare word in it, for example `report.json`, may be the user's own.
+    words = [
+        word for words in (*(span for span in spans if " " in span), blocks) for word in words.split() if "/" in word
+    ]
+    bracketed = re.findall(r"\(([\w./]+/[\w.]+\.py)\)", text)
+    return {name for name in (*spans, *words, *bracketed) if PATH.match(name) and not MADE.search(name)}
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: p.name)
@@ -92,9 +100,39 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`tests/gone.py`",
+        "(tests/gone.py)",
+        "`.venv/bin/python -m pytest tests/gone.py -k cheapest`",
+        "| run one file | `pytest tests/gone.py` |",
+        "```bash\npython tests/gone.py --check\n```",
+    ],
+)
+def test_a_file_is_found_wherever_a_page_names_it(text: str) -> None:
+    assert paths_of(text) == {"tests/gone.py"}
+
+
+def test_a_folder_in_a_command_is_found_without_its_slash() -> None:
+    assert paths_of("`pytest tests/unit/gone`") == {"tests/unit/gone"}
+
+
 def test_the_pages_that_lead_a_newcomer_do_name_files() -> None:
     for page in (ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md"):
         assert len(paths_of(page.read_text())) > 15, page.name
+
+
+def test_every_threat_names_a_test_that_exists() -> None:
+    threats = (ROOT / "docs" / "security.md").read_text().partition("\n## Threats\n")[2].partition("\n## ")[0]
+    tables = re.findall(
+        r"^\| what .* \| what stops .* \| proven by \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", threats, re.MULTILINE
+    )
+    assert len(tables) == threats.count("\n### ") == 8
+    for row in "".join(tables).splitlines():
+        named = re.findall(r"`(tests/[^`]*)`", row.split(" | ")[-1])
+        assert named, row
+        assert [path for path in named if not (ROOT / path).is_file()] == [], row
 
 
 def test_the_version_is_the_same_everywhere() -> None:

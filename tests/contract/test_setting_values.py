@@ -10,7 +10,7 @@ import pytest
 
 from contract.test_cli_values import VALUES, check, folder, run, seeded
 from lmstack.catalog.models import _MODEL_FIELDS, _PROVIDER_FIELDS
-from lmstack.config.rules import _AMOUNTS, _WISHES
+from lmstack.config.rules import _AMOUNTS, _OPTIONS
 from lmstack.config.settings import SETTINGS
 
 __all__ = ["folder", "seeded"]  # the fixtures
@@ -81,7 +81,7 @@ FIELDS = [
     *(f"models:\n  m: {{provider: openai, {name}: VALUE}}\n" for name in _MODEL_FIELDS if name != "provider"),
     "models:\n  m: {provider: VALUE}\n",
     *(f"models:\n  gpt-4o: {{{name}: VALUE}}\n" for name in _MODEL_FIELDS),
-    *(f"routing:\n  tasks:\n    t: {{{name}: VALUE}}\n" for name in _WISHES),
+    *(f"routing:\n  tasks:\n    t: {{{name}: VALUE}}\n" for name in _OPTIONS),
     *(f"budgets:\n  agents:\n    a: {{{name}: VALUE}}\n" for name in _AMOUNTS),
     *("models: VALUE\n", "budgets: VALUE\n", "budgets: {all: VALUE}\n", "routing: {tasks: VALUE}\n", "providers: {p: VALUE}\n"),
     *("VALUE: {}\n", "models: {VALUE: {provider: openai}}\n", "providers: {VALUE: {}}\n", "budgets: {tasks: {VALUE: {day: 1}}}\n"),

@@ -14,7 +14,14 @@ import typer
 import generate
 from lmstack import files
 from lmstack.cli import app as lm
-from support import LM, Stack, clean_environ, free_port
+from lmstack.errors import LmError
+from lmstack.operate.changes import parts
+from lmstack.operate.planning import flags_of_running, planned
+from lmstack.runtime import releases
+from lmstack.runtime.base import State, save_state
+from lmstack.runtime.choose import choose
+from lmstack.stack.project import Project
+from support import LM, InProcessStack, Stack, clean_environ, free_port
 
 
 @pytest.fixture
@@ -38,6 +45,14 @@ def test_tail_shows_that_many_of_the_newest_lines(stack: Stack, log: Path, tail:
     assert len(lines) == count
     assert all("odd" in line for line in lines[-1:])
     assert stack.lm("logs", "-n", "-3", check=False).returncode == 2
+
+
+@pytest.mark.parametrize("words", [["nosuch"], ["redis"], ["nosuch", "-f"], ["nosuch", "--json"]])
+def test_logs_of_a_service_that_does_not_exist_are_wrong_usage(stack: Stack, log: Path, words: list[str]) -> None:
+    done = stack.lm("logs", *words, check=False)
+    assert done.returncode == 2
+    assert f"there is no service '{words[0]}'" in done.stderr + done.stdout
+    assert "choose litellm-proxy or embedded-model" in done.stderr + done.stdout
 
 
 def test_logs_print_no_escape_sequences_and_no_colours(stack: Stack, log: Path) -> None:
@@ -113,3 +128,89 @@ def test_a_wrong_word_names_the_right_ones(stack: Stack) -> None:
         assert done.returncode == 2, words
         assert f"did you mean '{right}'?" in done.stderr
         assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "lacks"),
+    [
+        ({"LITELLM_RUNTIME": "local"}, "the LiteLLM proxy is not installed"),
+        ({"LITELLM_RUNTIME": "docker", "DOCKER_HOST": "unix:///nowhere.sock"}, "Docker"),
+    ],
+)
+def test_a_dry_run_in_an_empty_folder_fails_as_the_start_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], lacks: str
+) -> None:
+    monkeypatch.setattr("lmstack.runtime.releases.installed", lambda: None)
+    empty = InProcessStack(tmp_path, free_port(), {"OPENAI_API_KEY": "sk-x0123456789", **env})
+    real, dry = empty.lm("up", check=False), empty.lm("up", "--dry-run", check=False)
+    assert (dry.returncode, dry.stderr) == (real.returncode, real.stderr)
+    assert dry.returncode == 4
+    assert lacks in dry.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_restart_keeps_the_runtime_and_names_no_flag(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    settings = project.settings({"LITELLM_RUNTIME": "local"})
+    assert choose(settings, project, served=True).why == "chosen by flag"
+    save_state(project, State("local", "", "http://localhost:4000", [], 0.0))
+    assert choose(project.settings(flags_of_running(project)), project, served=True).why == "as at the last start"
+
+
+def test_in_a_folder_that_holds_no_stack_each_next_step_works_there(tmp_path: Path) -> None:
+    folder = InProcessStack(tmp_path, free_port(), {"LITELLM_RUNTIME": "local", "LITELLM_PORT": str(free_port())})
+    assert "Start it with: lm up" in folder.lm("status").stdout
+    found = {row["name"]: row for row in folder.json("doctor", check=False)["data"]["findings"]}
+    assert (found["stack"]["status"], found["stack"]["fix"]) == ("warn", "lm init, or lm up, which does it too")
+    assert not {"drift", "ledger"} & found.keys()
+    (tmp_path / "notes.txt").write_text("another program's folder")
+    for words in ("status", "health"):
+        told = folder.lm(words, check=False).stdout
+        assert f"{tmp_path} holds no stack. Make one here with: lm init" in told
+        assert "lm up" not in told
+    assert folder.lm("doctor", "-q", check=False).stderr.startswith(f"stack: {tmp_path} holds no stack\n")
+
+
+def test_a_missing_litellm_names_the_command_that_installs_it_here(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmstack.runtime.installed_by.install_command", lambda: "pipx install lmstack")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = stack.lm("models", "--check", check=False)
+    assert done.returncode == 4
+    assert "install it: pipx install lmstack" in done.stderr
+
+
+@pytest.mark.parametrize("named", ["litellm", "litellm[proxy]"])  # pip 23 leaves the extra out
+def test_a_release_that_the_index_lacks_is_named_without_the_list_of_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    def pip(argv: list[str], **_: object) -> None:
+        if "pip" in argv:
+            raise LmError(f"ended with status 1\n    ERROR: No matching distribution found for {named}==9.9.9")
+
+    monkeypatch.setattr("lmstack.runtime.releases.proc.run", pip)
+    with pytest.raises(LmError) as caught:
+        releases.install(Project(tmp_path), "9.9.9")
+    assert str(caught.value) == "the package index has no LiteLLM 9.9.9 for this Python"
+    assert caught.value.hint == "see which there are: lm upgrade --check"
+
+
+def test_budget_show_says_that_the_running_gateway_has_other_limits(stack: Stack) -> None:
+    stack.write_env(OPENAI_API_KEY="sk-x0123456789")
+    project = Project(stack.root)
+    save_state(project, State("local", "", stack.url, [], 0.0, parts=parts(planned(project, {}))))
+    remark = "the running gateway has other limits"
+    assert remark not in stack.lm("budget", "show").stderr
+    stack.lm("budget", "set", "task", "TM-42", "0.50")
+    assert remark in stack.lm("budget", "show").stderr
+    save_state(project, State("local", "", stack.url, [], 0.0, parts=parts(planned(project, {}))))
+    (stack.root / "models.yaml").write_text(f"# a comment changes no limit\n{(stack.root / 'models.yaml').read_text()}")
+    assert remark not in stack.lm("budget", "show").stderr
+
+
+def test_validate_warns_of_a_placeholder_and_of_a_setting_without_effect(stack: Stack) -> None:
+    stack.write_env(OPENAI_API_KEY="your_openai_key_here", LEDGER_STORE_PROMPTS="on")
+    out = stack.lm("validate").stdout
+    assert "warning: .env:3: OPENAI_API_KEY is a placeholder, so it counts as unset (put your own key there)" in out
+    assert "warning: .env:4: LEDGER_STORE_PROMPTS has no effect" in out

@@ -203,8 +203,9 @@ def test_a_volume_that_is_older_than_the_stack_is_not_deleted(tmp_path: Path) ->
     docker("volume", "create", "--label", "com.docker.compose.project=twin", "twin_litellm-logs")
     try:
         (mine.state / "image.json").unlink()
-        images.record(mine, "image", {"twin_litellm-logs", "twin_gone"})
-        images.record(mine, "image", set())
+        images.record_volumes(mine, {"twin_litellm-logs", "twin_gone"})
+        images.record_image(mine, "image")
+        images.record_volumes(mine, set())
         told = lm(mine.root, ["down", "--volumes", "--yes"], LITELLM_RUNTIME="docker")
         assert "twin_litellm-logs is older than this stack" in told
         assert "twin_litellm-logs" in docker("volume", "ls", "-q").split()

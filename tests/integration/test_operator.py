@@ -65,7 +65,7 @@ def test_errors_are_grouped_by_kind(gateway: Stack, mock: Mock) -> None:
     assert "claude-haiku-4-5" in gateway.lm("errors").stdout
 
 
-def test_usage_as_csv_and_against_the_dearest_tier(gateway: Stack) -> None:
+def test_usage_as_csv_and_against_premium(gateway: Stack) -> None:
     gateway.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO})
     data = gateway.json("usage")["data"]
     assert data["dearest"]["cost_usd"] > data["total_usd"] > 0

@@ -115,11 +115,12 @@ def _pipelined(port: int, count: int) -> list[bytes]:
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-task-id: victim-%d\r\nx-agent-id: ceo\r\n"
         b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     )
+    empty = b"GET /models HTTP/1.1\r\nhost: localhost\r\nauthorization:\r\nx-task-id: victim-%d\r\nx-api-key: \r\n\r\n"
     statuses: list[bytes] = []
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, connection.makefile("rb") as answers:
         for begin in range(0, count, 200):
             batch = range(begin, min(count, begin + 200))
-            connection.sendall(b"".join(ask % n for n in batch))
+            connection.sendall(b"".join((empty if n % 10 == 0 else ask) % n for n in batch))
             for _ in batch:
                 statuses.append(answers.readline())
                 size = 0
@@ -140,11 +141,13 @@ def test_callers_without_a_key_neither_fill_the_ledger_nor_choose_whom_a_row_is_
         statuses = [
             line for lines in pool.map(lambda _: _pipelined(gateway.port, ANONYMOUS // 4), range(4)) for line in lines
         ]
-    assert {line.split()[1] for line in statuses} == {b"401"}
+    assert {line.split()[1] for line in statuses} == {b"401", b"200"}
 
     def counted() -> bool:
         found = gateway.ask("refused")[0]
-        return sum(row["count"] for row in found["counts"]) - before == ANONYMOUS and len(found["last"]) <= 100
+        return (
+            sum(row["count"] for row in found["counts"]) - before == ANONYMOUS * 9 // 10 and len(found["last"]) <= 100
+        )
 
     wait_for(counted, what="the counts of refused requests")
     kept = {row["id"] for row in gateway.ask("requests", limit=10_000)}
@@ -155,4 +158,4 @@ def test_callers_without_a_key_neither_fill_the_ledger_nor_choose_whom_a_row_is_
     shown = gateway.json("errors")["data"]["refused"]
     assert shown["counts"][0]["reason"] == "auth_error"
     assert shown["last"][0]["path"] == "/v1/chat/completions"
-    assert "Refused without a row" in gateway.lm("errors").stdout
+    assert "Refused before LiteLLM saw them, so lm requests does not show them: " in gateway.lm("errors").stdout

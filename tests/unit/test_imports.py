@@ -1,4 +1,4 @@
-"""What import-linter cannot say (pyproject.toml has its contracts): pure rooms stay pure, light commands stay light."""
+"""What import-linter cannot say (pyproject.toml has its contracts): pure packages stay pure, light commands stay light."""
 
 import ast
 import subprocess
@@ -15,8 +15,8 @@ IMPURE = {"os", "subprocess", "time", "socket", "pathlib", "httpx", "docker", "t
 READS_ITS_OWN_FILES = {"catalog/prices.py", "config/legal_keys.py"}
 PURE = sorted(
     path
-    for room in ("config", "catalog", "releases", "routing")
-    for path in (PACKAGE / room).glob("*.py")
+    for package in ("config", "catalog", "releases", "routing")
+    for path in (PACKAGE / package).glob("*.py")
     if str(path.relative_to(PACKAGE)) not in READS_ITS_OWN_FILES
 )
 LEDGER = sorted(path.stem for path in (PACKAGE / "ledger").glob("*.py") if path.stem != "__init__")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from support import ROOT, InProcessStack
 
 SCRIPT = (ROOT / "start-litellm.sh").read_text()
 CODE = "\n".join(line for line in SCRIPT.splitlines() if not line.lstrip().startswith("#"))
@@ -86,6 +86,7 @@ def test_it_sets_up_once_and_starts_with_the_tools_of_macos(clone: Path, on_term
     assert ("--progress-bar" in (clone / "pip.log").read_text()) is not on_terminal
     assert (clone / ".env").stat().st_mode & 0o777 == 0o600
     installs = (clone / "pip.log").read_text()
+    assert "--no-deps --require-hashes" in installs.splitlines()[0]
     assert run(clone)[:2] == (0, "lm up\n")
     assert (clone / "pip.log").read_text() == installs
 
@@ -95,3 +96,45 @@ def test_set_up_only_starts_nothing_and_a_failed_install_is_one_error(clone: Pat
     assert code == 4
     assert "error: the packages could not be installed" in err
     assert run(clone, "--setup-only")[:2] == (0, "")
+
+
+def test_every_locked_package_has_a_version_and_hashes() -> None:
+    text = (ROOT / "requirements" / "runtime.txt").read_text().replace("\\\n", " ")
+    packages = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    assert len(packages) > 100
+    assert [line for line in packages if not re.match(r"\S+==\S+ .*--hash=sha256:[0-9a-f]{64}", line)] == []
+
+
+def git(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run Git without the configuration of the machine."""
+    identity = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}  # fmt: skip
+    nothing = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    return subprocess.run(
+        ["git", *words], cwd=folder, env={**os.environ, **identity, **nothing}, check=check, capture_output=True, text=True
+    )  # fmt: skip
+
+
+def test_the_documented_upgrade_of_a_checkout_works_after_a_start(tmp_path: Path) -> None:
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    (origin / "start-litellm.sh").write_text("#!/bin/sh\ncp litellm-config.yaml started-with\n")
+    (origin / "start-litellm.sh").chmod(0o755)
+    (origin / "callbacks").mkdir()
+    shutil.copy(ROOT / "callbacks" / "taskmaster.py", origin / "callbacks")
+    shutil.copy(ROOT / "docker-compose.yml", origin)
+    config = (ROOT / "litellm-config.yaml").read_text()
+    git(origin, "init", "--quiet")
+    for text in (config, f"# a newer release\n{config}"):
+        (origin / "litellm-config.yaml").write_text(text)
+        git(origin, "add", ".")
+        git(origin, "commit", "--quiet", "-m", "a release")
+    git(tmp_path, "clone", "--quiet", str(origin), str(clone))
+    git(clone, "reset", "--quiet", "--hard", "HEAD~1")
+    (clone / "models.yaml").write_text("models:\n  mine: {provider: openai, model: gpt-4o-mini}\n")
+    InProcessStack(clone, 0, {"OPENAI_API_KEY": "sk-0123456789", "LITELLM_RUNTIME": "local"}).lm("render", "-C", str(clone))  # fmt: skip
+    assert "would be overwritten" in git(clone, "pull", "--ff-only", check=False).stderr
+    documented = re.search(r"^git checkout .*&& \./start-litellm\.sh$", (ROOT / "docs/operations.md").read_text(), re.M)
+    assert documented
+    subprocess.run(["bash", "-c", documented[0]], cwd=clone, check=True, capture_output=True)
+    assert (clone / "started-with").read_text().startswith("# a newer release\n")
+    assert (clone / "models.yaml").exists()

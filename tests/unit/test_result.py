@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lmstack.errors import LmError
-from lmstack.result import Result, cells, clean, failure, show, table, uncoloured, usd
+from lmstack.result import Result, cells, clean, counted, failure, show, table, uncoloured, usd
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,20 @@ def test_json_is_sound_also_with_a_file_name_that_is_no_text(capsys: pytest.Capt
 
 def test_a_log_line_has_neither_colours_nor_commands_for_the_terminal() -> None:
     assert clean(uncoloured("\x1b[31mred\x1b[0m \x1b[2J")) == "red \N{REPLACEMENT CHARACTER}[2J"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "errors", "printed"),
+    [(0, (), ""), (5, ("broken: why",), "broken: why\n"), (5, (), "a table\nbroken: why\n")],
+)
+def test_quiet_prints_only_what_is_wrong_and_on_stderr(
+    capsys: pytest.CaptureFixture[str], exit_code: int, errors: tuple[str, ...], printed: str
+) -> None:
+    result = Result("x", lines=("a table", "broken: why"), exit=exit_code, errors=errors)
+    show(result, as_json=False, quiet=True)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", printed)
+
+
+def test_a_number_goes_with_its_noun() -> None:
+    assert [counted(n, "answer") for n in (0, 1, 2)] == ["0 answers", "1 answer", "2 answers"]

@@ -13,11 +13,14 @@ FILE = "model_prices_and_context_window_backup.json"
 _ABILITIES = {"tools": "supports_function_calling", "vision": "supports_vision", "json": "supports_response_schema"}
 
 
-def load_price_map() -> dict[str, Any]:
-    """Return the price map by LiteLLM's model names. Raises MissingToolError when LiteLLM is not installed."""
+def load_price_map(install: str = "") -> dict[str, Any]:
+    """Return the price map by LiteLLM's model names.
+
+    Raises MissingToolError when LiteLLM is not installed. ``install`` is the command that installs it.
+    """
     spec = importlib.util.find_spec("litellm")  # a top-level package is found without being run
     if spec is None or spec.origin is None:
-        raise MissingToolError("LiteLLM is not installed here, so its price map cannot be read", "run ./start-litellm.sh --setup-only")  # fmt: skip
+        raise MissingToolError("LiteLLM is not installed here, so its price map cannot be read", install and f"install it: {install}")  # fmt: skip
     loaded: dict[str, Any] = json.loads((Path(spec.origin).parent / FILE).read_text(encoding="utf-8"))
     return loaded
 

@@ -69,7 +69,7 @@ def restore(
     held = f" ({done.ledger['requests']} requests)" if done.ledger else ""
     lines = (
         f"Restored: {flow.titles(opened.parts)}{held}, from {opened.at}",
-        f"To undo it: lm restore {done.kept}{' --env' if flow.ENV in opened.parts else ''}",
+        f"To undo it: {flow.undo_command(done.kept, opened)}",
     )
     data = {"file": str(file), "restored": opened.parts, "ledger": done.ledger, "kept": str(done.kept), "running": done.running}  # fmt: skip
     return Result("restore", data, lines, done.remarks)

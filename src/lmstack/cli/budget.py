@@ -8,7 +8,7 @@ from lmstack.cli.app import Context, app, command
 from lmstack.cli.options import OneOf
 from lmstack.config.rules import SCOPES
 from lmstack.errors import UsageError
-from lmstack.operate.budgets import budget_rows, edit_budget
+from lmstack.operate.budgets import budget_rows, edit_budget, waits_for_up
 from lmstack.result import Result, table, usd
 from lmstack.routing.budgets import PERIODS
 
@@ -17,6 +17,7 @@ budget_app = typer.Typer(
 )
 app.add_typer(budget_app)
 
+_WAITS = "the running gateway has other limits: models.yaml was changed after its start. Apply these with: lm up"
 _SCOPE = Annotated[str, typer.Argument(help="What the limit is for."), OneOf(tuple(SCOPES.values()))]
 _NAME = Annotated[str, typer.Argument(help="The task or agent. '*' means each one without its own limit. With all: '-'.")]  # fmt: skip
 _PERIOD = Annotated[str, typer.Option("--period", help="Per UTC day, or in total."), OneOf(PERIODS)]
@@ -26,8 +27,9 @@ _PERIOD = Annotated[str, typer.Option("--period", help="Per UTC day, or in total
 def budget_show(context: Context) -> Result:
     """Show every limit with its spending. RESERVED is kept aside for open requests."""
     rows = budget_rows(context.project)
+    remarks = (_WAITS,) if waits_for_up(context.project) else ()
     if not rows:
-        return Result("budget show", {"budgets": rows}, ("There are no budgets. Set one with: lm budget set task TM-42 0.50",))  # fmt: skip
+        return Result("budget show", {"budgets": rows}, ("There are no budgets. Set one with: lm budget set task TM-42 0.50",), remarks)  # fmt: skip
     shown = [
         (
             r["scope"], r["name"] or "-", r["period"], usd(r["limit_usd"]), usd(r["spent_usd"]), usd(r["reserved_usd"]),
@@ -36,7 +38,7 @@ def budget_show(context: Context) -> Result:
         for r in rows
     ]  # fmt: skip
     header = ("SCOPE", "NAME", "PERIOD", "LIMIT", "SPENT", "RESERVED", "USED")
-    return Result("budget show", {"budgets": rows}, table(header, shown, frozenset({3, 4, 5, 6})))
+    return Result("budget show", {"budgets": rows}, table(header, shown, frozenset({3, 4, 5, 6})), remarks)
 
 
 @command("set", "lm budget set agent coder 2.00 --period day", budget_app)

@@ -30,7 +30,7 @@ def config_show(context: Context) -> Result:
     settings = context.project.settings()
     rows = settings_edit.setting_rows(settings)
     lines = table(("NAME", "VALUE", "SOURCE"), [(r["name"], r["value"], r["source"]) for r in rows])
-    return Result("config show", {"settings": rows}, lines, settings.notes)
+    return Result("config show", {"settings": rows}, lines, tuple(str(note) for note in settings.notes))
 
 
 @command("get", "lm config get LITELLM_PORT", config_app)
@@ -84,6 +84,7 @@ def key_rotate(context: Context) -> Result:
     settings_edit.rotate_key(context.project)
     lines = (
         "A new LITELLM_MASTER_KEY is in .env.",
+        *settings_edit.overridden("LITELLM_MASTER_KEY"),
         "Next: lm up (applies it); lm key show (prints it for your clients)",
     )
     return Result("key rotate", {"file": str(context.project.env_file)}, lines)

@@ -10,7 +10,8 @@ from lmstack.cli.app import Context, command
 from lmstack.errors import Exit
 from lmstack.operate.archive import new_file
 from lmstack.operate.checks import FAIL, OK, Finding
-from lmstack.operate.diagnose import diagnose, write_report
+from lmstack.operate.diagnose import diagnose
+from lmstack.operate.report import write_report
 from lmstack.result import Result, naming_folder, table
 
 
@@ -34,12 +35,16 @@ def doctor(
     if target:
         write_report(project, target, data)
         lines += ["", f"The report is in {report}. Read it before you send it."]
-    failed = any(f.status == FAIL for f in found)
-    return Result("doctor", data, tuple(lines), exit=Exit.UNHEALTHY if failed else Exit.OK)
+    failed = tuple(line for f in found if f.status == FAIL for line in _problem(f))
+    return Result("doctor", data, tuple(lines), exit=Exit.UNHEALTHY if failed else Exit.OK, errors=failed)
 
 
 def _lines(found: list[Finding]) -> list[str]:
     lines = list(table(("", "CHECK", "FOUND"), [(f.status, f.name, f.what) for f in found]))
     for f in (f for f in found if f.status != OK):
-        lines += ["", f"{f.name}: {f.what}", f"  why: {f.why}", f"  fix: {f.fix}"]
-    return lines or ["Everything is fine."]
+        lines += ["", *_problem(f)]
+    return lines
+
+
+def _problem(f: Finding) -> list[str]:
+    return [f"{f.name}: {f.what}", f"  why: {f.why}", f"  fix: {f.fix}"]

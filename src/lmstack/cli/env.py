@@ -87,9 +87,7 @@ def open_page(
         remark = "no gateway was started from this folder; start it with: lm up"
         return Result("open", {"url": address, "opened": False}, (address,), (remark,))
     wanted = not (only_print or context.as_json or context.quiet) and launch.has_desktop()
-    return Result(
-        "open", {"url": address, "opened": wanted and launch.open_in_browser(f"{address}/health")}, (address,)
-    )
+    return Result("open", {"url": address, "opened": wanted and launch.open_in_browser(f"{address}health")}, (address,))
 
 
 def _check(model: str) -> None:

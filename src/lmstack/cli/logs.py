@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from lmstack.cli.app import Context, command
+from lmstack.cli.failures import short
 from lmstack.cli.options import OneOf
 from lmstack.config.kinds import LOG_LEVELS
+from lmstack.errors import UsageError
 from lmstack.operate.planning import seconds
 from lmstack.result import Result, say, uncoloured
 from lmstack.runtime.base import LogQuery
@@ -27,7 +29,10 @@ def logs(
     """Show the log of the proxy. With --json: the present lines, also with --follow."""
     follow = follow and not context.as_json
     query = LogQuery(follow, seconds(since) if since else None, level, call_id, service, tail)
-    lines = current_runtime(context.project).logs(query)
+    runtime = current_runtime(context.project)
+    if service is not None and service not in runtime.service_names:
+        raise UsageError(f"there is no service '{short(service)}'", f"choose {' or '.join(runtime.service_names)}")
+    lines = runtime.logs(query)
     if context.as_json:
         return Result("logs", {"lines": list(lines)})
     found = False

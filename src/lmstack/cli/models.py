@@ -41,8 +41,9 @@ def models(
 def _compared(context: Context) -> Result:
     from lmstack.catalog.prices import differences, load_price_map
     from lmstack.releases.pins import LITELLM_VERSION
+    from lmstack.runtime.installed_by import install_command
 
-    found = differences(context.project.catalog(), load_price_map())
+    found = differences(context.project.catalog(), load_price_map(install_command()))
     if not found:
         line = f"The catalog agrees with the price map of LiteLLM {LITELLM_VERSION}."
         return Result("models", {"differences": found}, (line,))

@@ -12,7 +12,7 @@ from lmstack.cli.failures import reader_left
 from lmstack.cli.options import LIMIT, SINCE, request_ids, task_names
 from lmstack.errors import LmError
 from lmstack.operate.follow import new_requests
-from lmstack.operate.planning import ask, seconds
+from lmstack.operate.planning import ask, refusals, seconds
 from lmstack.result import Result, say, table, terminal_width, usd
 
 _SHORT_ID = 20  # characters: the milliseconds of the id and 16 random bits
@@ -75,7 +75,7 @@ def errors(context: Context, since: SINCE = "24h") -> Result:
     """Count the errors by kind. These are failed attempts at providers, and requests that were refused."""
     after = time.time() - seconds(since)
     rows = ask(context.project, "errors", since=after)
-    refused = ask(context.project, "refused", since=after)[0]
+    refused = refusals(context.project, after)
     data = {"since": since, "errors": rows, "refused": refused}
     told = _refused_lines(refused)
     if not rows:
@@ -92,12 +92,16 @@ def errors(context: Context, since: SINCE = "24h") -> Result:
 
 
 def _refused_lines(refused: dict[str, Any]) -> tuple[str, ...]:
-    """Return the lines about requests that were refused before LiteLLM saw them. They have no rows."""
+    """Return the lines about requests that were refused before LiteLLM saw them. `lm requests` does not show them."""
     if not refused["counts"]:
         return ()
     counts = ", ".join(f"{row['count']} {row['reason']}" for row in refused["counts"])
     last = [(local_time(r["at"]), r["reason"], r["path"], r["address"]) for r in refused["last"][:_SHOWN_REFUSALS]]
-    return ("", f"Refused without a row: {counts}. The last ones:", *table(("TIME", "REASON", "PATH", "FROM"), last))
+    return (
+        "",
+        f"Refused before LiteLLM saw them, so lm requests does not show them: {counts}. The last ones:",
+        *table(("TIME", "REASON", "PATH", "FROM"), last),
+    )
 
 
 def local_time(at: float) -> str:

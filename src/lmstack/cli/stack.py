@@ -9,6 +9,7 @@ from lmstack.cli.options import RUNTIMES, OneOf
 from lmstack.errors import LmError
 from lmstack.operate import lifecycle
 from lmstack.operate.foreground import follow_until_stopped
+from lmstack.operate.model_list import names_lines
 from lmstack.operate.planning import curl_example, runtime_flags
 from lmstack.result import Result, say, uncoloured
 from lmstack.runtime.base import READY_SECONDS, UpOptions
@@ -41,7 +42,7 @@ def up(
     for line in result.lines:
         context.say(line)
     show = (lambda line: None) if context.as_json or context.quiet else (lambda line: say(uncoloured(line)))
-    follow_until_stopped(done.wanted.runtime, show, context.say)
+    follow_until_stopped(context.project, done.wanted.runtime, show, context.say)
     return Result("up", result.data, ("Stopped.",), result.messages)
 
 
@@ -58,7 +59,9 @@ def down(
         raise LmError("nothing was deleted, nothing was stopped", "lm down (without --volumes) keeps the data")
     stopped = lifecycle.down(context.project, volumes, context.say)
     lines = ["Stopped." if stopped.ran else "Nothing was running."]
-    if volumes:
+    if stopped.kept:
+        lines += [f"The stack's folder is gone, so its volumes stay. Delete them with: docker volume rm {' '.join(stopped.kept)}"]  # fmt: skip
+    elif volumes:
         lines += [f"Deleted: {', '.join(stopped.deleted)}" if stopped.deleted else "There was no data to delete."]
     data = {"stopped": stopped.ran, "volumes_deleted": bool(stopped.deleted), "deleted": list(stopped.deleted)}
     return Result("down", data, tuple(lines))
@@ -96,7 +99,7 @@ def _started(done: lifecycle.Up, name: str) -> Result:
     }  # fmt: skip
     lines = (
         f"{headline} Gateway: {plan.url}",
-        f"Models: {', '.join(plan.names)}",
+        *names_lines(plan.names),
         "",
         "Try it:",
         "  " + curl_example(plan.settings, plan.url, "auto" if plan.groups else plan.deployments[0].name),

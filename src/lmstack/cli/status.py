@@ -6,10 +6,12 @@ import typer
 
 from lmstack.cli.app import Context, command
 from lmstack.errors import Exit
+from lmstack.operate.model_list import names_lines
 from lmstack.operate.planning import gateway_health
 from lmstack.operate.stacks import known
 from lmstack.operate.status import is_well, stack_status
 from lmstack.result import Result, table
+from lmstack.stack.project import Project
 
 
 @command("status", "lm status --check")
@@ -19,7 +21,12 @@ def status(
 ) -> Result:
     """Show what runs, and since when: address, models and services."""
     data = stack_status(context.project)
-    return Result("status", data, _status_lines(data), exit=Exit.UNHEALTHY if check and not is_well(data) else Exit.OK)
+    return Result(
+        "status",
+        data,
+        _status_lines(data, context.project),
+        exit=Exit.UNHEALTHY if check and not is_well(data) else Exit.OK,
+    )
 
 
 @command("ls", "lm ls")
@@ -43,12 +50,12 @@ def health(
     """Show the health of the running gateway. Calls no provider. Exit code 5 when the gateway is unhealthy."""
     data = gateway_health(context.project, deep)
     exit_code = Exit.UNHEALTHY if data["status"] == "unhealthy" else Exit.OK
-    return Result("health", data, tuple(_health_lines(data)), exit=exit_code)
+    return Result("health", data, tuple(_health_lines(data, context.project)), exit=exit_code)
 
 
-def _status_lines(data: dict[str, Any]) -> tuple[str, ...]:
+def _status_lines(data: dict[str, Any], project: Project) -> tuple[str, ...]:
     if not data["services"]:
-        return ("Nothing is running. Start it with: lm up",)
+        return (f"Nothing is running. {_no_stack(project) or 'Start it with: lm up'}",)
     rows = table(("SERVICE", "STATE", "DETAIL"), [(s["name"], s["state"], s["detail"]) for s in data["services"]])
     if data["url"] is None:
         return rows
@@ -56,9 +63,16 @@ def _status_lines(data: dict[str, Any]) -> tuple[str, ...]:
     uptime = f", up {_duration(data['uptime_seconds'])}" if data["uptime_seconds"] is not None else ""
     return (
         f"{data['url']} ({data['runtime']}{uptime}), {release}",
-        f"Models: {', '.join(data['models'])}",
+        *names_lines(data["models"]),
         *rows,
     )
+
+
+def _no_stack(project: Project) -> str:
+    """Return the next step in a folder that `lm up` would refuse: it has files, but no stack. "" for any other folder."""
+    if project.is_stack or project.is_new:
+        return ""
+    return f"{project.root} holds no stack. Make one here with: lm init. List your stacks with: lm ls"
 
 
 def _duration(seconds: float) -> str:
@@ -71,7 +85,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {int(seconds % 60)} s" if minutes else f"{int(seconds)} s"
 
 
-def _health_lines(data: dict[str, Any]) -> list[str]:
+def _health_lines(data: dict[str, Any], project: Project) -> list[str]:
     proxy = data["proxy"]
     alive = "answers" if proxy["alive"] else f"does not answer ({proxy['error']})"
     lines = [f"{data['status']}: the proxy at {proxy['url']} {alive}"]
@@ -83,4 +97,4 @@ def _health_lines(data: dict[str, Any]) -> list[str]:
     for part in ("taskmaster", "ledger", "redis"):
         error = data[part].get("error")
         lines.append(f"{part}: {data[part]['status']}" + (f" ({error})" if error else ""))
-    return lines if proxy["alive"] else [*lines, "  → start it with: lm up"]
+    return lines if proxy["alive"] else [*lines, f"  → {_no_stack(project) or 'start it with: lm up'}"]

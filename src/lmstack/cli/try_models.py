@@ -34,8 +34,9 @@ def show_trial(
         rows = try_models(trial, progress)
     shown = [(*_cells(r), f"{r['ms']:.0f}", usd(r["cost_usd"]), r["error"] or "") for r in rows]
     lines = table(("MODEL", "RESULT", "ANSWERED BY", "MS", "COST", "ERROR"), shown, frozenset({3, 4}))
-    failed = sum(not row["ok"] for row in rows)
-    return Result("test", {"models": rows, "failed": failed}, lines, exit=Exit.UNHEALTHY if failed else Exit.OK)
+    failed = tuple(f"{row['model']}: {row['error']}" for row in rows if not row["ok"])
+    data = {"models": rows, "failed": len(failed)}
+    return Result("test", data, lines, exit=Exit.UNHEALTHY if failed else Exit.OK, errors=failed)
 
 
 def _cells(row: _Row) -> tuple[str, str, str]:

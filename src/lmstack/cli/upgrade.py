@@ -13,7 +13,7 @@ from lmstack.runtime.base import READY_SECONDS
 _TIMEOUT = Annotated[float, typer.Option("--timeout", help="Seconds to wait for the new release.")]
 
 
-@command("upgrade", "lm upgrade --to 1.2.3")
+@command("upgrade", "lm upgrade --check")
 def upgrade(
     context: Context,
     check: Annotated[bool, typer.Option("--check", help="Change nothing. List releases, or check the one of --to.")] = False,
@@ -52,6 +52,8 @@ def _listed(found: flow.Releases) -> Result:
 
 def _moved(name: str, done: flow.Move, only_check: bool) -> Result:
     data = {"from": done.before, "to": done.to, "changed": done.changed, "checked": True, "running": done.running}
+    if done.to == done.before and done.changed:
+        return Result(name, data, (f"LiteLLM {done.to}, which this stack uses, was missing and is now installed. Start it with: lm up",))  # fmt: skip
     if done.to == done.before:
         return Result(name, data, (f"This stack uses LiteLLM {done.to} already.",))
     if only_check:

@@ -10,8 +10,8 @@ from lmstack.cli.app import Context, command
 from lmstack.cli.options import SINCE, OneOf
 from lmstack.ledger.queries import GROUPINGS
 from lmstack.operate.planning import seconds
-from lmstack.operate.usage import cost_on_dearest_tier, usage_rows
-from lmstack.result import Result, table, terminal_width, usd
+from lmstack.operate.usage import cost_on_premium, usage_rows
+from lmstack.result import Result, counted, table, terminal_width, usd
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
 
@@ -25,19 +25,19 @@ def usage(
 ) -> Result:
     """Show requests, tokens and cost.
 
-    The last line shows what the same tokens would cost on the most expensive tier. An answer of unknown price is counted, but never added as 0.
+    The last line shows what the same tokens would cost on `premium`, at the price of the model that your gateway tries first for it. An answer of unknown price is counted, but never added as 0.
     """
     rows = usage_rows(context.project, by, seconds(since))
     total, unpriced = sum(row["cost_usd"] for row in rows), sum(row["unpriced"] for row in rows)
-    dearest = cost_on_dearest_tier(context.project, rows)
+    dearest = cost_on_premium(context.project, rows)
     data = {"by": by, "since": since, "rows": rows, "total_usd": total, "unpriced": unpriced, "dearest": dearest}
     if as_csv:
         return Result("usage", data, tuple(_csv(rows)))
     if not rows:
         return Result("usage", data, (f"No requests in the last {since}.",))
     lines = table((by.upper(), "REQUESTS", "FAILED", "IN", "OUT", "COST", ""), _cells(rows), frozenset({1, 2, 3, 4, 5}))
-    extra = f", and {unpriced} answers of unknown price" if unpriced else ""
-    compared = (f"The same tokens on {dearest['model']}: {usd(dearest['cost_usd'])}",) if dearest else ()
+    extra = f", and {counted(unpriced, 'answer')} of unknown price" if unpriced else ""
+    compared = (f"The same tokens on premium ({dearest['model']}): {usd(dearest['cost_usd'])}",) if dearest else ()
     return Result("usage", data, (*lines, f"Total: {usd(total)}{extra}", *compared))
 
 

@@ -65,5 +65,7 @@ def render(
         state = "is out of date; run 'lm render' (or 'lm up')" if changes else "is up to date"
         shown = (changes.rstrip("\n"),) if diff and changes else ()
         return Result("render", data, (*shown, f"{file.name} {state}"), messages, Exit.CONFIG if changes else Exit.OK)
+    context.project.require_stack_or_blank()
+    context.project.require_own_config()
     files.write(file, text)
     return Result("render", data, (f"{file}: {'written' if changes else 'already up to date'}",), messages)

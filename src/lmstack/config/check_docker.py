@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 from lmstack.config.yamlfile import Located
-from lmstack.config.yamlrules import parse_yaml
+from lmstack.config.yamlrules import COMPOSE, parse_yaml
 from lmstack.errors import ConfigError, Problem
-from lmstack.releases.allowed import image_objection
+from lmstack.releases.allowed import image_objection, release_image
+from lmstack.releases.pins import LITELLM_VERSION
 
 # Stock's /health calls every model for money. The routes below it do not.
 _PAID_PROBE = re.compile(r"/health(?!/(?:live|ready|readiness|liveliness|liveness))\b")
@@ -25,7 +26,7 @@ def check_dockerfile(text: str, file: str) -> list[Problem]:
 def check_compose(text: str, file: str) -> list[Problem]:
     """Return the problems of the LiteLLM images and health checks of a compose file."""
     try:
-        node, root = parse_yaml(text, file)
+        node, root = parse_yaml(text, file, COMPOSE)
     except ConfigError as error:
         return list(error.problems)
     services = root.get("services") if isinstance(root, dict) else None
@@ -50,4 +51,12 @@ def _check_service(found: Located, path: str, service: dict[str, Any]) -> None:
 
 def _image_problems(where: str, image: str) -> list[Problem]:
     objection = image_objection(image)
-    return [Problem(where, f"{image}: {objection}", "name a release: …:v1.2.3")] if objection else []
+    return (
+        [
+            Problem(
+                where, f"{image}: {objection}", f"use a release that is safe, such as {release_image(LITELLM_VERSION)}"
+            )
+        ]
+        if objection
+        else []
+    )

@@ -27,6 +27,9 @@ _SAFE = re.compile(r"[A-Za-z0-9_./:@%+,=\-\\~^!?*()\[\]{}|;<>&]*")
 _PLAIN = re.compile(r"[^\r\n]*?(?=\s+#|\s*(?:\r\n|\n|\r|\Z))")
 
 
+_NAME = re.compile(r"\w+")
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One assignment; ``line`` counts from 1."""
@@ -61,6 +64,19 @@ def assignments(text: str, file: str = ".env") -> list[Entry]:
         found.append(Entry(binding.key, binding.value or "", line))
     if problems:
         raise invalid(problems)
+    return found
+
+
+def readable_values(text: str) -> list[tuple[str, str]]:
+    """Return name and value of every line that looks like an assignment, also where the text has errors.
+
+    For redaction: a value is returned as it is written and as python-dotenv reads it. Raises nothing.
+    """
+    found = [(b.key, b.value) for _, b in _bindings(_with_line_feeds(text)) if b.key and b.value]
+    for line in text.splitlines():
+        name, sign, value = line.strip().removeprefix("#").removeprefix("export ").partition("=")
+        if sign and _NAME.fullmatch(name.strip()):
+            found += [(name.strip(), form) for form in (value.strip(), value.strip().strip("'\""))]
     return found
 
 

@@ -32,12 +32,14 @@ def is_loopback(host: str) -> bool:
 
 
 def _url(text: str) -> str:
+    """Check an address. The message never repeats one with ``@``, because it may hold a password."""
     try:
         parts = urlsplit(text)
         ok = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:  # a bracket that is not closed, or a port that is not a number
         ok = False
-    return "" if ok and not re.search(r"\s", text) else f"must be an http:// or https:// address, not '{text}'"
+    shown = "" if "@" in text else f", not '{text}'"
+    return "" if ok and not re.search(r"\s", text) else f"must be an http:// or https:// address{shown}"
 
 
 def _whole_number(text: str, lowest: int, highest: int | None = None) -> bool:

@@ -8,7 +8,7 @@ from lmstack.routing.budgets import PERIODS, Limit
 from lmstack.routing.candidates import GROUPS
 
 SCOPES = {"all": "all", "tasks": "task", "agents": "agent"}
-_WISHES: dict[str, tuple[type, ...]] = {"tier": (str,), "max_cost": (int, float), "no_fallback": (bool,)}
+_OPTIONS: dict[str, tuple[type, ...]] = {"tier": (str,), "max_cost": (int, float), "no_fallback": (bool,)}
 _AMOUNTS: dict[str, tuple[type, ...]] = dict.fromkeys(PERIODS, (int, float))
 
 
@@ -29,13 +29,13 @@ def _routing(document: UserYaml) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for section in document.mapping("routing"):
         document.one_of(f"routing.{section}", section, ("tasks", "agents"))
-        for name, wishes in document.mapping(f"routing.{section}").items():
+        for name, options in document.mapping(f"routing.{section}").items():
             path = f"routing.{section}.{name}"
-            if document.fields(path, wishes, _WISHES):
-                if "tier" in wishes:
-                    document.one_of(f"{path}.tier", wishes["tier"], GROUPS)
-                _not_negative(document, path, wishes.get("max_cost", 0), "max_cost")
-                found.setdefault(section, {})[name] = dict(wishes)
+            if document.fields(path, options, _OPTIONS):
+                if "tier" in options:
+                    document.one_of(f"{path}.tier", options["tier"], GROUPS)
+                _not_negative(document, path, options.get("max_cost", 0), "max_cost")
+                found.setdefault(section, {})[name] = dict(options)
     return found
 
 

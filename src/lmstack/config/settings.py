@@ -90,17 +90,22 @@ SETTINGS: tuple[Setting, ...] = tuple(
     for name, default, kind, help_text, *more in rows
 )
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-# A misspelled name with one of these prefixes is an error. Variables of other tools are not.
+# An unknown name with one of these prefixes is an error when it resembles a setting. Any other name must be nearly equal
+# to a setting: variables of other tools, such as VLLM_API_BASE, are no mistake.
+_SIMILARITY, _SIMILARITY_OF_OTHERS = 0.6, 0.88
 _OWN = re.compile(r"^(LITELLM|TASKMASTER|LEDGER|OLLAMA|OPENAI|ANTHROPIC|GEMINI|GOOGLE|REDIS)_")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting with its source. ``extra`` holds the other variables, such as the keys of providers in models.yaml."""
+    """Every setting with its source. ``extra`` holds the other variables, such as the keys of providers in models.yaml.
+
+    ``notes`` are warnings about values that are accepted, but have no effect.
+    """
 
     values: Mapping[str, Value]
     extra: Mapping[str, Value] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
     def get(self, name: str) -> str:
         """Return the text of a setting or extra variable, "" when it is unset."""
@@ -155,13 +160,18 @@ def parse_settings(
     for setting in SETTINGS:
         value = _pick(setting.name, setting.default, env, environ, flags or {})
         if setting.kind == "key" and _PLACEHOLDER.match(value.text):
-            notes.append(f"{value.source}: {setting.name} is a placeholder, so it counts as unset")
+            what = f"{setting.name} is a placeholder, so it counts as unset"
+            notes.append(Problem(value.source, what, "put your own key there", warning=True))
             value = Value("", value.source)
         problems += _problems(setting.name, setting.kind, value)
         values[setting.name] = value if value.text or not setting.default else Value(setting.default, "default")
     extra = {name: _pick(name, "", env, environ, {}) for name in sorted(extra_names | env.keys()) if name not in values}
     for name in sorted(extra_names & extra.keys()):
         problems += _problems(name, "text", extra[name])
+    stores = values["LEDGER_STORE_PROMPTS"]
+    if stores.text.lower() in TRUE_WORDS:
+        what = "LEDGER_STORE_PROMPTS has no effect: prompts and answers are never stored"
+        notes.append(Problem(stores.source, what, "remove it", warning=True))
     settings = Settings(values, extra, tuple(notes))
     problems = problems or _weak_public_key(settings)
     if problems:
@@ -206,8 +216,10 @@ def _problems(name: str, kind: str, value: Value) -> list[Problem]:
 def _unknown_names(env: Mapping[str, Entry], extra: frozenset[str]) -> list[Problem]:
     found = []
     for name, entry in env.items():
-        hint = did_you_mean(name, BY_NAME)
-        if name not in BY_NAME and name not in extra and _OWN.match(name) and hint:
+        if name in BY_NAME or name in extra:
+            continue
+        similarity = _SIMILARITY if _OWN.match(name) else _SIMILARITY_OF_OTHERS
+        if hint := did_you_mean(name.upper(), BY_NAME, similarity):
             found.append(Problem(f".env:{entry.line}", f"unknown variable {name}", hint))
     return found
 

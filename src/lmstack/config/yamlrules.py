@@ -1,6 +1,7 @@
 """Parses YAML by the rules of the program that uses the file, within bounds on size, depth and aliases. Pure.
 
 - models.yaml belongs to lm, and compose files to go-yaml: YAML 1.2, where ``on`` and ``1:30`` are text (``CORE``).
+  Compose files may also have the tags ``!override`` and ``!reset`` (``COMPOSE``).
 - LiteLLM reads its configuration with PyYAML: YAML 1.1, where ``on`` is true and ``1:30`` is 90 (``LITELLM``).
 
 A check that used one set of rules for both would accept what LiteLLM refuses, or complain of what it accepts.
@@ -124,3 +125,17 @@ CORE.yaml_implicit_resolvers = {}
 for _name, _pattern, _first in _TYPES:
     CORE.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 CORE.add_constructor("tag:yaml.org,2002:int", _int)
+
+
+class COMPOSE(CORE):
+    """The core rules, with the two tags of compose files that say how files are merged."""
+
+
+def _overriding(loader: Any, node: Any) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    return loader.construct_sequence(node, deep=True) if isinstance(node, yaml.SequenceNode) else node.value
+
+
+COMPOSE.add_constructor("!override", _overriding)
+COMPOSE.add_constructor("!reset", lambda loader, node: None)

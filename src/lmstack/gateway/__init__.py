@@ -1,1 +1,1 @@
-"""Run inside the proxy. Only this room may import litellm or fastapi. It never imports a room of the operator's side."""
+"""Run inside the proxy. Only this package may import litellm or fastapi. It never imports a package of the operator's side."""

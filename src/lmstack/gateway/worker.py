@@ -14,7 +14,7 @@ from pathlib import Path
 from lmstack.delivery.contract import Target, target_from
 from lmstack.delivery.sender import Sender
 from lmstack.ledger.housekeeping import Bounds
-from lmstack.ledger.records import Ended, Fault, Record, Verdict
+from lmstack.ledger.records import Attempt, Ended, Fault, Record, Verdict
 from lmstack.ledger.writer import StoreOptions, Writer
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,12 @@ DEFAULT_LEDGER = "/app/logs/litellm.db"
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """The last attempt of a model in this worker. ``at`` is Unix seconds. Without a ``fault`` the model answered."""
+class LastResult:
+    """The last attempt of a model or provider in this worker. ``at`` is Unix seconds. Without a ``fault`` it answered."""
 
     at: float
     fault: Fault | None
+    whole_provider: bool = False  # the failure concerns all models of the provider
 
 
 class Worker:
@@ -36,7 +37,8 @@ class Worker:
     def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
-        self.sightings: dict[str, Sighting] = {}
+        self.last_results: dict[str, LastResult] = {}
+        self.provider_failures: dict[str, LastResult] = {}  # of providers that fail for all their models
 
     async def write(self, record: Record) -> Verdict:
         """Make a record durable and return its verdict. Then let the sender look for events."""
@@ -53,10 +55,24 @@ class Worker:
         self._writer.post(record)
         self._wake_sender(record)
 
-    def note_health(self, deployment: str | None, fault: Fault | None) -> None:
-        """Note the outcome of the last attempt of a deployment. /health shows it without a paid probe."""
-        if deployment:
-            self.sightings[deployment] = Sighting(time.time(), fault)
+    def note_result(self, attempt: Attempt, fault: Fault | None) -> None:
+        """Note the outcome of a deployment's last attempt. An answer also shows that its provider works again."""
+        if attempt.deployment:
+            self.last_results[attempt.deployment] = LastResult(time.time(), fault)
+        if fault is None and attempt.provider:
+            self.provider_failures.pop(attempt.provider, None)
+
+    def note_provider_failure(self, attempt: Attempt, fault: Fault | None) -> None:
+        """Note a failure that concerns all models of a provider: it cannot be reached, or it refuses the key."""
+        if attempt.provider and fault is not None:
+            self.provider_failures[attempt.provider] = LastResult(time.time(), fault, whole_provider=True)
+
+    def last_result(self, deployment: str, provider: str | None) -> LastResult | None:
+        """Return the last result of a deployment, or the failure of its whole provider where that came later."""
+        own, shared = self.last_results.get(deployment), self.provider_failures.get(provider or "")
+        if own is None or shared is None:
+            return own or shared
+        return max(own, shared, key=lambda result: result.at)
 
     def close(self, seconds: float = 5.0) -> None:
         """Commit all records and stop sending. Events that were not delivered stay in the outbox."""

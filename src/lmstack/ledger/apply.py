@@ -77,9 +77,9 @@ def _start_request(conn: sqlite3.Connection, start: Started, worker: str, batch:
     if start.limits and not _is_recorded(conn, start.call.id):
         sums.write(conn, batch)  # a request that ended earlier in this batch counts, too
         batch.clear()
-        over = spending.over(conn, start.limits, time.time())
-        if over is not None:
-            return Verdict(False, over)
+        exceeded = spending.exceeded_limit(conn, start.limits, time.time())
+        if exceeded is not None:
+            return Verdict(False, exceeded)
     _insert(conn, start.call, worker)
     return Verdict(True)
 

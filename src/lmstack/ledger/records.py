@@ -133,7 +133,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class ExceededLimit:
     """A budget that is used up. With ``waiting``, the reservations of open requests may use it up. In USD."""
 
     limit: Limit
@@ -145,12 +145,12 @@ class Over:
 class Verdict:
     """The outcome of a record.
 
-    ``durable``: it is in the ledger or the spool file. ``over``: the budget that does not admit it. ``checked``: its
+    ``durable``: it is in the ledger or the spool file. ``exceeded``: the budget that does not admit it. ``checked``: its
     limits were compared with the spending. ``late``: the result came too late; the record may still be written.
     """
 
     durable: bool
-    over: Over | None = None
+    exceeded: ExceededLimit | None = None
     checked: bool = True
     late: bool = False
 

@@ -145,7 +145,7 @@ class Session:
         """Apply our own records, or those of a ``dead`` worker."""
         write = workers.adopt if dead else apply.transaction
         verdicts = write(conn, records, dead or self.worker, self.send_events)
-        refused = sum(not verdict.durable and verdict.over is None for verdict in verdicts)
+        refused = sum(not verdict.durable and verdict.exceeded is None for verdict in verdicts)
         if refused:
             self.lost += refused
             self.warn(f"SQLite refuses {refused} records; they are lost")

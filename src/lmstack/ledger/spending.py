@@ -3,13 +3,13 @@
 import sqlite3
 from collections.abc import Iterable
 
-from lmstack.ledger.records import Over
+from lmstack.ledger.records import ExceededLimit
 from lmstack.routing.budgets import Limit
 
 _OPEN = {"all": "", "task": " AND task_id = ?", "agent": " AND agent_id = ?"}
 
 
-def over(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> Over | None:
+def exceeded_limit(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> ExceededLimit | None:
     """Return the first limit that does not admit another request, None when all do.
 
     A request is admitted while spending and reservations together are below the limit. So one request at most exceeds it.
@@ -17,10 +17,10 @@ def over(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> Over 
     for limit in limits:
         used = spent(conn, limit, now)
         if used >= limit.usd:
-            return Over(limit, used, waiting=False)
+            return ExceededLimit(limit, used, waiting=False)
         open_usd = reserved(conn, limit)
         if open_usd and used + open_usd >= limit.usd:
-            return Over(limit, used, waiting=True)
+            return ExceededLimit(limit, used, waiting=True)
     return None
 
 

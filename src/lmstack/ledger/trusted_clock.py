@@ -1,7 +1,7 @@
 """Tell the time by which the ledger may delete old rows, although the wall clock may be wrong.
 
 The wall clock can jump: a dead battery, a wrong host, a restored virtual machine. A jump ahead must not delete history.
-So a gap of more than a day without any request counts as time only after the clock has run for a day behind it.
+After a gap of more than a day, no row becomes too old until the gateway has run for a day.
 """
 
 import sqlite3

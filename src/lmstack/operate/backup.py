@@ -1,7 +1,10 @@
 """Save the ledger with its outbox, models.yaml and, if wanted, .env as one archive, and put such an archive back."""
 
+import contextlib
+import shlex
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +13,14 @@ from lmstack import __version__, files
 from lmstack.catalog.models import parse_catalog
 from lmstack.config.envfile import parse_env
 from lmstack.config.settings import parse_settings
-from lmstack.errors import LmError, NoLedgerError
+from lmstack.errors import ConfigError, LmError, NoLedgerError
 from lmstack.ledger.backup import check_saved
 from lmstack.operate import archive
 from lmstack.operate.planning import flags_of_running, planned
-from lmstack.operate.start import check, start
+from lmstack.operate.start import check, is_running, start, state_kept_on_failure
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime
+from lmstack.runtime.compose_project import ComposeProject
 from lmstack.runtime.ledger_file import ledger_errors
 from lmstack.stack.project import Project, shipped_catalog
 
@@ -99,27 +103,80 @@ def open_backup(project: Project, file: Path, env: bool, folder: Path) -> Opened
 
 
 def restore(project: Project, opened: Opened, timeout: float, say: base.Progress) -> Restored:
-    """Save the present state, stop the gateway, restore the parts, and start the gateway again if it ran."""
+    """Save the present state, stop the gateway, restore the parts, and start the gateway again if it ran.
+
+    What would keep the gateway from starting with the restored files is reported before anything is changed.
+    """
+    running, flags, options = is_running(project), flags_of_running(project), base.UpOptions(timeout)
+    runtime, after = current_runtime(project), _AfterRestore(project.root, opened)
+    if running and base.load_state(project) is None:
+        raise LmError("the gateway runs, but lm did not start it; nothing was changed", "stop it first: lm down")
+    wanted = planned(after, flags)
+    _refuse_other_docker_project(project, after, {runtime.name, wanted.runtime.name})
+    if running:
+        check(after, wanted, options)
+        wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
     kept = project.root / "backups" / f"before-restore-{_timestamp()}.tar.gz"
     save(project, kept, ENV in opened.parts)
     say(f"The present state is saved in {kept}")
-    running, flags = base.load_state(project) is not None, flags_of_running(project)
-    runtime = current_runtime(project)
-    if running:
-        check(project, planned(project, flags), base.UpOptions(timeout))
-        runtime.down(False, say)
-    try:
-        summary = runtime.load_ledger(opened.folder / LEDGER) if LEDGER in opened.parts else None
-        for part, path, mode in ((MODELS, project.models_file, 0o644), (ENV, project.env_file, 0o600)):
-            if part in opened.parts:
-                files.write(path, files.read(opened.folder / part) or "", mode)
-    finally:
-        remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    with _way_back_in_hint(kept, opened), state_kept_on_failure(project):
         if running:
-            wanted = planned(project, flags)
-            start(project, wanted, base.UpOptions(timeout), say)
-            remarks = wanted.plan.messages
+            runtime.down(False, say)
+        try:
+            summary = runtime.load_ledger(opened.folder / LEDGER) if LEDGER in opened.parts else None
+            for part, path, mode in ((MODELS, project.models_file, 0o644), (ENV, project.env_file, 0o600)):
+                if part in opened.parts:
+                    files.write(path, files.read(opened.folder / part) or "", mode)
+        finally:
+            if running:
+                wanted = planned(project, flags)
+                start(project, wanted, options, say)
+                remarks = wanted.plan.messages
     return Restored(kept, running, summary, remarks)
+
+
+@dataclass(frozen=True, slots=True)
+class _AfterRestore(Project):
+    """The stack's folder as it is after the restore: the files of the backup take the place of its own."""
+
+    opened: Opened
+
+    @property
+    def env_file(self) -> Path:
+        return self._file(ENV)
+
+    @property
+    def models_file(self) -> Path:
+        return self._file(MODELS)
+
+    def _file(self, part: str) -> Path:
+        return (self.opened.folder if part in self.opened.parts else self.root) / part
+
+
+def _refuse_other_docker_project(project: Project, after: Project, runtimes: set[str]) -> None:
+    """Raise ConfigError when the restored .env names another Docker project: its volumes may be another stack's."""
+    now, then = ComposeProject(project).name, ComposeProject(after).name
+    if "docker" in runtimes and now != then:
+        raise ConfigError(
+            f"the .env of the backup names the Docker project '{then}', but this stack is '{now}'; nothing was changed",
+            "restore without --env; or set COMPOSE_PROJECT_NAME in .env first, if that project is this stack's",
+        )
+
+
+@contextlib.contextmanager
+def _way_back_in_hint(kept: Path, opened: Opened) -> Iterator[None]:
+    """Add to the hint of an error how to undo a restore that ends half-way."""
+    try:
+        yield
+    except LmError as error:
+        error.hint = "; ".join(filter(None, (error.hint, f"to undo the restore: {undo_command(kept, opened)}")))
+        raise
+
+
+def undo_command(kept: Path, opened: Opened) -> str:
+    """Return the command that brings back the state before a restore."""
+    return f"lm restore {shlex.quote(str(kept))}{' --env' if ENV in opened.parts else ''}"
 
 
 def scratch_folder(project: Project) -> Path:

@@ -8,8 +8,10 @@ from lmstack import files
 from lmstack.catalog.models import parse_catalog
 from lmstack.config.modelsfile import set_budget
 from lmstack.errors import ConfigError, NoLedgerError
+from lmstack.operate.changes import budgets_digest
 from lmstack.operate.planning import ask
 from lmstack.routing.budgets import dump_limits
+from lmstack.runtime.base import load_state
 from lmstack.stack.project import Project, shipped_catalog
 
 
@@ -25,11 +27,19 @@ def budget_rows(project: Project) -> list[dict[str, Any]]:
         return [{**r.state(0.0, r.reset_at(now)), "reserved_usd": 0.0, "rule": r.name or None} for r in rules]
 
 
+def waits_for_up(project: Project) -> bool:
+    """Return whether the limits have changed since the last start, so that the gateway does not have them yet."""
+    state = load_state(project)
+    started_with = state.parts.get("budgets") if state else None
+    return started_with is not None and started_with != budgets_digest(project.catalog().rules.budgets)
+
+
 def edit_budget(project: Project, scope: str, name: str, period: str, amount: float | None) -> bool:
     """Write one budget into models.yaml; None as ``amount`` removes it. Return whether the file has changed.
 
     Every other byte stays. Raises ConfigError when the edit would also change another budget.
     """
+    project.require_stack_or_blank()
     project.catalog()  # a file with errors is not edited
     file = project.models_file
     old = files.read(file) or ""

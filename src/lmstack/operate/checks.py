@@ -16,6 +16,7 @@ import httpx
 
 from lmstack.catalog.models import Catalog, Provider
 from lmstack.config.settings import Settings
+from lmstack.ledger.redact import without_userinfo
 from lmstack.releases.allowed import image_objection
 from lmstack.stack import health
 from lmstack.stack.plan import Plan, reachable_from
@@ -124,12 +125,12 @@ def ollama(settings: Settings, runtime: str, answers: Callable[[str], bool]) -> 
         return None
     here = reachable_from(base, "local")
     if not answers(here):
-        return Finding("ollama", FAIL, f"nothing answers at {here}", "OLLAMA_API_BASE is set, so requests are sent there", "ollama serve, or: lm config unset OLLAMA_API_BASE")  # fmt: skip
+        return Finding("ollama", FAIL, f"nothing answers at {without_userinfo(here)}", "OLLAMA_API_BASE is set, so requests are sent there", "ollama serve, or: lm config unset OLLAMA_API_BASE")  # fmt: skip
     own = _own_address()
     local = urlsplit(here).hostname in ("127.0.0.1", "localhost", "::1")
     if runtime == "docker" and local and own and not answers(here.replace(urlsplit(here).hostname or "", own, 1)):
         return Finding("ollama", FAIL, "it listens on 127.0.0.1 only", "the container of the proxy cannot reach that address", "OLLAMA_HOST=0.0.0.0 ollama serve")  # fmt: skip
-    return Finding("ollama", OK, f"answers at {here}")
+    return Finding("ollama", OK, f"answers at {without_userinfo(here)}")
 
 
 def taskmaster(settings: Settings) -> Finding:
@@ -185,6 +186,14 @@ def memory(plan: Plan, megabytes: int) -> Finding:
     if megabytes < wanted:
         return Finding("memory", WARN, f"{megabytes} MB for {_count(plan.workers, 'worker')}", f"they need about {wanted} MB; the system ends processes when memory is used up", "lm config set LITELLM_WORKERS 1")  # fmt: skip
     return Finding("memory", OK, f"{megabytes // 1000} GB for {_count(plan.workers, 'worker')}")
+
+
+def no_stack(project: Project) -> Finding:
+    """Return the finding for a folder that holds no stack. `lm up` creates one only in an empty folder."""
+    what, why = f"{project.root} holds no stack", "there is no ledger, and no gateway was started here"
+    if project.is_new:
+        return Finding("stack", WARN, what, why, "lm init, or lm up, which does it too")
+    return Finding("stack", FAIL, what, why, "lm init, or name a stack's folder: lm doctor -C FOLDER")
 
 
 def drift(stale_for_compose: bool, running_digest: str | None, digest: str) -> Finding:

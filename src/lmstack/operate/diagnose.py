@@ -1,23 +1,15 @@
-"""Find what could keep a gateway from working, and write a report for a bug report. Changes nothing in the stack."""
-
-import json
-import tarfile
-from pathlib import Path
-from typing import Any
+"""Find what could keep a gateway from working. Changes nothing."""
 
 from lmstack import files
 from lmstack.errors import LmError
-from lmstack.ledger.backup import add
-from lmstack.ledger.redact import redacted, secret_values
-from lmstack.operate import archive, checks
+from lmstack.operate import checks
 from lmstack.operate.checks import FAIL, OK, WARN, Finding
-from lmstack.operate.planning import Planned, ask, gateway_health, ledger_status, planned, service_rows
-from lmstack.operate.settings_edit import setting_rows
+from lmstack.operate.planning import Planned, ask, gateway_health, ledger_status, planned
 from lmstack.operate.validation import problems_of_project
 from lmstack.releases.allowed import version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.runtime import releases
-from lmstack.runtime.base import State, load_state
+from lmstack.runtime.base import Address, State, load_state
 from lmstack.runtime.choose import current_runtime, machine
 from lmstack.runtime.ports import check_port_free
 from lmstack.stack.health import ollama_answers
@@ -39,8 +31,10 @@ def diagnose(project: Project, deep: bool) -> list[Finding]:
     found += [] if state else [_port(wanted.plan)]
     found += [checks.image(wanted.plan.settings), checks.memory(wanted.plan, machine()[1])]
     found += [*checks.models(wanted.plan), *_providers(project, wanted, deep)]
-    found += [checks.taskmaster(wanted.plan.settings), _ledger(project), _drift(project, wanted, state)]
-    return [*found, *_gateway(project, state)]
+    found.append(checks.taskmaster(wanted.plan.settings))
+    if not project.is_stack:
+        return [*found, checks.no_stack(project)]
+    return [*found, _ledger(project), _drift(project, wanted, state), *_gateway(project, state)]
 
 
 def _providers(project: Project, wanted: Planned, deep: bool) -> list[Finding]:
@@ -84,7 +78,7 @@ def _release(project: Project, plan: Plan, runtime: str) -> Finding:
 
 def _port(plan: Plan) -> Finding:
     try:
-        check_port_free(plan.settings.host, plan.settings.port)
+        check_port_free(Address(plan.settings.host, plan.settings.port))
     except LmError as error:
         return Finding("port", FAIL, str(error), "the gateway cannot listen there", error.hint)
     return Finding("port", OK, f"{plan.settings.port} is free")
@@ -97,7 +91,9 @@ def _ledger(project: Project) -> Finding:
 
 
 def _drift(project: Project, wanted: Planned, state: State | None) -> Finding:
-    stale = wanted.runtime.name == "docker" and files.read(project.config_file) != wanted.config
+    if state is None and wanted.runtime.name == "local":
+        return Finding("drift", OK, "nothing is started; lm up writes litellm-config.yaml")
+    stale = files.read(project.config_file) != wanted.config
     return checks.drift(stale, state.digest if state else None, wanted.digest)
 
 
@@ -109,23 +105,3 @@ def _gateway(project: Project, state: State | None) -> list[Finding]:
     if status != "unhealthy":
         return [Finding("gateway", OK, f"{status} at {state.url}")]
     return [Finding("gateway", FAIL, f"unhealthy at {state.url}", "clients get no answer", "lm logs, then: lm restart")]  # fmt: skip
-
-
-def write_report(project: Project, target: Path, data: dict[str, Any]) -> None:
-    """Write findings, settings, configuration and logs as one archive. Keys are removed from every part."""
-    settings = project.settings()
-    values = {name: value.text for name, value in {**settings.values, **settings.extra}.items()}
-    runtime = current_runtime(project)
-    parts = {
-        "doctor.json": json.dumps(data, indent=2),
-        "settings.txt": "\n".join(f"{row['name']}={row['value']} ({row['source']})" for row in setting_rows(settings)),
-        "litellm-config.yaml": files.read(project.config_file) or "",
-        "models.yaml": files.read(project.models_file) or "",
-        "services.json": json.dumps(service_rows(runtime.services()), indent=2),
-        "log.txt": runtime.log_tail(500),
-        "version.txt": f"LiteLLM {LITELLM_VERSION}\n",
-    }
-    with archive.written(target) as stream, tarfile.open(fileobj=stream, mode="w:gz") as bundle:
-        for name, text in parts.items():
-            content = redacted(text, secret_values(values)).encode(errors="replace")
-            add(bundle, f"lmstack-report/{name}", content, 0o644)

@@ -13,6 +13,7 @@ from lmstack.config.check_env import env_problems
 from lmstack.config.envfile import parse_env
 from lmstack.config.settings import env_example, parse_settings
 from lmstack.errors import ConfigError, LmError, MissingToolError, Problem, UsageError, invalid
+from lmstack.operate.validation import catalog_or_shipped
 from lmstack.stack.project import Project, shipped_catalog
 
 EDITABLE = (".env", "models.yaml")
@@ -26,6 +27,7 @@ def edit_file(project: Project, name: str, edit_again: Callable[[Sequence[Proble
     ``edit_again`` gets the problems of a text and returns whether the editor is opened again. Raises ConfigError when
     it returns False. Raises MissingToolError when there is no editor.
     """
+    project.require_stack_or_blank()
     argv = editor_command()
     path = project.root / name
     old = files.read(path)
@@ -82,19 +84,12 @@ def _problems(project: Project, name: str, text: str) -> list[Problem]:
         if name != ".env":
             parse_catalog(shipped_catalog(), text)
             return []
-        settings = parse_settings(parse_env(text), {}, None, _variables(project))
+        # A broken models.yaml must not keep the user from editing .env.
+        settings = parse_settings(parse_env(text), {}, None, catalog_or_shipped(project).variables)
         for_docker = settings.get("LITELLM_RUNTIME") != "local"
         return [problem for problem in env_problems(text, for_docker) if not problem.warning]
     except ConfigError as error:
         return list(error.problems)
-
-
-def _variables(project: Project) -> frozenset[str]:
-    """Return the variables of all providers. A broken models.yaml must not keep the user from editing .env."""
-    try:
-        return project.catalog().variables
-    except ConfigError:
-        return parse_catalog(shipped_catalog()).variables
 
 
 def _new_file(name: str) -> str:

@@ -8,7 +8,7 @@ from lmstack.operate.planning import planned
 from lmstack.routing.candidates import Candidate
 from lmstack.routing.classify import Complexity, classify
 from lmstack.routing.needs import Needs
-from lmstack.routing.policy import AUTO, Decision, Route, RoutingRules, decide
+from lmstack.routing.policy import AUTO, ChosenBy, Decision, RoutingRules, decide
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import Request, read
 from lmstack.stack.plan import Plan, no_models
@@ -56,7 +56,7 @@ def _request(prompt: str, model: str, tier: str | None, max_cost: float | None, 
 
 def _order(plan: Plan, decision: Decision, auto_group: str) -> list[str]:
     name = str(decision.model)
-    if decision.route is Route.CHOSEN:
+    if decision.chosen_by is ChosenBy.GATEWAY:
         return [name, *decision.fallbacks]
     group = auto_group if name == AUTO else name
     return list(plan.groups[group] if group in plan.groups else (name, *plan.fallbacks[name]))

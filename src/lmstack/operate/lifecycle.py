@@ -1,17 +1,18 @@
 """Start, change, stop and restart a stack. All checks come before the first effect. Reports progress and prints nothing itself."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lmstack import files
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import Started, check, is_unchanged, start
+from lmstack.operate.start import Started, check, is_unchanged, prepare, start_prepared, state_kept_on_failure
 from lmstack.runtime import base
-from lmstack.runtime.choose import current_runtime, own_port, running_runtime
+from lmstack.runtime.choose import current_runtime, own_address, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
-from lmstack.stack.assets import lay_down, refresh
+from lmstack.stack.assets import lay_down
 from lmstack.stack.project import Project
 
 
@@ -41,36 +42,43 @@ class Preview:
 def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: base.Progress) -> Up:
     """Start the gateway, or apply changed settings. In an empty folder, create the stack first.
 
-    Ctrl-C leaves the stack starting in the background. With ``options.foreground`` it stops the stack.
+    Ctrl-C leaves the stack starting in the background. With ``options.foreground`` it stops the stack. Before the first
+    effect, Ctrl-C changes nothing: what ran before goes on.
     """
     _create_if_empty(project, flags, say)
     project.require_stack()
     with files.locked(project.state / "lock", "lm up"):
-        if refresh(project):
-            say("Updating this stack's files to this version of lmstack")
         wanted = planned(project, flags)
-        try:
-            with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
-                unchanged = is_unchanged(project, wanted)
-                return Up(wanted, None if unchanged else start(project, wanted, options, say))
-        except KeyboardInterrupt:
-            if options.foreground:
-                stop_ignoring_signals(wanted.runtime, say)
-            else:
-                say("Interrupted. A start goes on in the background. See it with: lm status. Stop it with: lm down")
-            raise
+        with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
+            if is_unchanged(project, wanted):
+                return Up(wanted, None)
+            remarks = prepare(project, wanted, options, say)
+            with _handled_ctrl_c(wanted.runtime, options, say):
+                return Up(wanted, start_prepared(project, wanted, options, say, remarks))
+
+
+@contextlib.contextmanager
+def _handled_ctrl_c(runtime: base.Runtime, options: base.UpOptions, say: base.Progress) -> Iterator[None]:
+    """On Ctrl-C, stop what was started in the foreground, or say that it goes on in the background."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if options.foreground:
+            stop_ignoring_signals(runtime, say)
+        else:
+            say("Interrupted. A start goes on in the background. See it with: lm status. Stop it with: lm down")
+        raise
 
 
 def preview(project: Project, flags: dict[str, str], options: base.UpOptions) -> Preview:
     """Return what `lm up` would do. Runs the same checks and changes nothing."""
     wanted = planned(project, flags)
-    if not project.is_blank:
+    if not project.is_new:
         project.require_stack()
     changes = since_the_last_start(base.load_state(project), wanted)
     unchanged = is_unchanged(project, wanted)
-    skip = unchanged or project.is_blank
-    remarks = () if skip else check(project, wanted, replace(options, dry_run=True))
-    running = own_port(project) is not None
+    remarks = () if unchanged else check(project, wanted, replace(options, dry_run=True))
+    running = own_address(project) is not None
     action = "nothing" if unchanged else "restart" if running else "start"
     return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks))
 
@@ -99,14 +107,14 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
     runtime = running_runtime(project)
     with files.locked(project.state / "lock", "lm restart"):
         wanted, options = planned(project, flags_of_running(project)), base.UpOptions(timeout)
-        check(project, wanted, options)
-        wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
-        runtime.down(False, say)
-        return Up(wanted, start(project, wanted, options, say))
+        remarks = prepare(project, wanted, options, say)
+        with state_kept_on_failure(project):
+            runtime.down(False, say)
+            return Up(wanted, start_prepared(project, wanted, options, say, remarks))
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:
-    if not project.is_blank or project.is_stack:
+    if not project.is_new:
         return
     # What is wrong with options, environment or tools is reported before any file is made.
     wanted = planned(project, flags)

@@ -1,9 +1,9 @@
 """Lists the models of the catalog as rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmstack.catalog.models import PRICE_SOURCE, Catalog, Model
+from lmstack.catalog.models import PRICE_SOURCE, RESERVED, Catalog, Model
 from lmstack.config.settings import Settings
 
 
@@ -15,16 +15,23 @@ def model_rows(catalog: Catalog, settings: Settings) -> list[dict[str, Any]]:
 
 def status_of(row: Mapping[str, object]) -> str:
     """Return what a user must know of a model: whether it is ready, and what it lacks."""
-    parts = [f"retired {row['retired']}, served by {row['successor']}"] if row["successor"] else []
+    local = {
+        "ollama": "served when Ollama answers",
+        "embedded": "small built-in model, served when there is no other",
+    }
+    parts = [f"set {row['needs']}" if row["needs"] else local.get(str(row["provider"]), "ready")]
+    if row["successor"]:
+        parts.append(f"retired {row['retired']}, served by {row['successor']}")
     if row["deprecated"]:
         parts.append(f"ends {row['deprecated']}")
-    if row["needs"]:
-        parts.append(f"set {row['needs']}")
-    if row["provider"] == "ollama":
-        parts.append("served when Ollama answers")
-    if row["provider"] == "embedded":
-        parts.append("small built-in model, served when there is no other")
-    return "; ".join(parts) or "ready"
+    return "; ".join(parts)
+
+
+def names_lines(names: Sequence[str]) -> list[str]:
+    """Return the names that clients can request as lines: the models, and the groups that choose one of them."""
+    groups = [name for name in names if name in RESERVED]
+    lines = [f"Models: {', '.join(name for name in names if name not in RESERVED)}"]
+    return [*lines, f"Names that choose a model for you: {', '.join(groups)}"] if groups else lines
 
 
 def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from lmstack import files
 from lmstack.config.settings import Settings
-from lmstack.errors import LmError, NoLedgerError, UsageError
+from lmstack.errors import LmError, NoLedgerError, UnknownQueryError, UsageError
 from lmstack.runtime import embedded
 from lmstack.runtime.base import Runtime, Service, load_state
 from lmstack.runtime.choose import choose, current_runtime, machine, ollama_address, runtime_for
@@ -18,13 +19,14 @@ LONGEST_SECONDS = 36500 * 86400.0  # a hundred years; a longer span is a typing 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A plan, its rendered text, the runtime, and why this runtime was chosen."""
+    """A plan, its rendered text, the runtime, and why this runtime was chosen. ``models_file``: the text of models.yaml."""
 
     plan: Plan
     config: str
     runtime: Runtime
     why: str
     flags: dict[str, str]
+    models_file: str = ""
 
     @property
     def digest(self) -> str:
@@ -40,7 +42,8 @@ def planned(project: Project, flags: dict[str, str]) -> Planned:
     served = ollama or any(p.key and settings.get(p.key) for p in catalog.providers.values())
     choice = choose(settings, project, served)
     plan = plan_stack(settings, catalog, Facts(choice.name, ollama, embedded.available(), *machine()))
-    return Planned(plan, render_config(plan), runtime_for(choice.name, project), choice.why, flags)
+    models_file = files.read(project.models_file) or ""
+    return Planned(plan, render_config(plan), runtime_for(choice.name, project), choice.why, flags, models_file)
 
 
 def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: int | None) -> dict[str, str]:
@@ -77,6 +80,17 @@ def seconds(text: str) -> float:
 def ask(project: Project, query: str, **arguments: Any) -> list[dict[str, Any]]:
     """Return the answer of a ledger query, from the runtime that this folder uses."""
     return current_runtime(project).query(query, arguments)
+
+
+def refusals(project: Project, since: float) -> dict[str, Any]:
+    """Return how many requests were refused since a time (Unix seconds), by reason, and the last of them.
+
+    A container of an older lmstack counts none.
+    """
+    try:
+        return ask(project, "refused", since=since)[0]
+    except UnknownQueryError:
+        return {"counts": [], "last": []}
 
 
 def gateway_health(project: Project, deep: bool = False) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lmstack.errors import LmError
 from lmstack.operate import changes
 from lmstack.operate.planning import Planned
 from lmstack.runtime import base
-from lmstack.runtime.choose import own_port, running_runtime
+from lmstack.runtime.choose import current_runtime, own_address, running_runtime
 from lmstack.runtime.readiness import ProgramEndedError, wait_ready
 from lmstack.stack import registry
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -22,29 +23,67 @@ class Started:
     remarks: tuple[str, ...] = ()
 
 
+def is_running(project: Project) -> bool:
+    """Return whether this stack runs, however it was started. A service that fails or restarts counts: it should run."""
+    return any(service.state != "stopped" for service in current_runtime(project).services())
+
+
 def is_unchanged(project: Project, wanted: Planned) -> bool:
-    """Return whether exactly this plan runs and serves every model."""
+    """Return whether exactly this plan runs with all its services, and serves every model."""
     from lmstack.stack.health import missing_names
 
     state = base.load_state(project)
     if state is None or state.runtime != wanted.runtime.name or state.digest != wanted.digest:
         return False
-    running = [service for service in wanted.runtime.services() if service.state == "running"]
-    return bool(running) and not missing_names(wanted.plan)
+    services = wanted.runtime.services()
+    all_run = bool(services) and all(service.state == "running" for service in services)
+    return all_run and not missing_names(wanted.plan)
 
 
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
     """Check everything that can fail, before anything is changed; return remarks."""
-    return wanted.runtime.check(wanted.plan, replace(options, own_port=own_port(project)))
+    return wanted.runtime.check(wanted.plan, replace(options, own_address=own_address(project)))
 
 
 def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:
     """Check, start, and wait until every planned model is served; raise UnhealthyError when that does not happen."""
-    plan, runtime = wanted.plan, wanted.runtime
+    remarks = prepare(project, wanted, options, say)
+    return start_prepared(project, wanted, options, say, remarks)
+
+
+def prepare(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> tuple[str, ...]:
+    """Check, and get what the start needs; return remarks. What runs is not touched."""
     remarks = check(project, wanted, options)
     for change in changes.since_the_last_start(base.load_state(project), wanted):
         say(f"Changed: {change}")
-    runtime.prepare(plan, wanted.config, options, say)
+    wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
+    return remarks
+
+
+def start_prepared(
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, remarks: tuple[str, ...]
+) -> Started:
+    """Start what `prepare` prepared, and wait until every planned model is served."""
+    with state_kept_on_failure(project):
+        took = _replace_running(project, wanted, options, say)
+    return Started(took, remarks)
+
+
+@contextlib.contextmanager
+def state_kept_on_failure(project: Project) -> Iterator[None]:
+    """Put the state of the last start back when the block fails and left none: it holds the flags for a new attempt."""
+    before = base.load_state(project)
+    try:
+        yield
+    except BaseException:
+        if before is not None and base.load_state(project) is None:
+            base.save_state(project, before)
+        raise
+
+
+def _replace_running(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> float:
+    """Stop what runs in another runtime, start the plan, and return the seconds until it was ready."""
+    plan, runtime = wanted.plan, wanted.runtime
     _stop_other_runtime(project, runtime.name, say)
     kind = {"docker": "a Docker stack", "local": "a local process"}[runtime.name]
     say(f"Starting lmstack as {kind} ({wanted.why}): {_count(len(plan.deployments), 'model')} on {plan.url}")
@@ -59,11 +98,12 @@ def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.
             with contextlib.suppress(LmError):  # the first error is the one to show
                 runtime.give_up(say)
         raise
-    return Started(took, remarks)
+    return took
 
 
 def _proxy_runs(runtime: base.Runtime) -> bool:
-    return any(s.name == PROXY_SERVICE and s.state == "running" for s in runtime.services())
+    """Return whether the proxy runs, or may run."""
+    return any(s.name == PROXY_SERVICE and (s.state == "running" or not s.is_known) for s in runtime.services())
 
 
 def _stop_other_runtime(project: Project, name: str, say: base.Say) -> None:
@@ -77,7 +117,7 @@ def _state(wanted: Planned, now: float) -> base.State:
     place = wanted.runtime.placement()
     return base.State(
         wanted.runtime.name, wanted.digest, wanted.plan.url, list(wanted.plan.names), now, place.image, place.image_digest,
-        wanted.flags, changes.marks(wanted.plan.settings), place.engine,
+        wanted.flags, changes.marks(wanted.plan.settings), place.engine, changes.parts(wanted),
     )  # fmt: skip
 
 

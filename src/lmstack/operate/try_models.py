@@ -5,7 +5,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -21,16 +22,23 @@ from lmstack.stack.project import Project
 TIMEOUT_SECONDS, PARALLEL = 60.0, 8
 # A request to a model of another mode (images, speech) is not small, or needs a file.
 TESTED_MODES = ("chat", "embedding")
+# A model that failed before cools down for 20 s, or for as long as its provider asks.
+MAX_WAIT_SECONDS = 30.0
+MAX_ERROR = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Which models will be called, at which address. ``force_fallback``: the first attempt is made to fail."""
+    """Which models will be called, at which address. ``force_fallback``: the first attempt is made to fail.
+
+    ``started_at``: Unix seconds.
+    """
 
     url: str
     plan: Plan
     names: list[str]
     force_fallback: bool = False
+    started_at: float = field(default_factory=time.time)
 
 
 def plan_trial(project: Project, names: Sequence[str], fallback: str | None) -> Trial:
@@ -87,16 +95,65 @@ def _try(trial: Trial, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "ok": False, "served_by": None, "ms": 0.0, "cost_usd": None, "error": None}
     began = time.perf_counter()
     try:
-        answer = client().post(trial.url + path, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
+        answer = _post(trial, path, body, headers)
+        wait = _seconds_to_wait(answer, trial.started_at)
+        if wait:
+            time.sleep(wait)
+            began = time.perf_counter()
+            answer = _post(trial, path, body, headers)
+        row |= _result_of(answer)
     except httpx.HTTPError as error:
         row["error"] = type(error).__name__
-    else:
-        cost = answer.headers.get("x-lm-cost", "unknown")
-        row |= {"ok": answer.status_code == 200, "served_by": answer.headers.get("x-lm-model")}
-        row["cost_usd"] = None if cost == "unknown" else float(cost)
-        if answer.status_code != 200:
-            row["error"] = f"{answer.status_code} {_error_message(answer)}"
     return row | {"ms": (time.perf_counter() - began) * 1000}
+
+
+def _post(trial: Trial, path: str, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
+    return client().post(trial.url + path, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
+
+
+def _result_of(answer: httpx.Response) -> dict[str, Any]:
+    cost, cooldown = answer.headers.get("x-lm-cost", "unknown"), _cooldown(answer)
+    error = None
+    if cooldown is not None:
+        error = f"skipped: {cooldown.get('cause') or _error_message(answer)}"[:MAX_ERROR]
+    elif answer.status_code != 200:
+        error = f"{answer.status_code} {_error_message(answer)}"
+    return {
+        "ok": answer.status_code == 200, "served_by": answer.headers.get("x-lm-model"),
+        "cost_usd": None if cost == "unknown" else float(cost), "error": error,
+    }  # fmt: skip
+
+
+def _seconds_to_wait(answer: httpx.Response, started_at: float) -> float:
+    """Return the seconds until a model that cools down can be called; 0 when a call would show nothing new.
+
+    That is so after a refused key, and when another call of this trial has found the whole provider down.
+    """
+    cooldown = _cooldown(answer)
+    if cooldown is None or cooldown.get("reason") == "provider_key_refused":
+        return 0.0
+    since = cooldown.get("since")
+    is_new = since is not None and datetime.fromisoformat(since).timestamp() >= started_at
+    if cooldown.get("scope") == "provider" and is_new:
+        return 0.0
+    seconds = float(answer.headers.get("retry-after", "0"))
+    return seconds if seconds <= MAX_WAIT_SECONDS else 0.0
+
+
+def _cooldown(answer: httpx.Response) -> dict[str, Any] | None:
+    """Return what the gateway says about a model that it did not call, because it failed before; None for any other answer."""
+    error = _error(answer)
+    if not isinstance(error, dict) or error.get("type") != "all_deployments_in_cooldown":
+        return None
+    return error.get("provider_specific_fields") or {}
+
+
+def _error(answer: httpx.Response) -> object:
+    try:
+        body = answer.json()
+    except ValueError:
+        return None
+    return body.get("error") if isinstance(body, dict) else None
 
 
 def _request(plan: Plan, name: str) -> tuple[str, dict[str, Any]]:
@@ -109,8 +166,6 @@ def _request(plan: Plan, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _error_message(answer: httpx.Response) -> str:
-    try:
-        error = answer.json()["error"]
-        return str(error["message"] if isinstance(error, dict) else error).replace("\n", " ")[:200]
-    except (ValueError, KeyError, TypeError):
-        return answer.text[:200].replace("\n", " ")
+    error = _error(answer)
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message or answer.text).replace("\n", " ")[:MAX_ERROR]

@@ -12,9 +12,9 @@ from lmstack.config.check_litellm import check_litellm_config
 from lmstack.config.envfile import set_line, unset_line
 from lmstack.config.kinds import KINDS
 from lmstack.config.settings import Settings
-from lmstack.errors import ConfigError, LmError, UnhealthyError, UsageError
+from lmstack.errors import ConfigError, LmError, MissingToolError, UnhealthyError, UsageError
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import is_unchanged, start
+from lmstack.operate.start import is_running, is_unchanged, start
 from lmstack.releases.allowed import numbers, version_objection
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.runtime import base, releases
@@ -36,7 +36,10 @@ class Releases:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What a move to another release did. ``running``: whether the gateway runs, before the move and after it."""
+    """What a move to a release did. ``running``: whether the gateway runs, before the move and after it.
+
+    ``changed`` with the same release before and after: it was missing and is now installed.
+    """
 
     before: str
     to: str
@@ -59,7 +62,7 @@ def release_before(project: Project) -> str:
     last, current = _last_move(project), project.settings().version
     if not last or last["now"] != current:
         raise LmError(f"there is nothing to go back to: LiteLLM {current} was not installed by lm upgrade", "see the releases: lm upgrade --check")  # fmt: skip
-    return str(last["before"])
+    return last["before"]
 
 
 def move(project: Project, to: str, timeout: float, only_check: bool, say: base.Progress) -> Move:
@@ -70,23 +73,22 @@ def move(project: Project, to: str, timeout: float, only_check: bool, say: base.
     settings = project.settings()
     current = settings.version
     _refuse(settings, to)
-    if to == current:
-        return Move(current, to)
     project.require_stack()
+    if to == current:
+        return Move(current, to, changed=_install_missing(project, to, say))
     with files.locked(project.state / "lock", "lm upgrade"):
-        running, flags = base.load_state(project) is not None, flags_of_running(project)
+        running, flags = is_running(project), flags_of_running(project)
         wanted = planned(project, {**flags, "LITELLM_VERSION": to})
         _check_configuration(wanted, to, wanted.runtime.release_keys(to, say))
         if only_check:
             return Move(current, to, running=running)
-        remarks = _replace_release(project, current, to, flags, timeout, say)
+        remarks = _replace_release(project, current, to, flags, running, timeout, say)
     return Move(current, to, True, running, remarks)
 
 
 def _replace_release(
-    project: Project, current: str, to: str, flags: dict[str, str], timeout: float, say: base.Progress
+    project: Project, current: str, to: str, flags: dict[str, str], running: bool, timeout: float, say: base.Progress
 ) -> tuple[str, ...]:
-    running = base.load_state(project) is not None
     before = {path: files.read(path) for path in (project.env_file, _record(project))}
     # The record comes first: if lm is killed after this line, `lm rollback` can go back.
     files.write(_record(project), json.dumps({"now": to, "before": current, "at": time.time()}) + "\n")
@@ -98,14 +100,28 @@ def _replace_release(
     except (LmError, KeyboardInterrupt) as error:
         say(f"LiteLLM {to} does not work here. Going back to {current} …")
         _restore_files(before)
-        _start_again(project, flags, running, timeout, say)
+        left = _back_to_before(project, flags, running, timeout, say)
         moved_before = _last_move(project) or {}
         planned(project, flags).runtime.keep_releases({current, moved_before.get("before", current)})
-        raise UnhealthyError(_failure_text(to, current, running, error), "see its log: lm logs --since 5m") from None
+        raise UnhealthyError(
+            _failure_text(to, error, f"LiteLLM {current} {left}"), "see its log: lm logs --since 5m"
+        ) from None
     moved.runtime.keep_releases({to, current})
     if not running:
         moved.runtime.down(False, say)
     return (*moved.plan.messages, *started.remarks)
+
+
+def _install_missing(project: Project, version: str, say: base.Progress) -> bool:
+    """Get the release of the settings when it is not here, as after an edit of .env; return whether it was missing."""
+    wanted = planned(project, flags_of_running(project))
+    try:
+        wanted.runtime.require_tools(wanted.plan)
+    except MissingToolError:
+        with files.locked(project.state / "lock", "lm upgrade"):
+            _check_configuration(wanted, version, wanted.runtime.release_keys(version, say))
+        return True
+    return False
 
 
 def _refuse(settings: Settings, to: str) -> None:
@@ -148,18 +164,20 @@ def _restore_files(before: dict[Path, str | None]) -> None:
             files.write(path, text, 0o600)
 
 
-def _start_again(project: Project, flags: dict[str, str], running: bool, timeout: float, say: base.Progress) -> None:
-    """Start the release before again, if it ran."""
+def _back_to_before(project: Project, flags: dict[str, str], running: bool, timeout: float, say: base.Progress) -> str:
+    """Bring the gateway back to what it was before the upgrade; return what the release before does now."""
     wanted = planned(project, flags)
-    if running and not is_unchanged(project, wanted):
-        start(project, wanted, base.UpOptions(timeout), say)
-    else:
+    if not running:
         wanted.runtime.down(False, say)
+        return "is in use as before"
+    if is_unchanged(project, wanted):
+        return "runs as before"
+    start(project, wanted, base.UpOptions(timeout), say)
+    return "runs again"
 
 
-def _failure_text(to: str, current: str, running: bool, error: BaseException) -> str:
+def _failure_text(to: str, error: BaseException, left: str) -> str:
     why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-    left = f"LiteLLM {current} runs again" if running else f"LiteLLM {current} is in use as before"
     return f"LiteLLM {to} does not work here: {why}\n{left}; nothing was changed."
 
 
@@ -189,7 +207,10 @@ def _record(project: Project) -> Path:
     return project.state / "release.json"
 
 
-def _last_move(project: Project) -> dict[str, Any] | None:
-    text = files.read(_record(project))
-    found: dict[str, Any] | None = json.loads(text) if text else None
-    return found
+def _last_move(project: Project) -> dict[str, str] | None:
+    """Return the record of the last upgrade; None when there is none, or when it is damaged."""
+    try:
+        found = json.loads(files.read(_record(project)) or "null")
+        return {"now": str(found["now"]), "before": str(found["before"])} if found else None
+    except (ValueError, TypeError, LookupError):
+        return None

@@ -1,13 +1,12 @@
-"""Usage of a time span, compared with the most expensive tier."""
+"""Usage of a time span, compared with the model that serves `premium`."""
 
 import time
 from typing import Any
 
 from lmstack.errors import ConfigError
 from lmstack.operate.planning import ask
+from lmstack.stack.plan import Facts, plan_stack
 from lmstack.stack.project import Project
-
-DEAREST_TIER = 3
 
 
 def usage_rows(project: Project, by: str, seconds: float) -> list[dict[str, Any]]:
@@ -15,16 +14,20 @@ def usage_rows(project: Project, by: str, seconds: float) -> list[dict[str, Any]
     return ask(project, "usage", by=by, since=time.time() - seconds)
 
 
-def cost_on_dearest_tier(project: Project, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the cheapest model of the most expensive tier, and what these tokens would have cost there; None without one."""
+def cost_on_premium(project: Project, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the model that the gateway tries first for `premium`, and what these tokens would have cost there.
+
+    Returns None when no model is configured, or when the price is unknown.
+    """
     try:
-        models = project.catalog().models.values()
-    except ConfigError:  # models.yaml has errors; the usage is shown all the same
+        catalog = project.catalog()
+        settings = project.settings(None, catalog)
+    except ConfigError:  # the usage is shown although .env or models.yaml has errors
         return None
-    priced = [m for m in models if m.tier == DEAREST_TIER and m.priced and not m.successor]
-    if not priced:
+    facts = Facts("docker", ollama=bool(settings.get("OLLAMA_API_BASE")))
+    premium = plan_stack(settings, catalog, facts).models.orders["premium"]
+    if not premium:
         return None
-    model = min(priced, key=lambda m: 3 * (m.input or 0) + (m.output or 0))
     tokens_in, tokens_out = sum(r["prompt_tokens"] for r in rows), sum(r["completion_tokens"] for r in rows)
-    cost = (tokens_in * (model.input or 0) + tokens_out * (model.output or 0)) / 1_000_000
-    return {"model": model.name, "cost_usd": cost}
+    cost = premium[0].cost(tokens_in, tokens_out)
+    return None if cost is None else {"model": premium[0].name, "cost_usd": cost}

@@ -19,8 +19,8 @@ def checked_files(project: Project) -> list[str]:
 
 def problems_of_project(project: Project) -> list[Problem]:
     """Return all problems in the files of a stack."""
-    catalog, problems = _catalog(project)
-    problems += _problems_of_env(project, catalog or parse_catalog(shipped_catalog()))
+    problems = _problems_of_models(project)
+    problems += _problems_of_env(project, catalog_or_shipped(project))
     # No environment for our own config: the shipped one refers to the key of every provider, set or not.
     for path in _other_files(project):
         text = files.read(path)
@@ -41,16 +41,26 @@ def _other_files(project: Project) -> tuple[Path, ...]:
     return project.config_file, project.compose_file, project.root / "Dockerfile"
 
 
-def _catalog(project: Project) -> tuple[Catalog | None, list[Problem]]:
+def catalog_or_shipped(project: Project) -> Catalog:
+    """Return the catalog with models.yaml, or the shipped one while models.yaml has errors."""
     try:
-        return project.catalog(), []
+        return project.catalog()
+    except ConfigError:
+        return parse_catalog(shipped_catalog())
+
+
+def _problems_of_models(project: Project) -> list[Problem]:
+    try:
+        project.catalog()
     except ConfigError as error:
-        return None, list(error.problems)
+        return list(error.problems)
+    return []
 
 
 def _problems_of_env(project: Project, catalog: Catalog) -> list[Problem]:
     try:
-        local = project.settings(None, catalog).get("LITELLM_RUNTIME") == "local"
+        settings = project.settings(None, catalog)
     except ConfigError as error:
         return list(error.problems)
-    return env_problems(files.read(project.env_file) or "", for_docker=not local)
+    for_docker = settings.get("LITELLM_RUNTIME") != "local"
+    return [*settings.notes, *env_problems(files.read(project.env_file) or "", for_docker)]

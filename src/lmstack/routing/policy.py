@@ -10,27 +10,29 @@ from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, cost_at,
 from lmstack.routing.needs import BYTES_PER_TOKEN, Needs
 from lmstack.routing.prices import UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import NO_WISHES, Request, Wishes
+from lmstack.routing.request import NO_OPTIONS, Request, RoutingOptions
 
 AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingRules:
-    """models.yaml's rules: wishes for each task and agent, and limits in US dollars."""
+    """models.yaml's rules: options for each task and agent, and limits in US dollars."""
 
-    tasks: Mapping[str, Wishes] = field(default_factory=dict)
-    agents: Mapping[str, Wishes] = field(default_factory=dict)
+    tasks: Mapping[str, RoutingOptions] = field(default_factory=dict)
+    agents: Mapping[str, RoutingOptions] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
 
-    def wishes_of(self, request: Request) -> Wishes:
-        """Return the wishes of a request, completed by those of its task, then by those of its agent."""
+    def options_of(self, request: Request) -> RoutingOptions:
+        """Return the options of a request, completed by those of its task, then by those of its agent."""
         if not (self.tasks or self.agents):
-            return request.wishes
-        default = self.tasks.get(request.task or "", NO_WISHES).over(self.agents.get(request.agent or "", NO_WISHES))
+            return request.options
+        default = self.tasks.get(request.task or "", NO_OPTIONS).completed_by(
+            self.agents.get(request.agent or "", NO_OPTIONS)
+        )
         if request.model != AUTO:  # a default tier is for clients that let the gateway choose the model
             default = replace(default, tier=None)
-        return request.wishes.over(default)
+        return request.options.completed_by(default)
 
     def limits_of(self, request: Request) -> tuple[Limit, ...]:
         """Return the limits that apply to a request."""
@@ -57,24 +59,24 @@ class Models:
         return self.price_of.get(name, UNKNOWN) if name is not None else UNKNOWN
 
 
-class Route(Enum):
+class ChosenBy(Enum):
     """Who chooses the model."""
 
-    UNROUTED = "LiteLLM: the gateway does not route this type of call, or does not know the name"
-    CONFIGURED = "the order that is configured for the name"
-    CHOSEN = "this decision: a model, and the list of its fallbacks"
+    LITELLM = "LiteLLM: the gateway does not route this type of call, or does not know the name"
+    CONFIGURATION = "the order that is configured for the name"
+    GATEWAY = "this decision: a model, and the list of its fallbacks"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Where a request goes and what it may cost, in US dollars.
 
-    ``model`` and ``fallbacks``: the name for LiteLLM, and what to try after it where the route is CHOSEN. ``first``: the
+    ``model`` and ``fallbacks``: the name for LiteLLM, and what to try after it where the gateway chose them. ``first``: the
     candidate that is tried first; None when that was not worked out. ``minimum_usd``: the least that the request costs; it
     is charged when no answer is ever seen. ``reserved_usd``: what its budgets keep aside while it runs.
     """
 
-    route: Route
+    chosen_by: ChosenBy
     model: str | None
     fallbacks: tuple[str, ...] = ()
     first: Candidate | None = None
@@ -89,10 +91,10 @@ def decide(request: Request, models: Models, rules: RoutingRules) -> Decision:
     limits = rules.limits_of(request)
     if not request.is_routed or (request.model != AUTO and request.model not in models.orders):
         return _unrouted(request, models, limits)
-    wishes = rules.wishes_of(request)
-    if not wishes and not limits and _any_model_fits(request, models):
+    options = rules.options_of(request)
+    if not options and not limits and _any_model_fits(request, models):
         return _as_configured(request, models)
-    return _chosen(request, models, wishes, limits)
+    return _chosen(request, models, options, limits)
 
 
 def decide_free(request: Request, models: Models) -> Decision | None:
@@ -102,11 +104,11 @@ def decide_free(request: Request, models: Models) -> Decision | None:
     model = models.by_name.get(request.model)
     if (model is not None and not model.free) or (model is None and request.model not in (AUTO, *models.orders)):
         return None
-    wishes = Wishes(no_fallback=request.wishes.no_fallback)
+    options = RoutingOptions(no_fallback=request.options.no_fallback)
     order = [c for c in _order(request.model, request, models) if _shortcoming(c, request.needs) is None and c.free]
     if not order:
         return None
-    return _list_of(order[:1] if wishes.no_fallback else order, request, wishes, ())
+    return _list_of(order[:1] if options.no_fallback else order, request, options, ())
 
 
 def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
@@ -115,36 +117,36 @@ def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> De
     reserved = estimate(request, price) if limits or not in_tokens else None
     minimum = _minimum(request, price.rates) if in_tokens else reserved
     if not limits or is_free(request, price):
-        return Decision(Route.UNROUTED, request.model, minimum_usd=minimum)
+        return Decision(ChosenBy.LITELLM, request.model, minimum_usd=minimum)
     if reserved is None:
         raise refusals.cost_unknown(request.model, request.call_type)
-    return Decision(Route.UNROUTED, request.model, limits=limits, minimum_usd=minimum, reserved_usd=reserved)
+    return Decision(ChosenBy.LITELLM, request.model, limits=limits, minimum_usd=minimum, reserved_usd=reserved)
 
 
 def _as_configured(request: Request, models: Models) -> Decision:
     rates = models.price(request.model).rates
-    return Decision(Route.CONFIGURED, request.model, minimum_usd=_minimum(request, rates))
+    return Decision(ChosenBy.CONFIGURATION, request.model, minimum_usd=_minimum(request, rates))
 
 
-def _chosen(request: Request, models: Models, wishes: Wishes, limits: tuple[Limit, ...]) -> Decision:
-    name = wishes.tier or str(request.model)
+def _chosen(request: Request, models: Models, options: RoutingOptions, limits: tuple[Limit, ...]) -> Decision:
+    name = options.tier or str(request.model)
     order = _order(name, request, models)
-    fitting = _filter(order, request, wishes)
+    fitting = _filter(order, request, options)
     if limits:
-        fitting = _priced(name, fitting, request, wishes)
-    if wishes.no_fallback:
+        fitting = _priced(name, fitting, request, options)
+    if options.no_fallback:
         _require_named(name, fitting[0], request, models)
-        return _list_of(fitting[:1], request, wishes, limits)
-    decision = _list_of(fitting, request, wishes, limits)
+        return _list_of(fitting[:1], request, options, limits)
+    decision = _list_of(fitting, request, options, limits)
     if len(fitting) < len(order):
         return decision
-    return replace(decision, route=Route.CONFIGURED, model=name, fallbacks=(), limits=limits)
+    return replace(decision, chosen_by=ChosenBy.CONFIGURATION, model=name, fallbacks=(), limits=limits)
 
 
-def _priced(name: str, fitting: Sequence[Candidate], request: Request, wishes: Wishes) -> list[Candidate]:
+def _priced(name: str, fitting: Sequence[Candidate], request: Request, options: RoutingOptions) -> list[Candidate]:
     """Return the candidates of known price: a budget cannot count the others. Raises RefusalError without any."""
     priced = [c for c in fitting if c.rates is not None]
-    if not priced or (wishes.no_fallback and fitting[0].name == name and priced[0] is not fitting[0]):
+    if not priced or (options.no_fallback and fitting[0].name == name and priced[0] is not fitting[0]):
         raise refusals.cost_unknown(request.model, request.call_type)
     return priced
 
@@ -161,7 +163,7 @@ def _order(name: str, request: Request, models: Models) -> tuple[Candidate, ...]
     return models.orders[request.group if name == AUTO else name]
 
 
-def _filter(order: Sequence[Candidate], request: Request, wishes: Wishes) -> list[Candidate]:
+def _filter(order: Sequence[Candidate], request: Request, options: RoutingOptions) -> list[Candidate]:
     """Return the candidates that can take the request and that it may pay for. Raises RefusalError without any."""
     needs = request.needs
     able = [c for c in order if _shortcoming(c, needs) is None]
@@ -171,18 +173,20 @@ def _filter(order: Sequence[Candidate], request: Request, wishes: Wishes) -> lis
     if _overflows(order[0], needs):
         # The cheapest model with enough context comes first. Models of unknown context come last.
         able.sort(key=lambda c: (c.context is None, *price_key(c)))
-    affordable = [c for c in able if _affordable(c, needs, wishes.max_cost)]
+    affordable = [c for c in able if _affordable(c, needs, options.max_cost)]
     if not affordable:
-        raise refusals.max_cost_exceeded(str(request.model), needs, wishes.max_cost or 0.0, able)
+        raise refusals.max_cost_exceeded(str(request.model), needs, options.max_cost or 0.0, able)
     return affordable
 
 
-def _list_of(chosen: Sequence[Candidate], request: Request, wishes: Wishes, limits: tuple[Limit, ...]) -> Decision:
+def _list_of(
+    chosen: Sequence[Candidate], request: Request, options: RoutingOptions, limits: tuple[Limit, ...]
+) -> Decision:
     """Return the decision for a list of candidates, each tried when the one before it failed."""
     first, needs = chosen[0], request.needs
     free = first.free and len(chosen) == 1  # where a paid model may replace a free one, the limits count
     return Decision(
-        Route.CHOSEN, first.name, tuple(c.name for c in chosen[1:]), first, wishes.no_fallback, () if free else limits,
+        ChosenBy.GATEWAY, first.name, tuple(c.name for c in chosen[1:]), first, options.no_fallback, () if free else limits,
         _minimum(request, first.rates), first.cost(needs.tokens_in, needs.paid_out),
     )  # fmt: skip
 
@@ -221,4 +225,4 @@ def _affordable(candidate: Candidate, needs: Needs, max_cost: float | None) -> b
     return cost is not None and cost <= max_cost
 
 
-__all__ = ["AUTO", "Decision", "Models", "RefusalError", "Route", "RoutingRules", "decide", "decide_free"]
+__all__ = ["AUTO", "ChosenBy", "Decision", "Models", "RefusalError", "RoutingRules", "decide", "decide_free"]

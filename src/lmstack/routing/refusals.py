@@ -8,10 +8,14 @@ from lmstack.routing.needs import Needs
 
 
 class RefusalError(Exception):
-    """A request that cannot be served as it asks. ``fields`` are added to the error body beside the message."""
+    """A request that cannot be served as it asks. ``fields`` are added to the error body beside the message.
+
+    ``headers`` are added to the headers of the answer.
+    """
 
     def __init__(self, status: int, kind: str, message: str, **fields: Any) -> None:
         super().__init__(message)
+        self.headers: dict[str, str] = {}
         self.status, self.kind, self.message, self.fields = status, kind, message, fields
 
 

@@ -20,7 +20,7 @@ _TRUE = ("1", "true", "on", "yes")
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class RoutingOptions:
     """What a request, or models.yaml for its task or agent, demands of routing. ``max_cost`` is in US dollars."""
 
     tier: str | None = None
@@ -30,15 +30,15 @@ class Wishes:
     def __bool__(self) -> bool:
         return self.tier is not None or self.max_cost is not None or self.no_fallback
 
-    def over(self, other: "Wishes") -> "Wishes":
-        """Return these wishes, with those of ``other`` where a field is not set."""
+    def completed_by(self, other: "RoutingOptions") -> "RoutingOptions":
+        """Return these options, with those of ``other`` where a field is not set."""
         return replace(
             self, tier=self.tier or other.tier, max_cost=other.max_cost if self.max_cost is None else self.max_cost,
             no_fallback=self.no_fallback or other.no_fallback,
         )  # fmt: skip
 
 
-NO_WISHES = Wishes()
+NO_OPTIONS = RoutingOptions()
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Request:
     model: str | None
     task: str | None = None
     agent: str | None = None
-    wishes: Wishes = NO_WISHES
+    options: RoutingOptions = NO_OPTIONS
     task_budget: float | None = None
     size: int | None = None
     has_credentials: bool = False  # the client sent a provider's key or headers
@@ -94,7 +94,7 @@ def read(
     model, metadata = body.get("model"), body.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     return Request(
-        call_type, model if isinstance(model, str) else None, task, agent, parse_wishes(headers, metadata),
+        call_type, model if isinstance(model, str) else None, task, agent, parse_options(headers, metadata),
         _task_budget(headers, metadata, task), _size(headers),
         has_credentials=any(name in body for name in _CREDENTIALS),
         has_fallbacks=any(body.get(name) for name in ("fallbacks", *SPECIAL_FALLBACKS)),
@@ -102,17 +102,17 @@ def read(
     )  # fmt: skip
 
 
-def parse_wishes(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> Wishes:
+def parse_options(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> RoutingOptions:
     """Read x-lm-tier, x-lm-max-cost and x-lm-no-fallback, or ``lm_tier`` and so on in the body's metadata.
 
     Raises RefusalError for a wrong value.
     """
     tier, cost, alone = (option(headers, metadata, name) for name in ("lm-tier", "lm-max-cost", "lm-no-fallback"))
     if tier is None and cost is None and alone is None:
-        return NO_WISHES
+        return NO_OPTIONS
     if tier is not None and tier not in GROUPS:
         raise invalid("x-lm-tier", f"'{tier[:50]}' is not one of {', '.join(GROUPS)}.")
-    return Wishes(tier, None if cost is None else parse_usd("x-lm-max-cost", cost), alone in _TRUE)
+    return RoutingOptions(tier, None if cost is None else parse_usd("x-lm-max-cost", cost), alone in _TRUE)
 
 
 def option(headers: Mapping[str, str], metadata: Mapping[str, Any], name: str) -> str | None:

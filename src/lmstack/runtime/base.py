@@ -5,7 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,11 +31,15 @@ class State:
     flags: dict[str, str] = field(default_factory=dict)  # the options of `lm up`, as settings
     settings: dict[str, str] = field(default_factory=dict)  # each setting's value; of a secret only a short digest
     engine: dict[str, str] = field(default_factory=dict)  # the Docker engine, as fields of engine.Engine
+    parts: dict[str, str] = field(default_factory=dict)  # what else the digest depends on: see operate.changes.parts
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process or container. ``state`` is running, starting, restarting, stopped or failed."""
+    """One process or container. ``state`` is running, starting, restarting, stopped or failed.
+
+    ``is_known`` is False when the engine did not answer: whether the service runs is not known then.
+    """
 
     name: str
     state: str
@@ -43,11 +47,12 @@ class Service:
     pid: int | None = None
     restarts: int = 0
     health: str = ""
+    is_known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which log lines a command shows. ``since`` in seconds before now."""
+    """Which log lines a command shows. ``since`` in seconds before now. ``until``: ``follow`` ends when it returns True."""
 
     follow: bool = False
     since: float | None = None
@@ -55,6 +60,15 @@ class LogQuery:
     call_id: str | None = None
     service: str | None = None
     tail: int | None = None
+    until: Callable[[], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a gateway listens."""
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class UpOptions:
     foreground: bool = False
     force: bool = False
     dry_run: bool = False  # change nothing, not even to see whether a folder can be written
-    own_port: int | None = None  # the port of the gateway that runs here already
+    own_address: Address | None = None  # of the gateway that runs here already
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +93,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """What `lm down` did: whether anything ran, and which files or volumes are deleted."""
+    """What `lm down` did: whether anything ran, which files or volumes are deleted, and which volumes it cannot delete."""
 
     ran: bool
     deleted: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 Say = Callable[[str], None]
@@ -92,6 +107,7 @@ class Runtime(Protocol):
     """What both runtimes can do. Every method raises LmError for an expected failure."""
 
     name: str
+    service_names: tuple[str, ...]  # the services that can have a log
 
     def require_tools(self, plan: Plan) -> None:
         """Raise MissingToolError when a program or package that a start needs is missing."""
@@ -178,12 +194,27 @@ class Progress:
 
 
 def load_state(project: Project) -> State | None:
-    """Return what was last started here; None when nothing was, or when another version wrote the file."""
+    """Return what was last started here; None when nothing was, or when the file is damaged.
+
+    A newer lmstack may have written more fields. They are ignored: what runs must be seen and stopped.
+    """
     text = files.read(project.state / "state.json")
     try:
-        return State(**json.loads(text)) if text else None
-    except (ValueError, TypeError):
+        return _state(json.loads(text)) if text else None
+    except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _state(found: dict[str, Any]) -> State:
+    from lmstack.runtime.engine import Engine
+
+    known = _known_fields(State, found)
+    return State(**{**known, "engine": _known_fields(Engine, known.get("engine") or {})})
+
+
+def _known_fields(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in found.items() if name in names}
 
 
 def save_state(project: Project, state: State) -> None:
@@ -191,6 +222,9 @@ def save_state(project: Project, state: State) -> None:
     files.write(project.state / "state.json", json.dumps(asdict(state), indent=2) + "\n")
 
 
-def clear_state(project: Project) -> None:
-    """Delete the state file: nothing runs any more."""
+def clear_state(project: Project, runtime: str) -> None:
+    """Delete the state file: nothing of this runtime runs any more. What another runtime started stays known."""
+    state = load_state(project)
+    if state is not None and state.runtime != runtime:
+        return
     files.remove(project.state / "state.json")

@@ -4,10 +4,12 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from lmstack import files
 from lmstack.config.settings import Settings
 from lmstack.errors import LmError
 from lmstack.runtime import embedded
-from lmstack.runtime.base import Runtime, load_state
+from lmstack.runtime.base import Address, Runtime, load_state
+from lmstack.runtime.processes import processes
 from lmstack.stack.plan import DEFAULT_OLLAMA, reachable_from
 from lmstack.stack.project import Project
 
@@ -22,10 +24,11 @@ class Choice:
 
 def choose(settings: Settings, project: Project, served: bool) -> Choice:
     """Return the runtime. ``served``: some provider has a key, or Ollama answers. Looks for an engine only if needed."""
-    wanted = settings.get("LITELLM_RUNTIME").lower()
-    if wanted != "auto":
-        return Choice(wanted, f"chosen by {settings.values['LITELLM_RUNTIME'].source}")
+    wanted, source = settings.get("LITELLM_RUNTIME").lower(), settings.values["LITELLM_RUNTIME"].source
     state = load_state(project)
+    if wanted != "auto":
+        same = source == "flag" and state is not None and state.runtime == wanted  # a restart gives no flag of its own
+        return Choice(wanted, "as at the last start" if same else f"chosen by {source}")
     if state is not None:
         return Choice(state.runtime, "it runs here already")
     if not served and embedded.available():
@@ -58,7 +61,39 @@ def current_runtime(project: Project) -> Runtime:
     What was started can be seen and stopped while .env has errors: settings are only read when nothing was started.
     """
     state = load_state(project)
-    return runtime_for(state.runtime if state else choose(project.settings(), project, True).name, project)
+    name = state.runtime if state else _runtime_with_traces(project)
+    return runtime_for(name or choose(project.settings(), project, True).name, project)
+
+
+def _runtime_with_traces(project: Project) -> str | None:
+    """Return the runtime that runs here without a record, else the one that wrote here last; None without any trace.
+
+    `lm down` deletes the state. The ledger and the logs of that runtime stay, and commands must find them.
+    """
+    from lmstack.runtime import images
+
+    if processes(project.root):
+        return "local"
+    local = max((files.written_at(path) for path in (project.ledger, *project.logs.glob("*.log"))), default=0.0)
+    docker = images.recorded_at(project)
+    if not local and not docker:
+        return None
+    if local and _has_containers(project):
+        return "docker"
+    return "local" if local > docker else "docker"
+
+
+def _has_containers(project: Project) -> bool:
+    """Return whether an engine answers and has containers of this folder. False while .env has errors."""
+    from lmstack.runtime.compose_project import ComposeProject
+    from lmstack.runtime.engine import engine_problem
+
+    if project.foreign_compose() is not None or engine_problem() is not None:
+        return False
+    try:
+        return bool(ComposeProject(project).containers())
+    except LmError:
+        return False
 
 
 def running_runtime(project: Project) -> Runtime:
@@ -84,9 +119,11 @@ def ollama_address(settings: Settings) -> str:
     return reachable_from(base, "local") if base else DEFAULT_OLLAMA
 
 
-def own_port(project: Project) -> int | None:
-    """Return the port of the gateway that runs here, None when it does not run."""
+def own_address(project: Project) -> Address | None:
+    """Return the address on which the gateway of this folder listens, None when it does not run."""
     state = load_state(project)
     if state is None or not any(s.pid for s in runtime_for(state.runtime, project).services()):
         return None
-    return urlsplit(state.url).port
+    url = urlsplit(state.url)
+    # The URL has "localhost" for several addresses. A state of an older lmstack has no settings.
+    return Address(state.settings.get("LITELLM_HOST") or url.hostname or "", url.port or 0)

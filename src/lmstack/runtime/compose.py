@@ -10,18 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lmstack import files, proc
+from lmstack import files
 from lmstack.config.check_env import docker_problems
 from lmstack.config.settings import SETTINGS
-from lmstack.errors import ConfigError, invalid
+from lmstack.errors import ConfigError, LmError, invalid
 from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
-from lmstack.runtime.compose_project import ComposeProject, service_name
+from lmstack.runtime.compose_project import SERVICES, ComposeProject, service_name
 from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
-from lmstack.runtime.logs import wanted_lines
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
-from lmstack.stack import proxy_side
+from lmstack.stack import assets, proxy_side
 from lmstack.stack.plan import STOCK_ENVIRON, Plan, no_models
 from lmstack.stack.project import PROXY_SERVICE, Project
 
@@ -53,6 +52,7 @@ class ComposeRuntime:
     """Implements base.Runtime with docker compose."""
 
     name = "docker"
+    service_names: tuple[str, ...] = SERVICES
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -66,28 +66,36 @@ class ComposeRuntime:
 
     def check(self, plan: Plan, options: base.UpOptions) -> tuple[str, ...]:
         """Check engine, compose, files, image and port; return remarks. Changes nothing."""
-        self.compose.require_own_name()
+        new = options.dry_run and self.project.is_new  # lm up makes the files first
+        if not new:
+            self.compose.require_own_file()
+        self.compose.require_free_name()
         self.require_tools(plan)
+        self.project.require_own_config()
         if not plan.deployments:
             raise no_models(plan)
-        missing = [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
+        missing = [] if new else [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "make the stack's files with: lm init")
         self._refuse_values_that_compose_reads_otherwise()
         image = plan.settings.image
         remarks = allowed.require_safe(f"the image {image}", allowed.image_objection(image), options.force)
-        if plan.settings.port != options.own_port:
-            check_port_free(plan.settings.host, plan.settings.port)
+        check_port_free(base.Address(plan.settings.host, plan.settings.port), options.own_address)
         return remarks + images.digest_remark(self.project, image) + ollama_remark(plan)
 
     def code(self) -> str:
-        """Return the text of every file that goes into the image, and of the compose file."""
+        """Return the text of every file that goes into the image, and of the compose file, as `lm up` will leave them."""
         root = self.project.root
-        sources = proxy_side.sources(root / "src" / "lmstack")
-        return files.read_all([*sources, *root.glob("callbacks/*.py"), root / "Dockerfile", self.project.compose_file])
+        present = {*proxy_side.sources(root / "src" / "lmstack"), *root.glob("callbacks/*.py")}
+        new = {root / name: text for name, text in assets.outdated(self.project).items()}
+        new_sources = {path for path in new if path.suffix == ".py"}
+        paths = sorted(present | new_sources | {root / "Dockerfile", self.project.compose_file})
+        return "".join(new.get(path) or files.read(path) or "" for path in paths)
 
     def prepare(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Write the configuration, pull the image and build on it. The running gateway is not touched."""
+        if assets.refresh(self.project):
+            say("Updating this stack's files to this version of lmstack")
         files.write(self.project.config_file, config)
         if not self.project.env_file.exists():
             files.write(self.project.env_file, "# Settings and keys: see .env.example\n", 0o600)
@@ -107,9 +115,9 @@ class ComposeRuntime:
         """Start the containers. Compose replaces only those that have changed."""
         env = self._environment(plan, config)
         profile = ["--profile", "redis"] if _own_redis(plan) else []
-        older_volumes = self.compose.volumes()
+        images.record_volumes(self.project, self.compose.volumes())
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
-        images.record(self.project, plan.settings.image, older_volumes)
+        images.record_image(self.project, plan.settings.image)
 
     def settle(self) -> None:
         """Do nothing: the engine knows its containers."""
@@ -122,7 +130,7 @@ class ComposeRuntime:
     def give_up(self, say: base.Say) -> None:
         """Stop the containers and keep them: `lm logs` shows why the start failed."""
         self.compose.run(["--profile", "redis", "stop"], DOWN_SECONDS)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
 
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Stop and remove the containers; remove the volumes too when ``volumes`` is set."""
@@ -134,7 +142,7 @@ class ComposeRuntime:
         if volumes:
             images.refuse_found_volumes(self.project, before)
         self.compose.run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
         return base.Stopped(ran, tuple(sorted(before - self.compose.volumes())))
 
     def services(self) -> list[base.Service]:
@@ -142,27 +150,21 @@ class ComposeRuntime:
         if self.project.foreign_compose() is not None:
             return []
         problem = self.compose.engine_conflict() or engine_problem()
-        if problem is not None:
-            started = base.load_state(self.project)
-            return [base.Service(PROXY, "failed", f"unknown: {problem}")] if started else []
-        return sorted((_service(container) for container in self.compose.containers()), key=lambda s: s.name)
+        try:
+            if problem is None:
+                return sorted((_service(container) for container in self.compose.containers()), key=lambda s: s.name)
+        except LmError as error:
+            problem = str(error)
+        started = base.load_state(self.project)
+        return [base.Service(PROXY, "failed", f"unknown: {problem}", is_known=False)] if started else []
 
     def log_tail(self, lines: int) -> str:
         """Return the last log lines of the proxy's container."""
-        argv = self.compose.argv("logs", "--no-log-prefix", "--tail", str(lines), PROXY)
-        done = proc.run(argv, timeout=30, cwd=self.project.root, check=False)
-        return done.stdout or done.stderr
+        return self.compose.log_tail(lines)
 
     def logs(self, query: base.LogQuery) -> Iterator[str]:
         """Return the chosen lines of `docker compose logs`."""
-        self.compose.require_own_name()
-        words = ["logs", "--no-log-prefix", *(["-f"] if query.follow else [])]
-        words += ["--since", f"{int(query.since)}s"] if query.since else []
-        words += [] if query.tail is None else ["--tail", str(query.tail)]
-        argv = self.compose.argv(*words, query.service or PROXY)
-        plain = base.LogQuery(level=query.level, call_id=query.call_id)
-        for line in proc.lines(argv, cwd=self.project.root, env=self.compose.environment()):
-            yield from wanted_lines(iter([line]), plain)
+        return self.compose.logs(query)
 
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the answer of a ledger query, from inside the volume."""

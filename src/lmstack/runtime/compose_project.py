@@ -5,13 +5,23 @@ Every compose command of lm is built here, after a check that the compose file a
 
 import os
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lmstack import proc
 from lmstack.errors import ConfigError, LmError
-from lmstack.runtime.base import load_state
-from lmstack.runtime.engine import Engine, compose_command, docker_client, engine_conflict, require_engine
+from lmstack.runtime.base import LogQuery, load_state
+from lmstack.runtime.engine import (
+    Engine,
+    compose_command,
+    docker_client,
+    engine_conflict,
+    engine_errors,
+    require_engine,
+)
+from lmstack.runtime.logs import wanted_lines
 from lmstack.stack.project import PROXY_SERVICE, Project
 
 SERVICES = (PROXY_SERVICE, "redis")
@@ -32,9 +42,13 @@ class ComposeProject:
 
     @property
     def name(self) -> str:
-        """Return the project name as compose finds it: the environment, then .env, then the folder's name."""
+        """Return the project name as compose finds it: environment, .env, ``name`` in the compose file, folder's name.
+
+        Every command gives it to compose, so that compose never acts on another project than the one that lm checked.
+        """
         entry = self.project.env_entries().get("COMPOSE_PROJECT_NAME")
-        name = os.environ.get("COMPOSE_PROJECT_NAME") or (entry.value if entry else "") or self.root.name
+        chosen = os.environ.get("COMPOSE_PROJECT_NAME") or (entry.value if entry else "")
+        name = chosen or self.project.compose_name() or self.root.name
         return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
 
     def argv(self, *words: str) -> list[str]:
@@ -42,7 +56,7 @@ class ComposeProject:
         self.require_own_file()
         extra = ["-f", str(self.override)] if self.override.exists() else []
         files = ["--project-directory", str(self.root), "-f", str(self.project.compose_file), *extra]
-        return [*compose_command(), *files, *words]
+        return [*compose_command(), "-p", self.name, *files, *words]
 
     def environment(self) -> dict[str, str]:
         """Return the variables that every compose command needs.
@@ -59,6 +73,32 @@ class ComposeProject:
     def run(self, words: list[str], timeout: float, env: dict[str, str] | None = None, show: bool = False) -> None:
         """Run a compose command and wait for it; raise LmError when it fails."""
         proc.run(self.argv(*words), timeout=timeout, cwd=self.root, env=env or self.environment(), show=show)
+
+    def log_tail(self, lines: int) -> str:
+        """Return the last log lines of the proxy's container."""
+        argv = self.argv("logs", "--no-log-prefix", "--tail", str(lines), PROXY_SERVICE)
+        done = proc.run(argv, timeout=30, cwd=self.root, check=False)
+        return done.stdout or done.stderr
+
+    def logs(self, query: LogQuery) -> Iterator[str]:
+        """Return the chosen lines of `docker compose logs`."""
+        self.require_own_name()
+        chosen = LogQuery(level=query.level, call_id=query.call_id, tail=query.tail)
+        if query.tail and (query.level or query.call_id):
+            # `--tail` of compose counts all lines, and not only the chosen ones.
+            yield from wanted_lines(self._all_lines(replace(query, follow=False, tail=None)), chosen)
+            query = replace(query, since=None, tail=0)
+            if not query.follow:
+                return
+        for line in self._all_lines(query):
+            yield from wanted_lines(iter([line]), replace(chosen, tail=None))
+
+    def _all_lines(self, query: LogQuery) -> Iterator[str]:
+        words = ["logs", "--no-log-prefix", *(["-f"] if query.follow else [])]
+        words += ["--since", f"{int(query.since)}s"] if query.since else []
+        words += [] if query.tail is None else ["--tail", str(query.tail)]
+        argv = self.argv(*words, query.service or PROXY_SERVICE)
+        return proc.lines(argv, cwd=self.root, env=self.environment())
 
     def require_own_file(self) -> None:
         """Raise ConfigError unless the compose file of this folder is ours."""
@@ -84,12 +124,16 @@ class ComposeProject:
             )
 
     def require_own_name(self) -> None:
-        """Raise LmError when another engine or another folder has this project. Compose knows only its name."""
+        """Raise LmError unless the compose file is ours and no other engine or folder has this project."""
         self.require_own_file()
+        self.require_free_name()
+
+    def require_free_name(self) -> None:
+        """Raise LmError when another engine or another folder has this project. Compose knows only its name."""
         self.require_same_engine()
         require_engine()
         name = self.name
-        for container in docker_client().containers.list(all=True, filters={"label": [f"{_LABEL}.project={name}"]}):
+        for container in list_containers([f"{_LABEL}.project={name}"]):
             place = container.labels.get(f"{_LABEL}.project.working_dir", "")
             if place and Path(place).resolve() != self.root:
                 raise ConfigError(
@@ -100,17 +144,29 @@ class ComposeProject:
     def containers(self) -> list[Any]:
         """Return the containers of this folder's stack, running or not."""
         labels = [f"{_LABEL}.project={self.name}", f"{_LABEL}.oneoff=False"]
-        found: list[Any] = docker_client().containers.list(all=True, filters={"label": labels})
-        return [container for container in found if self._is_of_this_folder(container)]
+        return [container for container in list_containers(labels) if self._is_of_this_folder(container)]
 
     def volumes(self) -> set[str]:
         """Return the names of the volumes with this project's name."""
-        label = f"{_LABEL}.project={self.name}"
-        return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
+        return list_volumes(self.name)
 
     def _is_of_this_folder(self, container: Any) -> bool:
         place = container.labels.get(f"{_LABEL}.project.working_dir", "")
         return bool(place) and Path(place).resolve() == self.root and service_name(container) in SERVICES
+
+
+def list_containers(labels: list[str], stopped: bool = True) -> list[Any]:
+    """Return the containers with these labels. One that is removed meanwhile is left out."""
+    with engine_errors():
+        found: list[Any] = docker_client().containers.list(all=stopped, filters={"label": labels}, ignore_removed=True)
+    return found
+
+
+def list_volumes(project_name: str) -> set[str]:
+    """Return the names of the volumes that compose made for the project with this name."""
+    label = f"{_LABEL}.project={project_name}"
+    with engine_errors():
+        return {volume.name for volume in docker_client().volumes.list(filters={"label": label})}
 
 
 def service_name(container: Any) -> str:

@@ -1,10 +1,12 @@
 """Look-ups of the Docker engine and its command line tools. Starts nothing and changes nothing."""
 
+import contextlib
 import ipaddress
 import os
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,13 +45,29 @@ def require_engine() -> None:
         ) from None
 
 
+@contextlib.contextmanager
+def engine_errors() -> Iterator[None]:
+    """Turn the errors of the SDK into LmError. Every use of the SDK for an answer that lm needs is inside of it."""
+    import docker
+
+    try:
+        yield
+    except (docker.errors.DockerException, OSError) as error:  # the SDK's HTTP library raises OSError
+        reason = str(getattr(error, "explanation", None) or error)
+        raise LmError(
+            f"the Docker engine could not answer lm: {reason}", "is it well? docker info; then try again"
+        ) from None
+
+
 def engine_summary() -> str:
     """Return the versions of client, engine and compose; raise MissingToolError for what is missing."""
     require_engine()
     compose = compose_command()
     client = proc.run(["docker", "--version"], timeout=30).stdout.partition("version")[2].partition(",")[0].strip()
     short = proc.run([*compose, "version", "--short"], timeout=30, check=False).stdout.strip()
-    return f"client {client}, engine {docker_client().version()['Version']}, {' '.join(compose)} {short}"
+    with engine_errors():
+        version = docker_client().version()["Version"]
+    return f"client {client}, engine {version}, {' '.join(compose)} {short}"
 
 
 @dataclass(frozen=True, slots=True)

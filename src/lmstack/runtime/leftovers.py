@@ -3,12 +3,13 @@
 Only a folder in which this user has started a stack is looked at. Containers must carry our settings.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from lmstack.runtime import supervisor
 from lmstack.runtime.base import Service, Stopped
-from lmstack.runtime.compose_project import SERVICES, service_name
+from lmstack.runtime.compose_project import SERVICES, list_containers, list_volumes, service_name
 from lmstack.runtime.processes import end_processes, processes
 from lmstack.stack import registry
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -33,11 +34,21 @@ def stop_leftovers(project: Project) -> Stopped:
     pids = processes(project.root)
     end_processes(pids, supervisor.STOP_SECONDS + 5, already_stopping=False)
     containers = _containers(project.root)
+    kept = {volume for name in {_project(c) for c in containers} for volume in list_volumes(name)}
     for container in containers:
+        _remove(container)
+    registry.forget(project.root)
+    return Stopped(bool(pids or containers), kept=tuple(sorted(kept)))
+
+
+def _remove(container: Any) -> None:
+    """Stop and remove a container, which another command may do at the same time."""
+    import docker
+    from lmstack.runtime.engine import engine_errors
+
+    with engine_errors(), contextlib.suppress(docker.errors.NotFound):
         container.stop(timeout=STOP_SECONDS)
         container.remove()
-    registry.forget(project.root)
-    return Stopped(bool(pids or containers))
 
 
 def _was_deleted(project: Project) -> bool:
@@ -46,12 +57,12 @@ def _was_deleted(project: Project) -> bool:
 
 def _containers(root: Path) -> list[Any]:
     """Return the containers that compose made from this folder, if its proxy carries our settings."""
-    from lmstack.runtime.engine import docker_client, engine_problem
+    from lmstack.runtime.engine import engine_problem
 
     if engine_problem() is not None:
         return []
     label = f"com.docker.compose.project.working_dir={root}"
-    found = [c for c in docker_client().containers.list(filters={"label": label}) if service_name(c) in SERVICES]
+    found = [c for c in list_containers([label], stopped=False) if service_name(c) in SERVICES]
     ours = {_project(c) for c in found if service_name(c) == PROXY_SERVICE and _has_our_settings(c)}
     return [c for c in found if _project(c) in ours]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import files, proc
-from lmstack.errors import ConfigError, LmError
+from lmstack.errors import ConfigError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
 from lmstack.runtime import base, releases, supervisor, weights
@@ -45,6 +45,7 @@ class LocalRuntime:
     """Implements base.Runtime with supervisord."""
 
     name = "local"
+    service_names: tuple[str, ...] = (PROXY, MODEL)
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -60,13 +61,13 @@ class LocalRuntime:
         objection = allowed.version_objection(version)
         remarks = allowed.require_safe(f"LiteLLM {version}", objection and f"it {objection}", options.force)
         self.require_tools(plan)
+        self.project.require_own_config()
         if not plan.deployments:
             raise no_models(plan)
         if not options.dry_run:
             files.ensure_writable_folder(self.project.logs, 0o700)
             files.ensure_writable_folder(self.project.state, 0o700)
-        if plan.settings.port != options.own_port:
-            check_port_free(plan.settings.host, plan.settings.port)
+        check_port_free(base.Address(plan.settings.host, plan.settings.port), options.own_address)
         if plan.redis and not plan.settings.get("REDIS_URL"):
             raise ConfigError(
                 "LITELLM_REDIS=on needs a REDIS_URL in the local runtime", "set REDIS_URL, or use --runtime docker"
@@ -117,7 +118,7 @@ class LocalRuntime:
         left = processes(self.project.root, supervisor.pids(self.project.root))
         reached = supervisor.shut_down(self.project.root)
         end_processes(left, supervisor.STOP_SECONDS + 5, already_stopping=reached)
-        base.clear_state(self.project)
+        base.clear_state(self.project, self.name)
         forget_processes(self.project.root)
         for name in ("supervisord.pid", "supervisor.sock"):
             files.remove(self.project.state / name)
@@ -150,10 +151,8 @@ class LocalRuntime:
 
     def logs(self, query: base.LogQuery) -> Iterator[str]:
         """Return the chosen lines of the log files, oldest first; with ``follow``, until Ctrl-C."""
-        names = [query.service] if query.service else [PROXY, MODEL]
+        names = [query.service] if query.service else self.service_names
         paths = [self.project.logs / f"{name}.log" for name in names]
-        if query.service and query.service not in (PROXY, MODEL):
-            raise LmError(f"there is no service '{query.service}'", f"choose {PROXY} or {MODEL}")
         for path in paths:
             yield from wanted_lines(stored_lines(path), query)
         if query.follow:

@@ -5,14 +5,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 from lmstack.runtime import base
 
 LOG_BACKUPS = 5
-FOLLOW_SECONDS = 0.2
+FOLLOW_SECONDS, LOOK_SECONDS = 0.2, 1.0
 
 
 def wanted_lines(lines: Iterator[str], query: base.LogQuery) -> list[str]:
@@ -68,21 +68,46 @@ def stored_lines(path: Path, start: int = 0) -> Iterator[str]:
 
 
 def follow(path: Path, query: base.LogQuery) -> Iterator[str]:
-    """Return the chosen lines that are added to a log file from now on. Never ends by itself."""
-    while not path.exists():
-        time.sleep(FOLLOW_SECONDS)
-    stream = path.open(encoding="utf-8", errors="replace")
-    stream.seek(0, os.SEEK_END)
+    """Return the chosen lines that are added to a log file from now on, until ``query.until`` returns True."""
     plain = base.LogQuery(level=query.level, call_id=query.call_id)
-    while True:
-        line = stream.readline()
-        if line:
-            yield from wanted_lines(iter([line.rstrip("\n")]), plain)
-        elif path.exists() and path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+    for line in _new_lines(path, _Ended(query.until)):
+        yield from wanted_lines(iter([line.rstrip(b"\r\n").decode("utf-8", "replace")]), plain)
+
+
+def _new_lines(path: Path, ended: Callable[[], bool]) -> Iterator[bytes]:
+    stream = path.open("rb") if path.exists() else None
+    try:
+        if stream is not None:
+            stream.seek(0, os.SEEK_END)
+        while True:
+            last = ended()  # before the read: what the program wrote at its end is shown too
+            line = stream.readline() if stream else b""
+            if line:
+                yield line
+            elif path.exists() and (stream is None or path.stat().st_ino != os.fstat(stream.fileno()).st_ino):
+                if stream:
+                    stream.close()
+                stream = path.open("rb")
+            elif last:
+                return
+            else:
+                time.sleep(FOLLOW_SECONDS)
+    finally:
+        if stream:
             stream.close()
-            stream = path.open(encoding="utf-8", errors="replace")
-        else:
-            time.sleep(FOLLOW_SECONDS)
+
+
+class _Ended:
+    """Asks at most once a second whether the following ends. The answer costs more than a look at a file."""
+
+    def __init__(self, until: Callable[[], bool] | None) -> None:
+        self._until, self._next = until, 0.0
+
+    def __call__(self) -> bool:
+        if self._until is None or time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + LOOK_SECONDS
+        return self._until()
 
 
 _ERROR = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception)|SystemExit|error|ERROR|CRITICAL|Error)\b")

@@ -2,23 +2,56 @@
 
 import contextlib
 import socket
+from collections.abc import Iterator
 
 from lmstack.errors import LmError
+from lmstack.runtime.base import Address
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared, never bound
 
 
-def check_port_free(host: str, port: int) -> None:
-    """Raise LmError unless the port can be used; the error names its holder. LiteLLM would silently choose another."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def check_port_free(wanted: Address, own: Address | None = None) -> None:
+    """Raise LmError unless the address can be used; the error names its holder. LiteLLM would silently choose another port.
+
+    ``own`` is the address of the gateway that runs here. It stops before the new one starts.
+    """
+    wanted = Address(_plain(wanted.host), wanted.port)
+    own = Address(_plain(own.host), own.port) if own else None
+    if own == wanted:
+        return
+    if own is not None and own.port == wanted.port and _overlap(own.host, wanted.host):
+        # Our own gateway would refuse the bind. What else listens there is in the way.
+        holder = next(
+            (who for host, who in _listeners(wanted.port) if host != own.host and _overlap(host, wanted.host)), ""
+        )
+        if holder:
+            raise _taken(wanted, "Address already in use", holder)
+        return
+    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host.strip("[]"), port))
+            probe.bind((wanted.host, wanted.port))
         except OSError as error:
-            holder = _holder(port)
-            raise LmError(
-                f"port {port} on {host} cannot be used: {error.strerror}" + (f"; {holder} has it" if holder else ""),
-                f"stop that program, or choose another port: lm up --port {_next_free(port)}",
-            ) from None
+            holder = next((who for host, who in _listeners(wanted.port) if _overlap(host, wanted.host)), "")
+            raise _taken(wanted, error.strerror or "", holder) from None
+
+
+def _taken(wanted: Address, reason: str, holder: str) -> LmError:
+    return LmError(
+        f"port {wanted.port} on {wanted.host} cannot be used: {reason}" + (f"; {holder} has it" if holder else ""),
+        f"stop that program, or choose another port: lm up --port {_next_free(wanted.port)}",
+    )
+
+
+def _plain(host: str) -> str:
+    host = host.strip("[]")
+    return "127.0.0.1" if host == "localhost" else host
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two addresses with the same port exclude each other: they are equal, or one stands for all."""
+    return one == other or not {one, other}.isdisjoint(_EVERY_ADDRESS)
 
 
 def free_port() -> int:
@@ -28,17 +61,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _holder(port: int) -> str:
-    """Return name and pid of the process that listens on a port; "" where the system hides it from this user."""
+def _listeners(port: int) -> Iterator[tuple[str, str]]:
+    """Yield address and process (name and pid) of every listener on a port, unless the system hides it from this user."""
     import psutil
 
     for process in psutil.process_iter():
         # Process by process, because macOS shows the whole list only to root.
         with contextlib.suppress(psutil.Error, OSError):
-            ports = [c.laddr[1] for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.laddr]
-            if port in ports:
-                return f"{process.name()} (process {process.pid})"
-    return ""
+            for one in process.net_connections("inet"):
+                if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr[1] == port:
+                    yield one.laddr[0], f"{process.name()} (process {process.pid})"
 
 
 def _next_free(port: int) -> int:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import psutil
 
 MARK = "LMSTACK_HOME"
-SUPERVISOR = "supervisor.supervisord"
+# The modules that the local runtime starts.
+SUPERVISOR, SERVER, EMBEDDED = "supervisor.supervisord", "lmstack.gateway.app.serve", "lmstack.runtime.embedded"
 # macOS allows 104 bytes, Linux 108; supervisord first binds a longer name beside it.
 MAX_SOCKET_PATH = 90
 # A recorded process is the same one when its creation time differs by less: clocks round differently.
@@ -138,13 +139,14 @@ def _is_recorded(process: "psutil.Process", recorded: dict[int, float]) -> bool:
 
 
 def _is_ours(process: "psutil.Process", root: Path) -> bool:
-    words = _cmdline(process)
     programs = {
         SUPERVISOR: str(root / ".lmstack" / "supervisord.conf"),
-        "--config": str(root / "litellm-config.yaml"),
-        "lmstack.runtime.embedded": str(root),
+        SERVER: str(root / "litellm-config.yaml"),
+        EMBEDDED: str(root),
     }
-    if any(program in words and named in words for program, named in programs.items()):
+    words = set(_cmdline(process))
+    # The module counts too: another program, such as the user's own `litellm`, may read our configuration.
+    if any({module, named} <= words for module, named in programs.items()):
         return True
     import psutil
 

@@ -27,7 +27,9 @@ class Watch:
     _seen: dict[str, Service] = field(default_factory=dict)
 
     def ended(self, services: list[Service]) -> str | None:
-        """Return the name of a service that has ended since the last poll, None when all go on."""
+        """Return the name of a service that has ended since the last poll, None when all go on or none is known."""
+        if not all(service.is_known for service in services):
+            return None  # an engine may be slow to answer for a moment
         for service in services:
             before = self._seen.get(service.name)
             self._seen[service.name] = service

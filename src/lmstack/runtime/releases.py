@@ -6,6 +6,7 @@ rollback change nothing that works.
 
 import importlib.metadata
 import json
+import re
 import shutil
 import sys
 from importlib import resources
@@ -15,6 +16,7 @@ from typing import Any
 from lmstack import proc
 from lmstack.errors import LmError, MissingToolError
 from lmstack.runtime.installed_by import install_command
+from lmstack.runtime.processes import SERVER
 from lmstack.stack import proxy_side
 from lmstack.stack.project import Project
 
@@ -47,7 +49,7 @@ def command(project: Project, version: str) -> list[str]:
     """Return the command that serves this release, without its arguments; raise MissingToolError when it is not installed."""
     python = python_of(project, version)
     if python is not None:
-        return [str(python), "-m", "lmstack.gateway.app.serve"]
+        return [str(python), "-m", SERVER]
     here = installed()
     if here is not None:
         raise MissingToolError(
@@ -67,7 +69,7 @@ def environ(project: Project, version: str) -> dict[str, str]:
     side.mkdir(parents=True, exist_ok=True)
     package = side / proxy_side.PACKAGE.name
     package.mkdir(exist_ok=True)
-    for name in (*proxy_side.MODULES, *proxy_side.ROOMS):
+    for name in (*proxy_side.MODULES, *proxy_side.FOLDERS):
         link, source = package / name, proxy_side.PACKAGE / name
         if not link.is_symlink() or link.resolve() != source.resolve():
             link.unlink(missing_ok=True)
@@ -103,6 +105,8 @@ def install(project: Project, version: str) -> None:
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, LmError):
+            if re.search(rf"found for litellm(\[proxy\])?=={re.escape(version)}", str(error)):
+                raise LmError(f"the package index has no LiteLLM {version} for this Python", "see which there are: lm upgrade --check") from None  # fmt: skip
             raise LmError(f"LiteLLM {version} could not be installed: {error}", "see which there are: lm upgrade --check") from None  # fmt: skip
         raise
 

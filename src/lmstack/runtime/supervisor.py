@@ -1,10 +1,13 @@
 """supervisord: its configuration file, and calls to a running one over its private socket."""
 
 import contextlib
+import socket
 from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import Fault as RpcFault
+from xml.parsers.expat import ExpatError
+from xmlrpc.client import Error as RpcError
 from xmlrpc.client import ServerProxy
 
 from lmstack.runtime.logs import LOG_BACKUPS
@@ -12,6 +15,9 @@ from lmstack.runtime.processes import socket_path
 
 STOP_SECONDS = 30
 LOG_BYTES = "10MB"
+ANSWER_SECONDS = 10.0
+# What a call raises when supervisord is not there, ends in the middle of an answer, or refuses the call.
+_NO_ANSWER = (OSError, HTTPException, RpcError, ExpatError)
 
 
 def process_infos(root: Path) -> list[dict[str, Any]] | None:
@@ -20,7 +26,7 @@ def process_infos(root: Path) -> list[dict[str, Any]] | None:
         with _rpc(root) as rpc:
             infos: list[dict[str, Any]] = rpc.supervisor.getAllProcessInfo()  # type: ignore[assignment]
             return infos
-    except (OSError, RpcFault):
+    except _NO_ANSWER:
         return None
 
 
@@ -31,7 +37,7 @@ def pids(root: Path) -> list[int]:
             own: int = rpc.supervisor.getPID()  # type: ignore[assignment]
             infos: list[dict[str, Any]] = rpc.supervisor.getAllProcessInfo()  # type: ignore[assignment]
             return [own, *(info["pid"] for info in infos if info["pid"])]
-    except (OSError, RpcFault):
+    except _NO_ANSWER:
         return []
 
 
@@ -40,7 +46,7 @@ def shut_down(root: Path) -> bool:
     try:
         with _rpc(root) as rpc:
             rpc.supervisor.shutdown()
-    except (OSError, RpcFault):
+    except _NO_ANSWER:
         return False
     return True
 
@@ -53,10 +59,24 @@ def _rpc(root: Path) -> Iterator[ServerProxy]:
     if not path.exists():
         raise FileNotFoundError(path)
     transport = SupervisorTransport(None, None, f"unix://{path}")
+    transport._get_connection = lambda: _Connection(path)
     try:
         yield ServerProxy("http://127.0.0.1", transport=transport)
     finally:
         transport.close()
+
+
+class _Connection(HTTPConnection):
+    """A connection to supervisord's socket, with a time-out. A process can hang, or be stopped by SIGSTOP."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
 def argument_variables(found: Mapping[str, list[str]]) -> dict[str, str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import proc
-from lmstack.errors import LmError, NoLedgerError
+from lmstack.errors import LmError, NoLedgerError, UnknownQueryError
 from lmstack.ledger import backup
 from lmstack.runtime.compose_project import ComposeProject
-from lmstack.runtime.engine import docker_client
+from lmstack.runtime.engine import docker_client, engine_errors
 from lmstack.stack.project import PROXY_SERVICE
 
 LEDGER = "/app/logs/litellm.db"
@@ -25,7 +25,13 @@ class VolumeLedger:
     def query(self, name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the answer of a ledger query (lmstack.ledger.queries)."""
         words = [LEDGER, name, json.dumps(arguments)]
-        rows: list[dict[str, Any]] = json.loads(self._run_module("lmstack.ledger.queries", words, QUERY_SECONDS))
+        try:
+            text = self._run_module("lmstack.ledger.queries", words, QUERY_SECONDS)
+        except LmError as error:
+            if f"KeyError: {name!r}" in str(error):
+                raise UnknownQueryError(f"the older lmstack in the container has no query '{name}'", "lm up") from None
+            raise
+        rows: list[dict[str, Any]] = json.loads(text)
         return rows
 
     def save(self, target: Path) -> dict[str, Any]:
@@ -75,10 +81,11 @@ class VolumeLedger:
         done = proc.run(argv, timeout=30, cwd=self.compose.root, check=False, env=self.compose.environment())
         if done.code:  # docker-compose 1 does not know the format: then a container is asked
             return
-        try:
-            docker_client().volumes.get(json.loads(done.stdout)["volumes"]["litellm-logs"]["name"])
-        except docker.errors.NotFound:
-            raise no_ledger() from None
+        with engine_errors():
+            try:
+                docker_client().volumes.get(json.loads(done.stdout)["volumes"]["litellm-logs"]["name"])
+            except docker.errors.NotFound:
+                raise no_ledger() from None
 
 
 def no_ledger() -> NoLedgerError:

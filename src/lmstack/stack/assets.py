@@ -63,18 +63,32 @@ def lay_down(project: Project, env: str | None = None) -> list[str]:
     return made
 
 
-def refresh(project: Project) -> list[str]:
-    """Update a stack that an earlier lmstack wrote; return the names of the files that were written.
+def outdated(project: Project) -> dict[str, str]:
+    """Return the files of this stack that an earlier lmstack wrote, each with its present text.
 
-    Replaces the proxy's side of the source, and the files that are still as 0.1.0 wrote them.
+    Those are the proxy's side of the source, and the files that are still as an earlier version wrote them. In a checkout
+    of lmstack there are none: its source is somebody's work.
     """
-    written = []
+    if _is_checkout(project):
+        return {}
+    found = {}
     for name, text in asset_texts().items():
-        path = project.root / name
-        ours = name.startswith("src/") or _digest(files.read(path)) in _OLD.get(name, ())
-        if ours and files.write(path, text):
-            written.append(name)
-    return written
+        present = files.read(project.root / name)
+        ours = name.startswith("src/") or _digest(present) in _OLD.get(name, ())
+        if ours and present != text:
+            found[name] = text
+    return found
+
+
+def refresh(project: Project) -> list[str]:
+    """Update a stack that an earlier lmstack wrote; return the names of the files that were written."""
+    return [name for name, text in outdated(project).items() if files.write(project.root / name, text)]
+
+
+def _is_checkout(project: Project) -> bool:
+    """Return whether this folder holds the source of lmstack. A stack in a user's own repository is no checkout."""
+    text = files.read(project.root / "pyproject.toml") or ""
+    return 'name = "lmstack"' in text.splitlines()
 
 
 def _digest(text: str | None) -> str:

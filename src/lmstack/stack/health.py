@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmstack.config.settings import Settings
+from lmstack.ledger.redact import without_userinfo
 from lmstack.stack.plan import Plan, reachable_from
 
 if TYPE_CHECKING:
@@ -133,4 +134,9 @@ def taskmaster(settings: Settings) -> dict[str, Any]:
         return {"status": "off"}
     answer = get(f"{reachable_from(base, 'local')}/api/health")
     ok = 200 <= answer.status < 500
-    return {"status": "reachable" if ok else "unreachable", "url": base, "http": answer.status, "error": answer.error}
+    return {
+        "status": "reachable" if ok else "unreachable",
+        "url": without_userinfo(base),
+        "http": answer.status,
+        "error": answer.error,
+    }

@@ -8,6 +8,7 @@ from lmstack.catalog.models import Catalog, Model, Provider
 from lmstack.config.rules import Rules
 from lmstack.config.settings import Settings
 from lmstack.errors import ConfigError
+from lmstack.ledger.redact import without_userinfo
 from lmstack.routing.candidates import GROUPS, Candidate
 from lmstack.routing.policy import AUTO, Models
 
@@ -94,7 +95,7 @@ class Plan:
 
 def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
     """Return the plan: which deployment serves which name, and in which order the models of a group are tried."""
-    messages = list(settings.notes)
+    messages = [str(note) for note in settings.notes]
     deployments, unserved = [], {}
     for model in catalog.models.values():
         provider = catalog.providers[model.provider]
@@ -121,7 +122,7 @@ def plan_stack(settings: Settings, catalog: Catalog, facts: Facts) -> Plan:
     groups = {name: walks[name] for name in GROUPS if walks[name]}
     return Plan(
         settings, facts.runtime, tuple(deployments), groups, unserved, embedded,
-        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, facts), tuple(messages), catalog.rules,
+        settings.on("LITELLM_REDIS") or bool(settings.get("REDIS_URL")), _environ(settings, catalog, facts), tuple(messages), catalog.rules,
         settings.workers or _room_for_workers(facts), {name: walks[name][1:] for name in models.by_name}, models,
     )  # fmt: skip
 
@@ -168,8 +169,9 @@ def _lacking(provider: Provider, settings: Settings, facts: Facts) -> str | None
 def _deploy(model: Model, provider: Provider, settings: Settings, facts: Facts) -> Deployment:
     base = None
     if provider.name == "ollama":
-        base = reachable_from(settings.get("OLLAMA_API_BASE") or DEFAULT_OLLAMA, facts.runtime).rstrip("/")
-        base = base if base.endswith(provider.suffix) else base + provider.suffix
+        base = _ollama_base(provider, settings, facts)
+        # A password is never rendered: then the address is in the environment, see _environ.
+        base = base if without_userinfo(base) == base else "os.environ/OLLAMA_API_BASE"
     elif provider.base and (provider.name == "embedded" or settings.get(provider.base)):
         base = f"os.environ/{provider.base}"
     # The OpenAI client insists on a key even where none is checked.
@@ -177,13 +179,21 @@ def _deploy(model: Model, provider: Provider, settings: Settings, facts: Facts) 
     return Deployment(model, provider, f"{provider.prefix}/{model.model}", base, key)
 
 
-def _environ(settings: Settings, facts: Facts) -> dict[str, str]:
+def _ollama_base(provider: Provider, settings: Settings, facts: Facts) -> str:
+    """Return the address of Ollama's OpenAI routes, as the proxy must use it."""
+    base = reachable_from(settings.get("OLLAMA_API_BASE") or DEFAULT_OLLAMA, facts.runtime).rstrip("/")
+    return base if base.endswith(provider.suffix) else base + provider.suffix
+
+
+def _environ(settings: Settings, catalog: Catalog, facts: Facts) -> dict[str, str]:
     """Return the environment of the proxy: every setting with a value, adapted addresses, and LiteLLM's switches."""
     env = {name: value.text for name, value in settings.extra.items() if value.text}
     env |= {name: value.text for name, value in settings.values.items() if value.text}
     for name in ("TASKMASTER_API_URL", "OPENAI_API_BASE", "ANTHROPIC_API_BASE", "GEMINI_API_BASE"):
         if env.get(name):
             env[name] = reachable_from(env[name], facts.runtime)
+    if env.get("OLLAMA_API_BASE"):
+        env["OLLAMA_API_BASE"] = _ollama_base(catalog.providers["ollama"], settings, facts)
     return env | STOCK_ENVIRON
 
 

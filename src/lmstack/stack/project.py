@@ -1,6 +1,7 @@
 """A stack's folder: the paths of its files, and how to load settings, catalog and plan from them."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -9,9 +10,10 @@ from lmstack import files
 from lmstack.catalog.models import Catalog, parse_catalog
 from lmstack.config.envfile import Entry, parse_env
 from lmstack.config.settings import Settings, parse_settings
+from lmstack.config.yamlrules import COMPOSE, parse_yaml
 from lmstack.errors import ConfigError
 from lmstack.stack.plan import Facts, Plan, plan_stack
-from lmstack.stack.render import render_config
+from lmstack.stack.render import is_rendered, render_config
 
 PROXY_SERVICE = "litellm-proxy"
 _COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
@@ -67,7 +69,14 @@ class Project:
     def is_blank(self) -> bool:
         """Return whether this folder is empty, except for files that a stack may begin with: settings, models, state."""
         own = {self.env_file.name, self.models_file.name, self.state.name, self.logs.name}
+        if self._has_own_config():
+            own.add(self.config_file.name)
         return self.root.is_dir() and all(path.name in own for path in self.root.iterdir())
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether `lm up` would create a stack here: the folder is empty, and nothing was started in it."""
+        return self.is_blank and not self.is_stack
 
     def require_stack(self) -> None:
         """Raise ConfigError unless this folder holds one of our stacks. Call it before every change."""
@@ -79,6 +88,23 @@ class Project:
                 f"{self.root} holds no lmstack stack", "go to a stack's folder, name it with -C FOLDER, or make one here: lm init"
             )  # fmt: skip
 
+    def require_stack_or_blank(self) -> None:
+        """Raise ConfigError when this folder belongs to another program. Call it before a file of the user is written."""
+        if not self.is_blank:
+            self.require_stack()
+
+    def require_own_config(self) -> None:
+        """Raise ConfigError when litellm-config.yaml was not written by lm. Call it before that file is replaced."""
+        if self.config_file.exists() and not self._has_own_config():
+            raise ConfigError(
+                f"{self.config_file} was not written by lm, and lm would replace it; nothing was changed",
+                f"describe its models in models.yaml (docs/providers.md), then move it away: "
+                f"mv {shlex.quote(str(self.config_file))} {shlex.quote(str(self.config_file) + '.old')}",
+            )
+
+    def _has_own_config(self) -> bool:
+        return is_rendered(files.read(self.config_file) or "")
+
     def foreign_compose(self) -> str | None:
         """Return why the compose file here is not ours, None when it is. Call it before every compose command."""
         if not self.is_stack:
@@ -86,16 +112,25 @@ class Project:
         text = files.read(self.compose_file)
         if text is None:
             return f"there is no {self.compose_file}"
-        import yaml
-
         try:
-            found = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            return f"{self.compose_file} is not readable as YAML: {error}"
+            _, found = parse_yaml(text, str(self.compose_file), COMPOSE)
+        except ConfigError as error:
+            return "; ".join(f"{problem.where}: {problem.what}" for problem in error.problems)
         services = found.get("services") if isinstance(found, dict) else None
         if not isinstance(services, dict) or PROXY_SERVICE not in services:
             return f"{self.compose_file} has no service '{PROXY_SERVICE}', so it is not a stack of lmstack"
         return None
+
+    def compose_name(self) -> str:
+        """Return the project name that the compose file itself gives; "" when it gives none, or one with variables."""
+        import yaml
+
+        try:
+            found = yaml.safe_load(files.read(self.compose_file) or "")
+        except yaml.YAMLError:
+            return ""
+        name = found.get("name") if isinstance(found, dict) else None
+        return name if isinstance(name, str) and "$" not in name else ""
 
     def env_entries(self) -> dict[str, Entry]:
         """Return the entries of .env; empty when there is no such file."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import lmstack
 
 MODULES = ("__init__.py", "key_strength.py")
-ROOMS = ("delivery", "gateway", "ledger", "routing")
+FOLDERS = ("delivery", "gateway", "ledger", "routing")
 PACKAGE = Path(lmstack.__file__).parent
 
 
@@ -13,6 +13,6 @@ def sources(package: Path = PACKAGE) -> list[Path]:
     """Return every source file that the proxy needs, below a folder ``lmstack``."""
     found = [
         *(package / name for name in MODULES),
-        *(path for room in ROOMS for path in (package / room).rglob("*.py")),
+        *(path for name in FOLDERS for path in (package / name).rglob("*.py")),
     ]
     return sorted(path for path in found if path.exists())

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from lmstack.ledger.redact import has_secret_name
 from lmstack.routing.auto import TIER_OF_GROUP
 from lmstack.routing.budgets import dump_limits
 from lmstack.routing.candidates import distinct, price_key
@@ -26,6 +27,11 @@ RETRIED = (
 )
 
 
+def is_rendered(text: str) -> bool:
+    """Return whether `lm` wrote a file, in this or another version. Its first line shows it."""
+    return "rendered by `lm render`" in text.partition("\n")[0]
+
+
 def render_config(plan: Plan) -> str:
     """Return the text of the whole file."""
     parts = [HEADER.format(version=plan.settings.version), "model_list:\n"]
@@ -40,7 +46,12 @@ def render_config(plan: Plan) -> str:
         "\n# LiteLLM checks only free models in the background. Requests show how the others are.\n",
         _block({"general_settings": _general(plan)}),
     ]
-    own = {"unserved": plan.unserved, "routing": plan.rules.routing, "budgets": dump_limits(plan.rules.budgets)}
+    own = {
+        "unserved": plan.unserved,
+        "routing": plan.rules.routing,
+        "budgets": dump_limits(plan.rules.budgets),
+        "key_variables": _key_variables(plan),
+    }
     if any(own.values()):
         parts += [
             "\n# For our callback: model names without a provider, with the variable each one needs; the rules of models.yaml.\n",
@@ -114,6 +125,12 @@ def _remark(d: Deployment) -> str:
     if model.successor:
         return f"{model.name}: retired by {d.provider.title} ({model.retired}), served by {model.successor}; {cost}"
     return f"{model.name}: {d.provider.title}, {cost}"
+
+
+def _key_variables(plan: Plan) -> list[str]:
+    """Return the variables of keys that have ordinary names. Our callback redacts their values."""
+    names = {d.provider.key for d in plan.deployments if d.provider.key and not d.provider.keyless}
+    return sorted(name for name in names if not has_secret_name(name))
 
 
 def _auto() -> str:

@@ -42,12 +42,28 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default() -> None
             ".env:1: TASKMASTER_API_URL must be an http:// or https:// address, not 'localhost:3001'",
         ),
         ("OPENAI_API_KEYS=x", ".env:1: unknown variable OPENAI_API_KEYS (did you mean 'OPENAI_API_KEY'?)"),
+        ("LITELM_MASTER_KEY=x", ".env:1: unknown variable LITELM_MASTER_KEY (did you mean 'LITELLM_MASTER_KEY'?)"),
+        ("OPNAI_API_KEY=x", ".env:1: unknown variable OPNAI_API_KEY (did you mean 'OPENAI_API_KEY'?)"),
+        ("REDSI_URL=x", ".env:1: unknown variable REDSI_URL (did you mean 'REDIS_URL'?)"),
+        ("openai_api_key=x", ".env:1: unknown variable openai_api_key (did you mean 'OPENAI_API_KEY'?)"),
         ("OPENAI_API_KEY='sk a'", ".env:1: OPENAI_API_KEY has spaces or line breaks in it"),
         ("LITELLM_RUNTIME=podman", ".env:1: LITELLM_RUNTIME must be one of auto, docker, local, not 'podman'"),
     ],
 )
 def test_a_bad_value_gives_one_line_with_file_line_and_mend(env: str, expected: str) -> None:
     assert problems(env) == [expected]
+
+
+@pytest.mark.parametrize(
+    "name", ["XAI_API_KEY", "GROQ_API_KEY", "VLLM_API_BASE", "OPENPIPE_API_KEY", "DATABASE_URL", "COMPOSE_PROJECT_NAME"]
+)
+def test_a_variable_of_another_tool_is_no_typing_error(name: str) -> None:
+    assert parse_settings(parse_env(f"{name}=x"), {}).get(name) == "x"
+
+
+def test_a_name_that_models_yaml_uses_is_no_typing_error() -> None:
+    settings = parse_settings(parse_env("OPNAI_API_KEY=x"), {}, extra_names=frozenset({"OPNAI_API_KEY"}))
+    assert settings.get("OPNAI_API_KEY") == "x"
 
 
 def test_all_problems_come_at_once() -> None:
@@ -78,6 +94,13 @@ def test_the_guides_placeholders_count_as_unset() -> None:
     settings = parse_settings(parse_env("OPENAI_API_KEY=your_openai_key_here\nANTHROPIC_API_KEY=sk-ant-...\n"), {})
     assert settings.get("OPENAI_API_KEY") == settings.get("ANTHROPIC_API_KEY") == ""
     assert len(settings.notes) == 2
+    assert all(note.warning for note in settings.notes)
+
+
+def test_a_setting_without_effect_is_a_warning_when_it_is_on() -> None:
+    (note,) = parse_settings(parse_env("\nLEDGER_STORE_PROMPTS=on"), {}).notes
+    assert str(note).startswith(".env:2: LEDGER_STORE_PROMPTS has no effect: prompts and answers are never stored")
+    assert parse_settings(parse_env("LEDGER_STORE_PROMPTS=off"), {}).notes == ()
 
 
 def test_the_example_file_parses_to_the_defaults_and_names_every_setting() -> None:

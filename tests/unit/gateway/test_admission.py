@@ -14,10 +14,10 @@ from fastapi import HTTPException
 from lmstack.gateway import worker
 from lmstack.gateway.calls import admission, hooks, outcome, replies, served
 from lmstack.ledger import queries
-from lmstack.ledger.records import Attempt, Attribution, Call, Over
+from lmstack.ledger.records import Attempt, Attribution, Call, ExceededLimit
 from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import Candidate
-from lmstack.routing.policy import Decision, Models, Route, RoutingRules
+from lmstack.routing.policy import ChosenBy, Decision, Models, RoutingRules
 from lmstack.routing.prices import Price
 from support import wait_for
 
@@ -119,14 +119,14 @@ def test_a_ledger_that_raises_refuses_only_where_it_must(
 @pytest.mark.parametrize(
     ("decision", "written"),
     [
-        (Decision(Route.UNROUTED, "other"), {"model": "paid"}),
-        (Decision(Route.CONFIGURED, "premium"), {"model": "premium"}),
+        (Decision(ChosenBy.LITELLM, "other"), {"model": "paid"}),
+        (Decision(ChosenBy.CONFIGURATION, "premium"), {"model": "premium"}),
         (
-            Decision(Route.CHOSEN, "a", ("b",)),
+            Decision(ChosenBy.GATEWAY, "a", ("b",)),
             {"model": "a", "fallbacks": ["b"], "context_window_fallbacks": [], "content_policy_fallbacks": []},
         ),
         (
-            Decision(Route.CHOSEN, "a", no_fallback=True),
+            Decision(ChosenBy.GATEWAY, "a", no_fallback=True),
             {"model": "a", "fallbacks": [], "context_window_fallbacks": [], "content_policy_fallbacks": [], "disable_fallbacks": True},
         ),
     ],
@@ -246,7 +246,7 @@ def test_a_429_says_when_to_try_again(
 ) -> None:
     noon = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
     monkeypatch.setattr(replies.time, "time", noon.timestamp)
-    error = replies.budget_exceeded(Over(Limit("task", "t", period, 1.0), 0.4, waiting))
+    error = replies.budget_exceeded(ExceededLimit(Limit("task", "t", period, 1.0), 0.4, waiting))
     assert (error.headers or {}).get("retry-after") == (None if seconds is None else str(seconds))
     resets = error.detail["budget"]["resets_at"]
     assert resets is None if seconds is None else (datetime.fromisoformat(resets) - noon).total_seconds() == seconds

@@ -17,7 +17,7 @@ from lmstack.ledger.records import Ended, Started, dump, load
 from lmstack.routing.classify import conversation_group
 from lmstack.routing.needs import needs_of, user_texts
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import parse_wishes
+from lmstack.routing.request import parse_options
 
 settings.register_profile("ours", deadline=None, max_examples=300, derandomize=True)
 settings.load_profile("ours")
@@ -66,7 +66,7 @@ def test_any_request_can_be_routed_or_refused(body: dict[str, object], headers: 
     assert conversation_group(user_texts(body.get("messages"))) in ("cheap", "standard", "premium")
     metadata = body.get("metadata")
     with contextlib.suppress(RefusalError):
-        parse_wishes(headers, metadata if isinstance(metadata, dict) else {})
+        parse_options(headers, metadata if isinstance(metadata, dict) else {})
 
 
 @given(st.text(min_size=24, max_size=60), st.text(max_size=60), st.text(max_size=60))

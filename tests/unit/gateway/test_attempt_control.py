@@ -25,12 +25,12 @@ def a_call(*attempts: Attempt) -> Call:
 @pytest.mark.parametrize(
     ("before", "now", "step", "closed"),
     [
-        (None, A, Step.NEXT, None),
-        (replace(A, outcome="failed"), A, Step.NEXT, "failed"),
+        (None, A, Step.NEW, None),
+        (replace(A, outcome="failed"), A, Step.NEW, "failed"),
         (A, replace(A, kind="aresponses"), Step.SAME, None),
-        (A, replace(A), Step.AGAIN, "failed"),
-        (A, replace(A, deployment="b"), Step.NEXT, "failed"),
-        (A, replace(A, deployment="b", kind="aresponses"), Step.NEXT, "failed"),
+        (A, replace(A), Step.RETRY, "failed"),
+        (A, replace(A, deployment="b"), Step.NEW, "failed"),
+        (A, replace(A, deployment="b", kind="aresponses"), Step.NEW, "failed"),
     ],
 )
 def test_what_an_attempt_is_to_the_one_before(

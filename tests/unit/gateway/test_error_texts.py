@@ -45,6 +45,7 @@ def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
         (None, Usage()),
         ({}, Usage()),
         ({"prompt_tokens": float("nan"), "completion_tokens": 10**30}, Usage()),
+        ({"prompt_tokens": -1_000_000, "completion_tokens": float("inf")}, Usage()),
     ],
 )
 def test_usage_is_read_in_every_dialect(usage: object, expected: Usage) -> None:

@@ -1,7 +1,9 @@
 """What stands before LiteLLM's app: the table of routes, Host and Origin, the key, the size and form of a body."""
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -34,6 +36,9 @@ from lmstack.gateway.app.routes import Access
         ("DELETE", "/openai/v1/models/ft-x", None),
         ("GET", "/health/test_connection", None),
         ("GET", "/key/list", None),
+        ("HEAD", "/health", Access.ANYONE),
+        ("HEAD", "/v1/chat/completions", None),
+        ("GET", "/v1/model/info", Access.KEY),
         ("GET", "/", None),
         ("POST", "/mcp", None),
     ],
@@ -46,7 +51,7 @@ def test_only_what_is_in_the_table_is_served(method: str, path: str, access: Acc
 @pytest.mark.parametrize(
     ("path", "opened"),
     [
-        ("/key/list", True), ("/ui/", True), ("/v2/login", True), ("/", True), ("/config/update", True),
+        ("/key/list", True), ("/v2/user/info", True), ("/", True), ("/config/update", True), ("/ui/", False), ("/openapi.json", False),
         ("/openai/v1/chat/completions", False), ("/anthropic/v1/messages", False), ("/mcp", False), ("/v1/rag/query", False),
         ("/usage/ai/chat", False), ("/mcp-rest/test/connection", False), ("/guardrails/test_custom_code", False),
         ("/cache/settings/test", False), ("/prompts/test", False), ("/keys", False), ("", False), ("key/list", False),
@@ -81,7 +86,11 @@ ORIGINS = {"LITELLM_ORIGINS": "https://ai.example.com, http://app.internal:8080"
         ("evil.example:4000", "http://evil.example:4000", False),
         ("localhost@evil.example", "", False),
         ("127.0.0.1.nip.io:4000", "", False),
-        ("", "", False),
+        ("", "", True),
+        ("", "http://localhost:3000", False),
+        ("upstream_name", "", True),
+        ("my-machine:4000", "", True),
+        ("host.containers.internal:4000", "", True),
         ("localhost:notaport", "", False),
         ("localhost:4000", "https://evil.example", False),
         ("localhost:4000", "null", False),
@@ -145,6 +154,9 @@ def _json(value: object) -> bytes:
         (_json({"text": ':"' * 200_000}), False),
         (_json({str(n): 1 for n in range(100_001)}), True),
         (_json({str(n): 1 for n in range(100_000)}), False),
+        (b"[" * 2_000_000, True),
+        (b"[]," * 150_000, True),
+        (_json({"input": [[n] for n in range(50_000)]}), False),
         (b"not json", False),
         (b"", False),
     ],
@@ -174,6 +186,21 @@ def test_a_clients_own_logging_callbacks_are_refused(body: bytes, refused: bool)
             bodies.check_callbacks(body)
     else:
         bodies.check_callbacks(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 10_000_000, b"{" * 10_000_000, b'"' * 10_000_000, b'{"a":[' * 1_000_000, b'"[":[' * 1_500_000]
+)
+def test_no_body_is_looked_at_for_long(body: bytes) -> None:
+    """The check takes no longer than a parse of harmless JSON of that size, twice over: a ratio, no time."""
+    harmless = json.dumps({"messages": [{"role": "user", "content": "x" * 60}] * (len(body) // 100)}).encode()
+    began = time.perf_counter()
+    json.loads(harmless)
+    parse = time.perf_counter() - began
+    began = time.perf_counter()
+    with contextlib.suppress(bodies.RefusedError):
+        bodies.check_json(body)
+    assert time.perf_counter() - began < 2 * parse + 0.05
 
 
 def _messages(*parts: bytes, end: bool = True) -> Callable[[], Awaitable[Message]]:

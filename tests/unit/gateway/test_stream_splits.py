@@ -31,7 +31,7 @@ class Recorder:
     def post(self, record: Ended) -> None:
         self.ended.append(record)
 
-    def note_health(self, *_: object) -> None: ...
+    def note_result(self, *_: object) -> None: ...
 
 
 def a_call() -> Call:

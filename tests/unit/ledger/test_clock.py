@@ -157,10 +157,10 @@ def test_a_budgets_day_follows_the_clock_and_refunds_nothing_within_it(
 def test_a_day_that_was_spent_stays_spent_when_the_clock_goes_ahead_and_comes_back(conn: sqlite3.Connection) -> None:
     limit = Limit("task", "t", "day", 0.25)
     write(conn, NOON)
-    assert spending.over(conn, [limit], NOON) is not None
+    assert spending.exceeded_limit(conn, [limit], NOON) is not None
     write(conn, NOON + YEAR)
-    assert spending.over(conn, [limit], NOON) is not None
-    assert spending.over(conn, [limit], NOON + YEAR) is not None
+    assert spending.exceeded_limit(conn, [limit], NOON) is not None
+    assert spending.exceeded_limit(conn, [limit], NOON + YEAR) is not None
 
 
 def test_a_request_that_ends_before_it_began_has_no_negative_time(conn: sqlite3.Connection) -> None:

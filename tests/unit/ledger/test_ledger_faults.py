@@ -67,7 +67,7 @@ def test_a_budget_is_not_passed_while_records_wait_in_the_spool(ledger: Path) ->
         verdict = _write(made, Started(call("3"), (LIMIT,)))
         return verdict if verdict.checked else None
 
-    assert wait_for(decided, 10).over is not None, "the first verdict after the lock knows what was in the spool"
+    assert wait_for(decided, 10).exceeded is not None, "the first verdict after the lock knows what was in the spool"
     made.close()
     assert "1" not in {row["id"] for row in queries.ask(ledger, "requests", {})}
 
@@ -162,8 +162,8 @@ def test_a_cost_that_none_can_be_refunds_no_budget(ledger: Path, cost: float) ->
     made.post(ended(call("2"), cost))
     assert made.flush(5)
     verdict = _write(made, Started(call("3"), (LIMIT,)))
-    assert verdict.over is not None
-    assert verdict.over.spent == pytest.approx(2.0)
+    assert verdict.exceeded is not None
+    assert verdict.exceeded.spent == pytest.approx(2.0)
     made.close()
 
 
@@ -248,7 +248,7 @@ def test_a_start_under_a_budget_whose_commit_is_in_doubt_counts_once(
         assert in_doubt.store([Started(one, (limit,))]) == [Verdict(True)]
     conn = schema.connect(ledger)
     assert spending.reserved(conn, limit) == 1.25, "its own reservation counts once, and not against itself"
-    assert in_doubt.store([Started(call("2", reserved=0.5), (limit,))])[0].over is not None
+    assert in_doubt.store([Started(call("2", reserved=0.5), (limit,))])[0].exceeded is not None
     refused = Ended(one, "rejected", time.time(), 1.0)  # what the failure hook writes for a request that was refused
     assert in_doubt.store([refused])[0].durable
     assert spending.reserved(conn, limit) == 0.0

@@ -1,5 +1,6 @@
 """What `lm up` says about the settings that differ from the running start."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 
 from lmstack.config.envfile import parse_env
+from lmstack.config.rules import Rules
 from lmstack.config.settings import parse_settings
-from lmstack.operate.changes import marks, since_the_last_start
+from lmstack.operate.changes import marks, parts, since_the_last_start
 from lmstack.runtime.base import State
 
 
@@ -32,6 +34,8 @@ def state(text: str, **flags: str) -> State:
         ("", {"LITELLM_PORT": "23102"}, "", ["LITELLM_PORT goes from 23102 (given to the last lm up) to 4000"]),
         ("OPENAI_API_KEY=sk-0123456789", {}, "OPENAI_API_KEY=sk-9876543210", ["OPENAI_API_KEY has another value"]),
         ("", {}, "OPENAI_API_KEY=sk-9876543210", ["OPENAI_API_KEY is new"]),
+        ("OPENAI_API_BASE=https://u:passw0rd@x", {}, "", ["OPENAI_API_BASE is gone"]),
+        ("OPENAI_API_BASE=https://u:passw0rd@x", {}, "OPENAI_API_BASE=http://x", ["OPENAI_API_BASE has another value"]),
         ("OPENAI_API_KEY=sk-9876543210", {}, "", ["OPENAI_API_KEY is gone"]),
         ("", {}, "", ["models.yaml, the models that can be served, or lmstack itself has changed"]),
     ],
@@ -40,6 +44,45 @@ def test_each_change_is_one_sentence_without_a_secret(
     before: str, flags: dict[str, str], after: str, says: list[str]
 ) -> None:
     assert since_the_last_start(state(before, **flags), wanted(after)) == says
+
+
+def test_the_state_of_an_older_lmstack_with_a_password_shows_none() -> None:
+    text = "OPENAI_API_BASE=https://user:passw0rd@x"
+    old = replace(state(text), settings={**marks(settings(text)), "OPENAI_API_BASE": "https://user:passw0rd@x"})
+    assert since_the_last_start(old, wanted("")) == ["OPENAI_API_BASE is gone"]
+    assert since_the_last_start(old, wanted(text, digest="old")) == []
+    assert "passw0rd" not in str(marks(settings(text)))
+
+
+RUNNING = {"models": "a: 1", "code": "x = 1", "workers": 2, "names": ("auto", "gpt-4o")}
+
+
+def plan_of(digest: str = "new", runtime: str = "local", text: str = "", **differs: Any) -> Any:
+    has = {**RUNNING, **differs}
+    plan = SimpleNamespace(settings=settings(text), workers=has["workers"], names=has["names"], rules=Rules())
+    made = SimpleNamespace(name=runtime, code=lambda: has["code"])
+    return SimpleNamespace(plan=plan, runtime=made, digest=digest, models_file=has["models"])
+
+
+@pytest.mark.parametrize(
+    ("differs", "says"),
+    [
+        ({"models": "a: 2"}, ["models.yaml has changed"]),
+        ({"code": "x = 2"}, ["lmstack itself has changed"]),
+        ({"code": "x = 2", "runtime": "docker"}, ["a file that goes into the image has changed"]),
+        ({"models": "a: 2", "code": "x = 2"}, ["models.yaml has changed", "lmstack itself has changed"]),
+        ({"workers": 4}, ["the number of workers goes from 2 to 4"]),
+        ({"names": ("auto", "llama3.2")}, ["can be served now: llama3.2", "cannot be served any more: gpt-4o"]),
+        ({"names": ("auto",), "models": "a: 2"}, ["models.yaml has changed"]),
+        ({}, ["lmstack itself has changed"]),  # what remains: its catalog, or the text that it renders
+        ({"text": "LITELLM_TIMEOUT=9", "workers": 4}, ["LITELLM_TIMEOUT goes from 120 to 9"]),
+        ({"text": "LITELLM_TIMEOUT=9", "models": "a: 2"}, ["LITELLM_TIMEOUT goes from 120 to 9", "models.yaml has changed"]),
+    ],
+)  # fmt: skip
+def test_what_has_changed_beside_the_settings_is_named(differs: dict[str, Any], says: list[str]) -> None:
+    before = replace(state(""), models=["auto", "gpt-4o"], parts=parts(plan_of()), runtime=differs.get("runtime", "local"))  # fmt: skip
+    assert since_the_last_start(before, plan_of(**differs)) == says
+    assert since_the_last_start(before, plan_of("old")) == []
 
 
 def test_nothing_is_said_without_a_start_or_a_change(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import GROUPS, Candidate, fallback_order, fallbacks_of
 from lmstack.routing.needs import tokens_of
-from lmstack.routing.policy import Decision, Models, Route, RoutingRules, decide, decide_free
+from lmstack.routing.policy import ChosenBy, Decision, Models, RoutingRules, decide, decide_free
 from lmstack.routing.prices import Price
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import Request, Wishes, read
+from lmstack.routing.request import Request, RoutingOptions, read
 
 ALL = frozenset({"tools", "vision", "json"})
 LOCAL = Candidate("local", "ollama", 1, (0.0, 0.0), 8_000, frozenset({"tools"}), "local")
@@ -35,9 +35,9 @@ def request(model: str | None, body: dict[str, Any] | None = None, **fields: Any
     return replace(made, **fields)
 
 
-def names(model: str, body: dict[str, Any] | None = None, models: Models = MODELS, **wishes: Any) -> list[str]:
+def names(model: str, body: dict[str, Any] | None = None, models: Models = MODELS, **options: Any) -> list[str]:
     """The name for LiteLLM, and the fallbacks that the decision lists."""
-    found = decide(request(model, body, wishes=Wishes(**wishes)), models, RoutingRules())
+    found = decide(request(model, body, options=RoutingOptions(**options)), models, RoutingRules())
     return [str(found.model), *found.fallbacks]
 
 
@@ -56,30 +56,30 @@ def test_a_second_name_of_the_same_model_is_not_tried() -> None:
 @pytest.mark.parametrize(
     ("model", "fields", "limits", "route", "limited"),
     [
-        ("small", {"size": 80}, (), Route.CONFIGURED, False),
-        ("cheap", {"size": 80}, (), Route.CONFIGURED, False),
-        ("auto", {"size": 80}, (), Route.CONFIGURED, False),
-        ("small", {"size": None}, (), Route.CONFIGURED, False),
-        ("small", {"size": 80}, (LIMIT,), Route.CHOSEN, True),  # without the model of unknown price
-        ("premium", {"size": 80}, (LIMIT,), Route.CHOSEN, True),
-        ("small", {"wishes": Wishes(no_fallback=True)}, (LIMIT,), Route.CHOSEN, True),
-        ("local", {"wishes": Wishes(no_fallback=True)}, (LIMIT,), Route.CHOSEN, False),
-        ("local", {}, (LIMIT,), Route.CHOSEN, True),  # a paid model may replace it
-        ("auto", {"wishes": Wishes("premium")}, (), Route.CONFIGURED, False),
-        ("cheap", {"wishes": Wishes(max_cost=0.001)}, (), Route.CHOSEN, False),
-        ("nobody", {}, (), Route.UNROUTED, False),
-        ("vectors", {"call_type": "aembedding"}, (LIMIT,), Route.UNROUTED, True),
-        ("local", {"call_type": "aembedding"}, (LIMIT,), Route.UNROUTED, False),
-        ("local", {"call_type": "aembedding", "has_fallbacks": True}, (LIMIT,), Route.UNROUTED, True),
-        ("pictures", {"call_type": "image_generation"}, (LIMIT,), Route.UNROUTED, True),
-        (None, {"call_type": "aget_responses"}, (LIMIT,), Route.UNROUTED, False),
+        ("small", {"size": 80}, (), ChosenBy.CONFIGURATION, False),
+        ("cheap", {"size": 80}, (), ChosenBy.CONFIGURATION, False),
+        ("auto", {"size": 80}, (), ChosenBy.CONFIGURATION, False),
+        ("small", {"size": None}, (), ChosenBy.CONFIGURATION, False),
+        ("small", {"size": 80}, (LIMIT,), ChosenBy.GATEWAY, True),  # without the model of unknown price
+        ("premium", {"size": 80}, (LIMIT,), ChosenBy.GATEWAY, True),
+        ("small", {"options": RoutingOptions(no_fallback=True)}, (LIMIT,), ChosenBy.GATEWAY, True),
+        ("local", {"options": RoutingOptions(no_fallback=True)}, (LIMIT,), ChosenBy.GATEWAY, False),
+        ("local", {}, (LIMIT,), ChosenBy.GATEWAY, True),  # a paid model may replace it
+        ("auto", {"options": RoutingOptions("premium")}, (), ChosenBy.CONFIGURATION, False),
+        ("cheap", {"options": RoutingOptions(max_cost=0.001)}, (), ChosenBy.GATEWAY, False),
+        ("nobody", {}, (), ChosenBy.LITELLM, False),
+        ("vectors", {"call_type": "aembedding"}, (LIMIT,), ChosenBy.LITELLM, True),
+        ("local", {"call_type": "aembedding"}, (LIMIT,), ChosenBy.LITELLM, False),
+        ("local", {"call_type": "aembedding", "has_fallbacks": True}, (LIMIT,), ChosenBy.LITELLM, True),
+        ("pictures", {"call_type": "image_generation"}, (LIMIT,), ChosenBy.LITELLM, True),
+        (None, {"call_type": "aget_responses"}, (LIMIT,), ChosenBy.LITELLM, False),
     ],
 )
 def test_who_chooses_the_model_and_whether_the_limits_apply(
-    model: str | None, fields: dict[str, Any], limits: tuple[Limit, ...], route: Route, limited: bool
+    model: str | None, fields: dict[str, Any], limits: tuple[Limit, ...], route: ChosenBy, limited: bool
 ) -> None:
     found = decide(request(model, task="t", **fields), MODELS, RoutingRules(limits=limits))
-    assert (found.route, bool(found.limits)) == (route, limited)
+    assert (found.chosen_by, bool(found.limits)) == (route, limited)
 
 
 def test_most_requests_are_decided_without_reading_their_body() -> None:
@@ -91,14 +91,16 @@ def test_most_requests_are_decided_without_reading_their_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "wishes", "minimum", "reserved"),
+    ("model", "options", "minimum", "reserved"),
     [
-        ("small", Wishes(), 80 / 4 * 0.1 / 1e6, (3 * 0.1 + 1000 * 0.5) / 1e6),
-        ("premium", Wishes(), 80 / 4 * 10 / 1e6, (3 * 10 + 1000 * 50) / 1e6),
+        ("small", RoutingOptions(), 80 / 4 * 0.1 / 1e6, (3 * 0.1 + 1000 * 0.5) / 1e6),
+        ("premium", RoutingOptions(), 80 / 4 * 10 / 1e6, (3 * 10 + 1000 * 50) / 1e6),
     ],
 )
-def test_a_decision_says_what_the_request_costs(model: str, wishes: Wishes, minimum: float, reserved: float) -> None:
-    found = decide(request(model, size=80, task="t", wishes=wishes), MODELS, RoutingRules(limits=(LIMIT,)))
+def test_a_decision_says_what_the_request_costs(
+    model: str, options: RoutingOptions, minimum: float, reserved: float
+) -> None:
+    found = decide(request(model, size=80, task="t", options=options), MODELS, RoutingRules(limits=(LIMIT,)))
     assert found.minimum_usd == pytest.approx(minimum)
     assert found.reserved_usd == pytest.approx(reserved)
 
@@ -124,7 +126,7 @@ def test_under_a_budget_only_models_of_known_price_are_tried(model: str) -> None
     ("model", "fields"),
     [
         ("unpriced", {}),
-        ("unpriced", {"wishes": Wishes(no_fallback=True)}),
+        ("unpriced", {"options": RoutingOptions(no_fallback=True)}),
         ("cheap", {}),
         ("auto", {}),
         ("nobody", {}),
@@ -147,7 +149,7 @@ def test_under_a_budget_a_request_that_only_models_of_unknown_price_can_serve_is
 
 
 def test_no_fallback_refuses_a_model_of_unknown_price_under_a_budget() -> None:
-    asked = request("unpriced", task="t", wishes=Wishes(no_fallback=True))
+    asked = request("unpriced", task="t", options=RoutingOptions(no_fallback=True))
     with pytest.raises(RefusalError, match="'unpriced'"):
         decide(asked, MODELS, RoutingRules(limits=(LIMIT,)))
 
@@ -192,20 +194,20 @@ def test_a_tier_overrules_the_model() -> None:
 
 
 def test_a_tasks_wishes_count_before_its_agents_and_a_default_tier_only_for_auto() -> None:
-    rules = RoutingRules({"T": Wishes("cheap")}, {"A": Wishes("premium", 0.1)})
+    rules = RoutingRules({"T": RoutingOptions("cheap")}, {"A": RoutingOptions("premium", 0.1)})
     made = Request("acompletion", "auto", "T", "A")
-    assert rules.wishes_of(made) == Wishes("cheap", 0.1)
-    assert rules.wishes_of(replace(made, task=None)) == Wishes("premium", 0.1)
-    assert rules.wishes_of(replace(made, model="small")) == Wishes(None, 0.1)
-    assert rules.wishes_of(replace(made, wishes=Wishes("standard"))) == Wishes("standard", 0.1)
-    assert rules.wishes_of(Request("acompletion", "auto")) == Wishes()
+    assert rules.options_of(made) == RoutingOptions("cheap", 0.1)
+    assert rules.options_of(replace(made, task=None)) == RoutingOptions("premium", 0.1)
+    assert rules.options_of(replace(made, model="small")) == RoutingOptions(None, 0.1)
+    assert rules.options_of(replace(made, options=RoutingOptions("standard"))) == RoutingOptions("standard", 0.1)
+    assert rules.options_of(Request("acompletion", "auto")) == RoutingOptions()
 
 
 @pytest.mark.parametrize(
     ("model", "fields", "chosen"),
     [
         ("auto", {}, ["local"]),
-        ("cheap", {"wishes": Wishes(no_fallback=True)}, ["local"]),
+        ("cheap", {"options": RoutingOptions(no_fallback=True)}, ["local"]),
         ("local", {}, ["local"]),
         ("small", {}, None),  # the client asked for a paid model by name
         ("nobody", {}, None),
@@ -218,7 +220,7 @@ def test_what_serves_a_request_whose_budget_is_used_up(
 ) -> None:
     found = decide_free(request(model, **fields), MODELS)
     assert (found and [found.model, *found.fallbacks]) == chosen
-    assert found is None or (found.route, found.limits, found.reserved_usd) == (Route.CHOSEN, (), 0.0)
+    assert found is None or (found.chosen_by, found.limits, found.reserved_usd) == (ChosenBy.GATEWAY, (), 0.0)
 
 
 def test_free_models_that_cannot_take_the_request_are_not_chosen() -> None:
@@ -230,7 +232,7 @@ def test_under_a_budget_a_call_of_unknown_cost_is_refused(call_type: str) -> Non
     def decided(limits: tuple[Limit, ...]) -> Decision:
         return decide(request("small", call_type=call_type, task="t"), MODELS, RoutingRules(limits=limits))
 
-    assert decided(()).route is Route.UNROUTED
+    assert decided(()).chosen_by is ChosenBy.LITELLM
     with pytest.raises(RefusalError, match="cannot be known in advance") as refusal:
         decided((LIMIT,))
     assert (refusal.value.status, refusal.value.kind) == (400, "cost_unknown")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import Wishes, parse_wishes, read
+from lmstack.routing.request import RoutingOptions, parse_options, read
 
 BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello!"}]}
 
@@ -27,9 +27,11 @@ def test_a_task_budget_needs_a_task() -> None:
 
 
 def test_headers_count_before_metadata() -> None:
-    assert parse_wishes({"x-lm-tier": "cheap"}, {"lm_tier": "premium", "lm_max_cost": 0.5}) == Wishes("cheap", 0.5)
-    assert parse_wishes({}, {"lm_no_fallback": True}) == Wishes(no_fallback=True)
-    assert parse_wishes({"x-lm-no-fallback": "0"}, {}) == Wishes()
+    assert parse_options({"x-lm-tier": "cheap"}, {"lm_tier": "premium", "lm_max_cost": 0.5}) == RoutingOptions(
+        "cheap", 0.5
+    )
+    assert parse_options({}, {"lm_no_fallback": True}) == RoutingOptions(no_fallback=True)
+    assert parse_options({"x-lm-no-fallback": "0"}, {}) == RoutingOptions()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_headers_count_before_metadata() -> None:
         ({"fallbacks": ["a"]}, {}, "has_fallbacks", True),
         ({"context_window_fallbacks": [{}]}, {}, "has_fallbacks", True),
         ({}, {"x-lm-drill": "1"}, "fails_first", True),
-        ({"metadata": "text"}, {}, "wishes", Wishes()),
+        ({"metadata": "text"}, {}, "options", RoutingOptions()),
     ],
 )
 def test_what_is_read_of_a_request(body: dict[str, Any], headers: dict[str, str], field: str, value: object) -> None:

@@ -1,50 +1,18 @@
 """Two Docker engines: a stack that was started on one is never taken for stopped because another one is selected."""
 
-import json
 import os
-import socketserver
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
+from fake_engine import DOCKER_VARIABLES, FakeEngine, docker_stub
 from lmstack.errors import LmError
 from lmstack.runtime import engine
 from lmstack.runtime.base import State, save_state
 from lmstack.runtime.compose import ComposeRuntime
 from lmstack.stack.assets import lay_down
 from lmstack.stack.project import Project
-
-
-class FakeEngine(socketserver.ThreadingTCPServer):
-    """Answers what lm asks of an engine without containers; ``name`` is its ID."""
-
-    allow_reuse_address, daemon_threads = True, True
-
-    def __init__(self, name: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                answers = {"/info": {"ID": name}, "/version": {"Version": "1", "ApiVersion": "1.41"}, "/json": []}
-                body = json.dumps(next((v for k, v in answers.items() if path.endswith(k)), "OK")).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            do_HEAD = do_GET  # noqa: N815 - the name is http.server's
-
-            def log_message(self, *_: object) -> None: ...
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def host(self) -> str:
-        return f"tcp://127.0.0.1:{self.server_address[1]}"
 
 
 @pytest.fixture
@@ -64,13 +32,9 @@ def two() -> Iterator[FakeEngine]:
 @pytest.fixture
 def project(tmp_path: Path, one: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make a stack that was started on engine one. The docker command is a stub that does nothing."""
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+    for name in DOCKER_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    stub = tmp_path / "bin" / "docker"
-    stub.parent.mkdir()
-    stub.write_text("#!/bin/sh\n")
-    stub.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{docker_stub(tmp_path / 'bin')}:{os.environ['PATH']}")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
     made = Project(tmp_path / "stack")
     lay_down(made)

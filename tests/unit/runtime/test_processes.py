@@ -70,3 +70,26 @@ def test_a_damaged_record_is_as_none(tmp_path: Path, text: str) -> None:
     assert processes(tmp_path) == []
     forget_processes(tmp_path)
     forget_processes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        (["-m", "lmstack.gateway.app.serve", "--config", "{root}/litellm-config.yaml", "--port", "4000"], True),
+        (["-m", "supervisor.supervisord", "-n", "-c", "{root}/.lmstack/supervisord.conf"], True),
+        (["-m", "lmstack.runtime.embedded", "4001", "{root}"], True),
+        (["/usr/bin/litellm", "--config", "{root}/litellm-config.yaml"], False),
+        (["/usr/bin/vim", "{root}/.lmstack/supervisord.conf"], False),
+        (["-m", "lmstack.gateway.app.serve", "--config", "{root}/other/litellm-config.yaml"], False),
+    ],
+)
+def test_only_our_own_programs_are_found_by_their_command_line(tmp_path: Path, words: list[str], ours: bool) -> None:
+    script = "print('up', flush=True); import time; time.sleep(600)"
+    argv = [sys.executable, "-c", script, *(word.format(root=tmp_path) for word in words)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert processes(tmp_path) == ([process.pid] if ours else [])
+        finally:
+            process.kill()

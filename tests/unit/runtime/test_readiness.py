@@ -9,6 +9,7 @@ from lmstack.runtime.logs import last_error
 from lmstack.runtime.readiness import Watch
 
 RUNNING = Service("proxy", "running", pid=10)
+HICCUP = Service("proxy", "failed", "unknown: no Docker engine answers", is_known=False)
 CHAINED = [
     "Traceback (most recent call last):",
     '  File "a.py", line 1, in <module>',
@@ -35,6 +36,8 @@ CHAINED = [
         ([[Service("proxy", "failed")]], "proxy"),
         ([[RUNNING], []], "proxy"),
         ([[]], None),
+        ([[RUNNING], [HICCUP], [RUNNING]], None),
+        ([[RUNNING], [HICCUP], [Service("proxy", "stopped")]], "proxy"),
         ([[RUNNING, Service("model", "restarting")]], "model"),
     ],
 )

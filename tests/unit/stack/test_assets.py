@@ -59,3 +59,12 @@ def test_everything_that_the_proxy_side_imports_of_lmstack_is_shipped_with_it() 
 
 def test_a_checkout_is_up_to_date() -> None:
     assert assets.refresh(Project(ROOT)) == []
+
+
+def test_the_source_in_a_checkout_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    mine = tmp_path / "src" / "lmstack" / "gateway" / "__init__.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("# work that is not committed\n")
+    assert assets.refresh(Project(tmp_path)) == []
+    assert mine.read_text() == "# work that is not committed\n"

@@ -1,4 +1,7 @@
-"""Which key a request carries. The order of the headers is LiteLLM's, so that its own check sees the same key."""
+"""Which key a request carries. The order of the headers is LiteLLM's, so that its own check sees the same key.
+
+LiteLLM also reads keys in ``Basic`` and ``AWS4-HMAC-SHA256``, for pass-through routes. These are not served.
+"""
 
 import hmac
 from collections.abc import Mapping

@@ -23,6 +23,8 @@ _PROVIDER_HEADERS = (
     b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"request-id", b"x-request-id", b"openai-processing-ms",
     b"openai-version", b"content-type", b"date",
 )  # fmt: skip
+# A proxy in front of the gateway sets these. Then the loopback address is the proxy's, not the operator's.
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
 _CORS_HEADERS = b"GET, POST, OPTIONS", b"600"
 
 # Called for each refused request with the reason, the client's address and the path.
@@ -73,10 +75,10 @@ class RequestGate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Starlette reads the first of two headers with one name, so the first one counts here too.
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        shown = _Sender(send)
         try:
             self._check_origin(scope, headers)
-            origin = headers.get(b"origin", b"").decode("latin-1").lower()
-            shown = _Sender(send, origin if origin in self._settings.origins.configured else "")
+            shown.origin = self._configured_origin(headers)
             if shown.origin and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await shown.preflight(headers)
                 return
@@ -85,11 +87,16 @@ class RequestGate:
             receive = await self._with_body(scope, receive, headers, route)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
-            await bodies.refuse(send, refusal)
+            await bodies.refuse(shown, refusal)
             return
         except ClientLeftError:
             return
         await self.app(scope, receive, shown)
+
+    def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
+        """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        return origin if origin in self._settings.origins.configured else ""
 
     async def _close(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # the server waits for an answer to the client's handshake
@@ -112,9 +119,13 @@ class RequestGate:
     def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
         if route.access is Access.ANYONE and not given:
+            # LiteLLM would refuse an empty credential, and our failure hook would write a row under the caller's own task.
+            scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in credentials.HEADERS]
             return
-        if route.access is Access.OPERATOR and not _is_loopback(scope):
-            raise RefusedError(404, "not_served", "LiteLLM's management routes answer on loopback only.")
+        if route.access is Access.OPERATOR and (not _is_loopback(scope) or not _FORWARDED.isdisjoint(headers)):
+            raise RefusedError(
+                404, "not_served", "LiteLLM's management routes answer on loopback only, without a proxy in between."
+            )
         master = self._master_key()
         if not given or not master or not credentials.is_same(given, master):
             raise RefusedError(
@@ -125,20 +136,22 @@ class RequestGate:
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
         body = await bodies.read(scope, receive, self._settings.max_bytes)
-        if b"json" in headers.get(b"content-type", b"") or scope["path"].endswith(JSON_ENDPOINTS):
+        # LiteLLM parses JSON of any content type, except for the parts of a form.
+        if not headers.get(b"content-type", b"").startswith(b"multipart/") or scope["path"].endswith(JSON_ENDPOINTS):
             bodies.check_json(body)
             bodies.check_callbacks(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
+        scope["headers"] = _with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
 
 
 class _Sender:
     """Send an answer with our CORS headers in place of LiteLLM's, and without a provider's private headers."""
 
-    def __init__(self, send: Send, origin: str) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self.origin = origin
+        self.origin = ""  # of the page that may read the answer
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -161,6 +174,14 @@ class _Sender:
             return []
         return [(b"access-control-allow-origin", self.origin.encode("latin-1")), (b"vary", b"origin"),
                 (b"access-control-expose-headers", b"*")]  # fmt: skip
+
+
+def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+    """Return headers that state the length of the body, also where it came in chunks: budgets need it."""
+    if any(name == b"content-length" for name, _ in headers):
+        return headers
+    kept = [(name, value) for name, value in headers if name != b"transfer-encoding"]
+    return [*kept, (b"content-length", str(length).encode())]
 
 
 def _may_be_seen(name: bytes) -> bool:

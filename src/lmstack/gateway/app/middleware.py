@@ -1,8 +1,9 @@
 """Wrap LiteLLM's whole app in one ASGI middleware. It never raises an error of its own into a request."""
 
 import asyncio
+from collections.abc import Iterable, Mapping
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app.recording import record
 from lmstack.gateway.calls.current import RequestContext, request_context
@@ -18,10 +19,11 @@ TO_RECORD = "lmstack.to_record"
 
 
 class GatewayMiddleware:
-    """Do three things for each HTTP request.
+    """Do four things for each HTTP request.
 
     - Keep its path and ``x-`` headers for the hooks. LiteLLM's data lacks them when authentication fails.
     - Set the content type to JSON where a client sent JSON with curl's default content type.
+    - Add the headers of our own errors (``Retry-After``). Some of LiteLLM's endpoints drop them.
     - End the ledger rows that no hook has ended when the request is over. They would stay open otherwise.
     """
 
@@ -35,13 +37,19 @@ class GatewayMiddleware:
             return
         context = RequestContext(_extension_headers(scope), scope["path"])
         request_context.set(context)
+
+        async def shown(message: Message) -> None:
+            if context.error_headers and message["type"] == "http.response.start":
+                message["headers"] = _with_error_headers(message["headers"], context.error_headers)
+            await send(message)
+
         if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
             scope["headers"] = _with_json_content_type(scope["headers"])
         try:
             if TO_RECORD in scope:
-                await record(self.app, scope, receive, send, context, scope[TO_RECORD])
+                await record(self.app, scope, receive, shown, context, scope[TO_RECORD])
             else:
-                await self.app(scope, receive, send)
+                await self.app(scope, receive, shown)
         finally:
             for call in context.calls:
                 if not call.ended:
@@ -50,6 +58,13 @@ class GatewayMiddleware:
 
 def _extension_headers(scope: Scope) -> dict[str, str]:
     return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k.startswith(b"x-")}
+
+
+def _with_error_headers(headers: Iterable[tuple[bytes, bytes]], more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return the headers, and those of ``more`` that are missing."""
+    kept = list(headers)
+    names = {name.lower() for name, _ in kept}
+    return kept + [(k.encode(), v.encode()) for k, v in more.items() if k.encode() not in names]
 
 
 def _with_json_content_type(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

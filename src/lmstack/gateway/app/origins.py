@@ -9,9 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-# Names that lead to this machine or to the compose service, and that no public DNS server can point elsewhere.
-OWN_NAMES = frozenset({"localhost", "host.docker.internal", "litellm-proxy", "gateway.docker.internal"})
-
 
 @dataclass(frozen=True, slots=True)
 class Origins:
@@ -22,10 +19,10 @@ class Origins:
 
     def objection(self, headers: Mapping[bytes, bytes]) -> str | None:
         """Return why a request is refused, or None. ``headers``: lower-case names of one request."""
-        host = _text(headers.get(b"host"))
-        if not self._is_own_host(host):
+        host, origin = _text(headers.get(b"host")), _text(headers.get(b"origin"))
+        # Every browser sends Host. A load balancer that speaks HTTP/1.0 may not.
+        if (host or origin) and not self._is_own_host(host):
             return f"The Host header names '{_shown(host)}', which is not this gateway. LITELLM_ORIGINS adds a name."
-        origin = _text(headers.get(b"origin"))
         if origin and not self.allows(origin, host):
             return f"A web page of '{_shown(origin)}' may not use this gateway. LITELLM_ORIGINS adds an origin."
         if (
@@ -48,7 +45,9 @@ class Origins:
     def _is_own_host(self, host: str) -> bool:
         name = _name_of(host)
         # An address is no name: DNS rebinding cannot make a browser send it.
-        return name is not None and (name in self.hosts or _is_address(name) or _is_loopback(name))
+        return name is not None and (
+            name in self.hosts or _is_private_name(name) or _is_address(name) or _is_loopback(name)
+        )
 
 
 def origins_from(environ: Mapping[str, str]) -> Origins:
@@ -56,7 +55,7 @@ def origins_from(environ: Mapping[str, str]) -> Origins:
     given = [item.strip().lower().rstrip("/") for item in environ.get("LITELLM_ORIGINS", "").split(",") if item.strip()]
     names = (_split(item) for item in given)
     own = environ.get("LITELLM_HOST", "").strip().lower()
-    hosts: Iterable[str] = (*OWN_NAMES, *(parts[1] for parts in names if parts), *([own] if own else []))
+    hosts: Iterable[str] = (*(parts[1] for parts in names if parts), *([own] if own else []))
     return Origins(frozenset(hosts), frozenset(given))
 
 
@@ -78,6 +77,11 @@ def _name_of(host: str) -> str | None:
         return parts.hostname if plain else None
     except ValueError:
         return None
+
+
+def _is_private_name(name: str) -> bool:
+    """Return whether no public DNS server can answer for a name: a container's name, or one below ``.internal``."""
+    return "." not in name or name.endswith(".internal")
 
 
 def _is_address(name: str) -> bool:

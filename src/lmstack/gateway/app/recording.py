@@ -24,8 +24,8 @@ async def record(
 ) -> None:
     """Serve a request and record it. In strict mode, refuse it when it cannot be recorded."""
     call = _call(context, body)
-    verdict = await worker.get().write(Started(call))
-    if not verdict.durable and worker.is_strict():
+    durable = await _write(Started(call))
+    if not durable and worker.is_strict():
         await refuse(
             send, RefusedError(503, "not_recorded", "The ledger cannot be written, and LEDGER_MODE is strict.")
         )
@@ -37,14 +37,30 @@ async def record(
         if message["type"] == "http.response.start":
             status = message["status"]
         elif message["type"] == "http.response.body" and not message.get("more_body"):
-            await worker.get().write(_end(call, status))
+            await _write(_end(call, status))
         await send(message)
 
     try:
         await app(scope, receive, noting)
     finally:
         if not call.ended:
-            worker.get().post(_end(call, 0))
+            _post(_end(call, 0))
+
+
+async def _write(record: Started | Ended) -> bool:
+    """Write a record and return whether it is durable. Our own error must not reach the client."""
+    try:
+        return (await worker.get().write(record)).durable
+    except Exception:
+        log.exception("lmstack: a row could not be written")
+        return False
+
+
+def _post(record: Ended) -> None:
+    try:
+        worker.get().post(record)
+    except Exception:
+        log.exception("lmstack: a row could not be written")
 
 
 def _call(context: RequestContext, body: bytes) -> Call:

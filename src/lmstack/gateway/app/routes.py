@@ -69,9 +69,12 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", Access.ANYONE),
     Route("GET", "/models", Access.ANYONE),
     *(Route("GET", f"/health/{name}", Access.ANYONE) for name in ("liveliness", "liveness", "readiness")),
+    Route("GET", "/health/readiness/details", Access.KEY),  # `lm upgrade` asks for the release
     Route("GET", "/v1/models", Access.KEY),
     Route("GET", "/v1/models/{model}", Access.KEY),
     Route("GET", "/models/{model}", Access.KEY),
+    Route("GET", "/v1/model/info", Access.KEY),
+    Route("GET", "/model/info", Access.KEY),
     *_calls((*_versions("/chat/completions"), *_azure("chat/completions")), Cost.TOKENS),
     *_calls((*_versions("/completions"), *_azure("completions")), Cost.TOKENS),
     *_calls((*_versions("/embeddings"), *_azure("embeddings")), Cost.TOKENS),
@@ -90,11 +93,10 @@ ROUTES: tuple[Route, ...] = (
 # The beginnings of LiteLLM's management routes. None of them calls a provider for a client.
 _MANAGEMENT = (
     "access_group", "active", "add", "alerting", "audit", "budget", "cache", "callbacks", "config", "config_overrides",
-    "coordination_redis", "cost", "credentials", "customer", "debug", "delete", "email", "end_user", "get", "get_favicon",
-    "get_image", "get_logo_url", "global", "invitation", "jwt", "key", "login", "management", "model", "model_group",
-    "model_hub", "onboarding", "openapi.json", "organization", "project", "provider", "public", "redoc", "router", "routes",
-    "schedule", "scim", "settings", "spend", "sso", "swagger", "tag", "team", "ui", "_next", "litellm-asset-prefix", "update",
-    "user", "v2", "v3", "docs", "fallback",
+    "coordination_redis", "cost", "credentials", "customer", "debug", "delete", "email", "end_user", "get", "global", "invitation", "jwt", "key", "management", "model", "model_group",
+    "model_hub", "onboarding", "organization", "project", "provider", "public", "router", "routes",
+    "schedule", "scim", "settings", "spend", "sso", "tag", "team", "update",
+    "user", "v2", "v3", "fallback",
 )  # fmt: skip
 _NOT_MANAGEMENT = (
     "/v2/rerank",
@@ -121,8 +123,9 @@ _PATTERNS = tuple((r.method, _pattern(r.path), r) for r in ROUTES if "{" in r.pa
 
 def find(method: str, path: str, admin: bool = False) -> Route | None:
     """Return the route that serves a request, or None. ``admin``: LITELLM_ADMIN is on."""
-    found = _EXACT.get((method, path)) or next(
-        (route for verb, pattern, route in _PATTERNS if verb == method and pattern.fullmatch(path)), None
+    asked = "GET" if method == "HEAD" else method
+    found = _EXACT.get((asked, path)) or next(
+        (route for verb, pattern, route in _PATTERNS if verb == asked and pattern.fullmatch(path)), None
     )
     if found is None and admin and method in ADMIN_METHODS and is_management(path):
         return Route(method, path, Access.OPERATOR)

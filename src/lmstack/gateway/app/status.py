@@ -1,6 +1,6 @@
 """Answer GET /health and GET /models for callers without a key. Makes no provider call and shows no secret."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -10,10 +10,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 from lmstack.gateway import worker
+from lmstack.gateway.calls import served
 
 CREDENTIAL_HEADERS = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key"}
 )
+
+
+# Returns the last result of a deployment with that name and provider.
+LastResultOf = Callable[[str, str | None], worker.LastResult | None]
 
 
 class AnonymousRoute(Route):
@@ -38,25 +43,23 @@ def anonymous_routes() -> list[Route]:
 async def health(request: Request) -> JSONResponse:
     """Report the last result of each deployment in this worker, and LiteLLM's background probes of free models."""
     own = worker.get()
-    report = health_report(_deployments(), own.sightings, proxy_server.health_check_results)
+    report = health_report(_deployments(), own.last_result, proxy_server.health_check_results)
     return JSONResponse(report | {"ledger": own.counts()})
 
 
 async def models(request: Request) -> JSONResponse:
     """List the model names that a client can request, in the form of OpenAI's list."""
-    router = proxy_server.llm_router
-    names = router.get_model_names() if router else []
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "lmstack"} for name in dict.fromkeys(names)]
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "lmstack"} for name in served.names()]
     return JSONResponse({"object": "list", "data": data})
 
 
 def health_report(
-    deployments: list[Mapping[str, Any]], sightings: Mapping[str, worker.Sighting], probes: Mapping[str, Any]
+    deployments: list[Mapping[str, Any]], last_result: LastResultOf, probes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return LiteLLM's keys (healthy_endpoints, ...) and ``status``: healthy, degraded (some fail), unhealthy (all fail)."""
     groups: dict[str, list[dict[str, Any]]] = {"healthy": [], "unhealthy": [], "unchecked": []}
     for deployment in deployments:
-        state, entry = _state_of(deployment, sightings, probes)
+        state, entry = _state_of(deployment, last_result, probes)
         groups[state].append(entry)
     bad, total = len(groups["unhealthy"]), len(deployments)
     status = "healthy" if total and not bad else "unhealthy" if bad == total else "degraded"
@@ -67,7 +70,7 @@ def health_report(
 
 
 def _state_of(
-    deployment: Mapping[str, Any], sightings: Mapping[str, worker.Sighting], probes: Mapping[str, Any]
+    deployment: Mapping[str, Any], last_result: LastResultOf, probes: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     info = deployment.get("model_info") or {}
     name = deployment["model_name"]
@@ -75,7 +78,7 @@ def _state_of(
         "model": name, "provider": info.get("lm_provider"), "tier": info.get("lm_tier"),
         "source": None, "checked_at": None, "error": None,
     }  # fmt: skip
-    last = sightings.get(name)
+    last = last_result(name, info.get("lm_provider"))
     if last is not None:
         at = datetime.fromtimestamp(last.at, timezone.utc).isoformat(timespec="seconds")
         entry |= {"source": "traffic", "checked_at": at}

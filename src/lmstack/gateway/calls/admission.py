@@ -15,7 +15,7 @@ from fastapi import HTTPException
 from lmstack.gateway import worker
 from lmstack.gateway.calls import attribution, current, replies, request_shape, served
 from lmstack.ledger.records import Attribution, Call, Started, Verdict, new_id
-from lmstack.routing.policy import Decision, Route, decide, decide_free
+from lmstack.routing.policy import ChosenBy, Decision, decide, decide_free
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import SPECIAL_FALLBACKS, Request, option, read
 
@@ -57,9 +57,9 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
 
 def write(data: dict[str, Any], call: Call, decision: Decision) -> None:
     """Write a decision into LiteLLM's ``data``, and its costs into the call."""
-    if decision.route is not Route.UNROUTED:
+    if decision.chosen_by is not ChosenBy.LITELLM:
         data["model"] = decision.model
-    if decision.route is Route.CHOSEN:
+    if decision.chosen_by is ChosenBy.GATEWAY:
         data["fallbacks"] = list(decision.fallbacks)
         for name in SPECIAL_FALLBACKS:  # LiteLLM's other lists, as configured for a name, must not be used
             data[name] = []
@@ -81,16 +81,16 @@ async def _record_start(data: dict[str, Any], call: Call, request: Request, deci
     give_up = time.monotonic() + BUDGET_WAIT_SECONDS
     while True:
         verdict = await worker.get().write(Started(call, decision.limits))
-        over = verdict.over
-        if over is None and (verdict.checked or not decision.limits):
+        exceeded = verdict.exceeded
+        if exceeded is None and (verdict.checked or not decision.limits):
             return verdict
-        if verdict.late or time.monotonic() > give_up or (over is not None and not over.waiting):
+        if verdict.late or time.monotonic() > give_up or (exceeded is not None and not exceeded.waiting):
             break
         # Running requests may use up the budget or not. A ledger that is locked may become free again.
         await asyncio.sleep(_POLL_SECONDS)
     free = decide_free(request, served.models())
     if free is None:
-        raise replies.budget_exceeded(over) if over is not None else replies.budget_unknown()
+        raise replies.budget_exceeded(exceeded) if exceeded is not None else replies.budget_unknown()
     write(data, call, free)
     return await worker.get().write(Started(call))
 

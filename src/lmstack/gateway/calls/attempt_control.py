@@ -21,25 +21,25 @@ class AttemptSkipped(litellm.APIConnectionError):  # type: ignore[misc]
 
 
 class Step(Enum):
-    """What an attempt is to the attempt before it."""
+    """The relation of an attempt to the one before it: new, the same, or a retry."""
 
-    NEXT = "the first attempt, or one after a failure that is known"
+    NEW = "the first attempt, or one after a failure that a hook has reported"
     SAME = "the same attempt again: LiteLLM serves one endpoint through another (Messages over Responses)"
-    AGAIN = "the same deployment, after a failure that no hook reported"
+    RETRY = "another attempt of the same deployment, after a failure that no hook reported"
 
 
 def settle_previous(call: Call, attempt: Attempt) -> Step:
-    """Close the attempt before this one if it is still open, and return what this one is to it."""
+    """Close the previous attempt if it is open. Return whether this is a new attempt, the same one, or a retry."""
     last = call.attempts[-1] if call.attempts else None
     if last is None or last.outcome is not None:
-        return Step.NEXT
+        return Step.NEW
     same = last.deployment == attempt.deployment
     if same and last.kind != attempt.kind:
         return Step.SAME
     # Some providers (Gemini) open a stream with its first chunk. No hook reports when that fails.
     last.close("failed", call.late_fault)
     call.late_fault = None
-    return Step.AGAIN if same else Step.NEXT
+    return Step.RETRY if same else Step.NEW
 
 
 def limit_time(kwargs: dict[str, Any], call: Call) -> None:

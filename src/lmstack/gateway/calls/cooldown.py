@@ -1,7 +1,8 @@
 """Cools failed deployments down in LiteLLM's router, so that the next requests do not try them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import litellm
@@ -17,8 +18,31 @@ _KEY_OR_ACCOUNT = (401, 402)  # the provider refuses the key or the account, so 
 _FORBIDDEN = 403  # it may be about one model that the key has no access to
 
 
-async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Attempt) -> None:
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """A deployment that is not tried from ``since`` to ``until`` (Unix seconds). ``status``: of the failure before."""
+
+    deployment: str
+    since: float
+    until: float
+    status: str
+
+
+def cooldowns(names: Iterable[str]) -> list[Cooldown]:
+    """Return the cooldowns of those deployments, in their order. Reads only the memory of this worker."""
+    router, found = proxy_server.llm_router, []
+    for name in names if router is not None else ():
+        entry = router.cooldown_cache.in_memory_cache.get_cache(router.cooldown_cache.get_cooldown_cache_key(name))
+        if isinstance(entry, Mapping):
+            since = float(entry["timestamp"])
+            found.append(Cooldown(name, since, since + float(entry["cooldown_time"]), str(entry["status_code"])))
+    return found
+
+
+async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Attempt) -> bool:
     """Cool down the deployment of a failed attempt, and all models of its provider where the provider itself failed.
+
+    Returns whether the whole provider failed.
 
     LiteLLM cools down the one deployment only, and not even that for refused connections and for 403. A dead provider
     with five models would then cost five slow attempts.
@@ -26,10 +50,11 @@ async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Atte
     status = getattr(error, "status_code", None)
     whole_provider = is_provider_down(error, attempt)
     if not whole_provider and not (attempt.sent and status == _FORBIDDEN):
-        return
+        return False
     if isinstance(error, litellm.Timeout) and _is_short(data.get("timeout")):
-        return
+        return False
     await _cool([d for d in _deployments(attempt, whole_provider) if _may_cool(d)], error, status or 500)
+    return whole_provider
 
 
 async def cool_down_again(error: BaseException, attempt: Attempt) -> bool:

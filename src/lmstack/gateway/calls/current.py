@@ -12,7 +12,7 @@ _call: ContextVar[Call | None] = ContextVar("lmstack_call", default=None)
 
 @dataclass(slots=True)
 class RequestContext:
-    """The path and headers that the middleware saw, and the calls of the request.
+    """The path and headers that the middleware saw, and the calls of the request. ``error_headers``: to add to its answer.
 
     LiteLLM's data lacks path and headers when authentication fails.
     """
@@ -20,6 +20,7 @@ class RequestContext:
     headers: Mapping[str, str]
     path: str
     calls: list[Call] = field(default_factory=list)
+    error_headers: Mapping[str, str] = field(default_factory=dict)
 
 
 request_context: ContextVar[RequestContext | None] = ContextVar("lmstack_request", default=None)

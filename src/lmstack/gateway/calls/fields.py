@@ -1,21 +1,32 @@
-"""Reads single values out of what LiteLLM and clients hand over: safe to store, short, and without secrets. Pure."""
+"""Reads single values out of what LiteLLM and clients hand over: safe to store, short, and without secrets."""
 
 import functools
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import litellm
+
 from lmstack.ledger.redact import redacted, secret_values
 
 MAX_MESSAGE = 500
 MAX_FIELD = 200
 
-_OWN_SECRETS = secret_values(os.environ)
-
 
 def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
     """Return a text without anything that is a key or looks like one, cut to MAX_MESSAGE characters."""
-    return storable(redacted(text, _OWN_SECRETS if secrets is None else secrets)[:MAX_MESSAGE])
+    return storable(redacted(text, _own_secrets() if secrets is None else secrets)[:MAX_MESSAGE])
+
+
+def _own_secrets() -> tuple[str, ...]:
+    """Return the secret values of this process. The configuration lists secret variables that have ordinary names."""
+    configured = (litellm.callback_settings or {}).get("lmstack") or {}
+    return _secret_values(tuple(configured.get("key_variables") or ()))
+
+
+@functools.cache
+def _secret_values(names: tuple[str, ...]) -> tuple[str, ...]:
+    return secret_values(os.environ, names)
 
 
 def short_text(value: object) -> str | None:

@@ -5,7 +5,8 @@ of a row, for at most writer.WAIT_SECONDS (longer under a budget).
 
 The order of hooks (LiteLLM 1.106.2, tests/contract): a request starts in ``async_pre_call_hook``. Each attempt has its
 deployment hooks. The request ends in ``async_post_call_success_hook``, at the end of the streaming iterator, or in
-``async_post_call_failure_hook``. A request that LiteLLM refuses before the first hook (bad key, bad JSON) has only that.
+``async_post_call_failure_hook``. A request that LiteLLM refuses before the first hook (an unknown model) has only that one.
+The gate refuses a bad key and bad JSON before LiteLLM sees them (gateway/app/gate.py).
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from lmstack.gateway.calls import (
     faults,
     outcome,
     replies,
+    unanswered,
 )
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
 from lmstack.gateway.calls.streams import StreamUsage
@@ -79,7 +81,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         step = attempt_control.settle_previous(call, attempt)
         if step is Step.SAME:
             return
-        if step is Step.AGAIN:
+        if step is Step.RETRY:
             await attempt_control.skip_if_failed(call.attempts[-1])
         call.attempts.append(attempt)
         attempt_control.fail_first(call, attempt)
@@ -101,8 +103,9 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             attempt.close("failed", attempts.fault_of(exception, request_data))
             attempt.unreadable = faults.is_client_fault(exception, attempt.sent)
             if not call.is_client_fault(attempt):
-                worker.get().note_health(attempt.deployment, attempt.fault)
-                await cooldown.cool_down(request_data, exception, attempt)
+                worker.get().note_result(attempt, attempt.fault)
+                if await cooldown.cool_down(request_data, exception, attempt):
+                    worker.get().note_provider_failure(attempt, attempt.fault)
 
     @guarded
     async def async_post_call_success_deployment_hook(
@@ -186,9 +189,9 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     async def async_log_failure_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """Keep the reason why a stream failed that its provider opened with the first chunk. No other hook tells it.
+        """Keep the error of a stream that failed before its first chunk (Gemini). No other hook gets it.
 
-        The event comes before or after the next attempt.
+        LiteLLM sends the event before or after the next attempt.
         """
         call, error = current.get_call(), kwargs.get("exception")
         if call is None or call.ended or not call.stream or not isinstance(error, Exception):
@@ -219,9 +222,15 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         if not call.ended:
             fault = attempts.fault_of(original_exception, request_data)
             if better is not None:
-                kind = "AuthenticationError" if better.status_code == 401 else fault.type
+                kind = fault.type
+                if better.status_code == 401:
+                    kind = "AuthenticationError"
+                elif kind.startswith("RouterRateLimitError"):
+                    kind = unanswered.fault_type(call)
                 fault = Fault(kind, str(better.status_code), attempts.fault_of(better, request_data).message)
             await outcome.fail(call, fault, original_exception)
+        if better is not None:
+            replies.write_into(original_exception, better)
         return better
 
 

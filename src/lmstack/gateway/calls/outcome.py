@@ -112,7 +112,7 @@ async def succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) -
     """Record the end of an answered request. An answer of unknown cost is charged to its budgets as reserved."""
     call.close("succeeded")
     if call.attempts:
-        worker.get().note_health(call.attempts[-1].deployment, None)
+        worker.get().note_result(call.attempts[-1], None)
     tokens = Usage()
     try:
         tokens = usage_of(usage)

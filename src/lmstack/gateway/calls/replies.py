@@ -1,18 +1,23 @@
 """What the client gets beside the answer: response headers, and errors that are clearer than LiteLLM's."""
 
+import contextlib
+import difflib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import HTTPException
 
-from lmstack.gateway.calls import faults, served
-from lmstack.ledger.records import Call, Over
+from lmstack.gateway.calls import current, faults, served, unanswered
+from lmstack.ledger.records import Call, ExceededLimit
 from lmstack.routing.candidates import GROUP_OF_TIER
 from lmstack.routing.refusals import RefusalError
 
 # When a client may try again after its budget was reserved by other requests.
 RESERVED_RETRY_SECONDS = 5
+# What LiteLLM says about a name that it does not serve.
+_UNKNOWN_NAME = "Invalid model name"
+_LISTED_NAMES = 20
 
 
 def headers_of(call: Call) -> dict[str, str]:
@@ -31,21 +36,22 @@ def headers_of(call: Call) -> dict[str, str]:
 def refused(refusal: RefusalError) -> HTTPException:
     """Return a refusal as LiteLLM passes it on: message and type, and the details in ``provider_specific_fields``."""
     error = HTTPException(refusal.status, {"error": refusal.message, "type": refusal.kind, **refusal.fields})
+    error.headers = refusal.headers or None
     error.type = refusal.kind  # type: ignore[attr-defined]  # LiteLLM looks for it
     return error
 
 
-def budget_exceeded(over: Over) -> HTTPException:
+def budget_exceeded(exceeded: ExceededLimit) -> HTTPException:
     """Return the 429 for a budget that is used up, or that running requests have reserved."""
-    now, limit = time.time(), over.limit
-    reset = now + RESERVED_RETRY_SECONDS if over.waiting else limit.reset_at(now)
+    now, limit = time.time(), exceeded.limit
+    reset = now + RESERVED_RETRY_SECONDS if exceeded.waiting else limit.reset_at(now)
     whose = "everybody" if limit.scope == "all" else f"{limit.scope} '{limit.name}'"
     per = "a day" if limit.period == "day" else "in total"
-    state = "reserved by requests that are still running" if over.waiting else "used up"
-    text = f"The budget of {whose} is {state}: {over.spent:.6f} of {limit.usd:.6f} USD {per} is spent. "
-    text += f"Try again in {RESERVED_RETRY_SECONDS} seconds; f" if over.waiting else "F"
+    state = "reserved by requests that are still running" if exceeded.waiting else "used up"
+    text = f"The budget of {whose} is {state}: {exceeded.spent:.6f} of {limit.usd:.6f} USD {per} is spent. "
+    text += f"Try again in {RESERVED_RETRY_SECONDS} seconds; f" if exceeded.waiting else "F"
     text += "ree models stay usable."
-    error = refused(RefusalError(429, "budget_exceeded", text, budget=limit.state(over.spent, reset)))
+    error = refused(RefusalError(429, "budget_exceeded", text, budget=limit.state(exceeded.spent, reset)))
     if reset is not None:
         error.headers = {"retry-after": str(max(1, round(reset - now)))}
     return error
@@ -83,11 +89,32 @@ def better_error(data: Mapping[str, Any], error: Exception, call: Call | None) -
     no_key = type(error) is Exception and text.startswith(("No api key passed in", "Malformed API Key"))
     if no_key or kind == "no_db_connection":
         return HTTPException(401, "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")
-    reason = _why_unserved(data.get("model")) if "Invalid model name" in text or kind == "cost_unknown" else None
+    reason = _why_unserved(data.get("model")) if _UNKNOWN_NAME in text or kind == "cost_unknown" else None
     if reason is None and _is_unreadable(error, call):
         first = call.attempts[0].fault if call and call.attempts else None
         reason = f"No provider's call can be made out of this request: {first.message if first else text}"
-    return HTTPException(400, {"error": reason}) if reason else None
+    if reason:
+        return HTTPException(400, {"error": reason})
+    refusal = unanswered.unanswered(data, error, call)
+    return refused(refusal) if refusal is not None else None
+
+
+def write_into(error: Exception, better: HTTPException) -> None:
+    """Copy the better error into LiteLLM's. Some endpoints (/v1/messages) ignore what the failure hook returns.
+
+    Those endpoints add no headers of the error either. The middleware does.
+    """
+    text: object = better.detail
+    if isinstance(text, dict):
+        text = text["error"]
+    given = {"message": text, "status_code": better.status_code, "type": getattr(better, "type", None)}
+    for name, value in given.items():
+        with contextlib.suppress(AttributeError):  # an exception may forbid it
+            if value is not None:
+                setattr(error, name, value)
+    context = current.request_context.get()
+    if context is not None and better.headers:
+        context.error_headers = dict(better.headers)
 
 
 def _is_unreadable(error: Exception, call: Call | None) -> bool:
@@ -104,9 +131,15 @@ def _is_unreadable(error: Exception, call: Call | None) -> bool:
 
 
 def _why_unserved(model: object) -> str | None:
-    variable = served.unserved().get(model) if isinstance(model, str) else None
-    if variable is None:
+    """Return why a name is not served, or which names are; None when it is no name."""
+    if not isinstance(model, str):
         return None
-    return (
-        f"Model '{model}' is in the catalog but its provider is not configured: set {variable} in .env, then 'lm up'."
-    )
+    variable = served.unserved().get(model)
+    if variable is not None:
+        return f"Model '{model}' is in the catalog but its provider is not configured: set {variable} in .env, then 'lm up'."  # fmt: skip
+    names, shown = served.names(), model[:100]
+    close = difflib.get_close_matches(shown, names, 1, 0.6)
+    if close:
+        return f"Model '{shown}' is not served. Did you mean '{close[0]}'? GET /v1/models lists all names."
+    listed = ", ".join(names[:_LISTED_NAMES]) + (", …" if len(names) > _LISTED_NAMES else "")
+    return f"Model '{shown}' is not served. Use one of: {listed}. GET /v1/models lists all names."

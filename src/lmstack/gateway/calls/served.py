@@ -13,7 +13,7 @@ from lmstack.routing.budgets import parse_limits
 from lmstack.routing.candidates import candidate_from, rates_from
 from lmstack.routing.policy import Models, RoutingRules
 from lmstack.routing.prices import price_from
-from lmstack.routing.request import Wishes
+from lmstack.routing.request import RoutingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,10 @@ class Times:
     timeout: float
 
 
+# A shorter value is a placeholder such as "none", and no key.
+_SHORTEST_KEY = 8
 _AUTO_ROUTER = "auto_router/"  # LiteLLM's prefix for a name that chooses among chat models
+
 _models: tuple[object, Models] | None = None
 _modes: tuple[object, Mapping[str, frozenset[str]]] | None = None
 
@@ -34,8 +37,10 @@ def rules() -> RoutingRules:
     """Return the rules of models.yaml, which lmstack.stack.render wrote into ``callback_settings``."""
     found = (litellm.callback_settings or {}).get("lmstack") or {}
     routing = found.get("routing") or {}
-    wishes = {kind: {name: Wishes(**fields) for name, fields in entries.items()} for kind, entries in routing.items()}
-    return RoutingRules(**wishes, limits=parse_limits(found.get("budgets")))
+    options = {
+        kind: {name: RoutingOptions(**fields) for name, fields in entries.items()} for kind, entries in routing.items()
+    }
+    return RoutingRules(**options, limits=parse_limits(found.get("budgets")))
 
 
 @functools.cache
@@ -79,6 +84,33 @@ def is_served(name: object) -> bool:
     """Return whether the router serves a name."""
     router = proxy_server.llm_router
     return isinstance(name, str) and router is not None and name in router.get_model_names()
+
+
+def names() -> list[str]:
+    """Return every name that a client can request."""
+    router = proxy_server.llm_router
+    return list(dict.fromkeys(router.get_model_names())) if router is not None else []
+
+
+def provider_of(name: str) -> str | None:
+    """Return the provider of a served model."""
+    found = (_deployment(name) or {}).get("model_info") or {}
+    provider = found.get("lm_provider")
+    return str(provider) if provider else None
+
+
+def key_variable(name: str) -> str | None:
+    """Return the variable that holds the provider's key of a served model. LiteLLM keeps only the key, so look for it."""
+    key = ((_deployment(name) or {}).get("litellm_params") or {}).get("api_key")
+    if not isinstance(key, str) or len(key) < _SHORTEST_KEY:
+        return None
+    return next((variable for variable, value in os.environ.items() if value == key), None)
+
+
+def _deployment(name: str) -> Mapping[str, Any] | None:
+    router = proxy_server.llm_router
+    listed: list[Mapping[str, Any]] = (router.model_list if router else None) or []
+    return next((d for d in listed if (d.get("model_info") or {}).get("id") == name), None)
 
 
 def unserved() -> Mapping[str, str]:

@@ -1,0 +1,60 @@
+"""A Docker engine that answers over HTTP and runs nothing, for tests of how lm chooses and finds an engine."""
+
+import json
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+
+
+class FakeEngine(socketserver.ThreadingTCPServer):
+    """Answers what lm asks of an engine without containers; ``name`` is its ID.
+
+    ``refused`` has the status and message for each path that ends with a key. ``containers`` are the ids that it lists.
+    """
+
+    allow_reuse_address, daemon_threads = True, True
+
+    def __init__(self, name: str, containers: tuple[str, ...] = ()) -> None:
+        self.refused: dict[str, tuple[int, str]] = {}
+        refused = self.refused
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                answers = {
+                    "/info": {"ID": name},
+                    "/version": {"Version": "1", "ApiVersion": "1.41"},
+                    "/containers/json": [{"Id": i} for i in containers],
+                    "/json": [],
+                }
+                answer = next((v for k, v in answers.items() if path.endswith(k)), "OK")
+                status, message = next((v for k, v in refused.items() if path.endswith(k)), (200, ""))
+                body = json.dumps({"message": message} if message else answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+
+            def log_message(self, *_: object) -> None: ...
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def host(self) -> str:
+        return f"tcp://127.0.0.1:{self.server_address[1]}"
+
+
+def docker_stub(folder: Path, script: str = "") -> Path:
+    """Write a docker command that runs a shell script into the folder, and return the folder. It belongs on PATH."""
+    folder.mkdir()
+    stub = folder / "docker"
+    stub.write_text(f"#!/bin/sh\n{script}")
+    stub.chmod(0o755)
+    return folder

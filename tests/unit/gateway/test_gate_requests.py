@@ -1,0 +1,110 @@
+"""Whole requests through the gate, before an app that answers everything: who is refused, and what a client gets to see."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from lmstack.gateway.app.gate import RequestGate, gate_settings
+
+KEY = "sk-gate-0123456789abcdef"
+BEARER = (b"authorization", f"Bearer {KEY}".encode())
+CHAT = "/v1/chat/completions"
+# What a provider's answer may carry, as LiteLLM passes it on.
+FROM_PROVIDER = [
+    (b"llm_provider-x-echo-key", b"Bearer sk-provider-secret"),
+    (b"llm_provider-set-cookie", b"session=1"),
+    (b"llm_provider-x-ratelimit-remaining-tokens", b"7"),
+    (b"llm_provider-retry-after", b"3"),
+    (b"access-control-allow-origin", b"*"),
+    (b"x-lm-model", b"gpt-4o"),
+]
+
+
+@dataclass
+class Client:
+    """A client of a gate. ``reads`` counts how often the gate took a part of its body."""
+
+    environ: dict[str, str] = field(default_factory=dict)
+    served: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str, str]] = field(default_factory=list)
+    reads: int = 0
+
+    def send(self, method: str, path: str, *headers: tuple[bytes, bytes], address: str = "127.0.0.1") -> list[Message]:
+        """Send one request, and return the messages of the answer."""
+        scope = {
+            "type": "http", "method": method, "path": path, "query_string": b"", "client": (address, 5),
+            "headers": [(b"host", b"localhost:4000"), *headers],
+        }  # fmt: skip
+        answer: list[Message] = []
+
+        async def receive() -> Message:
+            self.reads += 1
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            self.served.append(scope["path"])
+            await send({"type": "http.response.start", "status": 200, "headers": list(FROM_PROVIDER)})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+        def note(reason: str, address: str, path: str) -> None:
+            self.refused.append((reason, address, path))
+
+        gate = RequestGate(app, lambda: KEY, note, gate_settings(self.environ))
+        asyncio.run(gate(scope, receive, keep))
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "reason"),
+    [
+        ("POST", CHAT, (), 401, "auth_error"),
+        ("POST", CHAT, ((b"authorization", b"Bearer wrong"),), 401, "auth_error"),
+        ("POST", CHAT, (BEARER, (b"origin", b"https://evil.example")), 403, "foreign_origin"),
+        ("POST", "/openai/v1/chat/completions", (BEARER,), 404, "not_served"),
+        ("POST", "/key/generate", (BEARER,), 404, "not_served"),
+    ],
+)
+def test_a_refused_request_is_noted_and_nothing_of_its_body_is_read(
+    method: str, path: str, headers: tuple[tuple[bytes, bytes], ...], status: int, reason: str
+) -> None:
+    client = Client()
+    assert client.send(method, path, *headers, address="10.0.0.9")[0]["status"] == status
+    assert client.refused == [(reason, "10.0.0.9", path)]
+    assert (client.served, client.reads) == ([], 0)
+
+
+def test_a_request_with_the_key_is_served_and_its_body_is_read() -> None:
+    client = Client()
+    assert client.send("POST", CHAT, BEARER)[0]["status"] == 200
+    assert (client.served, client.refused, client.reads) == ([CHAT], [], 1)
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "status"),
+    [("127.0.0.1", (BEARER,), 200), ("::1", (BEARER,), 200), ("127.0.0.1", (), 401), ("10.0.0.9", (BEARER,), 404)],
+)
+def test_management_routes_are_for_the_operator_on_loopback(
+    address: str, headers: tuple[tuple[bytes, bytes], ...], status: int
+) -> None:
+    client = Client({"LITELLM_ADMIN": "on"})
+    assert client.send("GET", "/key/list", *headers, address=address)[0]["status"] == status
+
+
+def test_a_client_sees_of_a_providers_headers_only_the_harmless_ones() -> None:
+    shown = dict(Client().send("POST", CHAT, BEARER)[0]["headers"])
+    assert shown == {
+        b"llm_provider-x-ratelimit-remaining-tokens": b"7", b"llm_provider-retry-after": b"3", b"x-lm-model": b"gpt-4o",
+    }  # fmt: skip
+
+
+def test_cors_headers_are_sent_to_a_configured_origin_only() -> None:
+    client = Client({"LITELLM_ORIGINS": "https://ai.example.com"})
+    ours = dict(client.send("POST", CHAT, BEARER, (b"origin", b"https://ai.example.com"))[0]["headers"])
+    assert ours[b"access-control-allow-origin"] == b"https://ai.example.com"
+    local = dict(client.send("POST", CHAT, BEARER, (b"origin", b"http://localhost:3000"))[0]["headers"])
+    assert b"access-control-allow-origin" not in local
