@@ -89,7 +89,8 @@ def better_error(data: Mapping[str, Any], error: Exception, call: Call | None) -
     no_key = type(error) is Exception and text.startswith(("No api key passed in", "Malformed API Key"))
     if no_key or kind == "no_db_connection":
         return HTTPException(401, "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")
-    reason = _why_unserved(data.get("model")) if _UNKNOWN_NAME in text or kind == "cost_unknown" else None
+    without_provider = kind == "cost_unknown" and str(data.get("model")) in served.unserved()
+    reason = _why_unserved(data.get("model")) if _UNKNOWN_NAME in text or without_provider else None
     if reason is None and _is_unreadable(error, call):
         first = call.attempts[0].fault if call and call.attempts else None
         reason = f"No provider's call can be made out of this request: {first.message if first else text}"
