@@ -145,8 +145,9 @@ def test_callers_without_a_key_neither_fill_the_ledger_nor_choose_whom_a_row_is_
 
     def counted() -> bool:
         found = gateway.ask("refused")[0]
+        # The refusals of an earlier test may be written only now: counts are written every two seconds.
         return (
-            sum(row["count"] for row in found["counts"]) - before == ANONYMOUS * 9 // 10 and len(found["last"]) <= 100
+            sum(row["count"] for row in found["counts"]) - before >= ANONYMOUS * 9 // 10 and len(found["last"]) <= 100
         )
 
     wait_for(counted, what="the counts of refused requests")

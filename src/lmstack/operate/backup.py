@@ -1,6 +1,7 @@
 """Save the ledger with its outbox, models.yaml and, if wanted, .env as one archive, and put such an archive back."""
 
 import contextlib
+import itertools
 import shlex
 import tempfile
 import time
@@ -116,7 +117,7 @@ def restore(project: Project, opened: Opened, timeout: float, say: base.Progress
     if running:
         check(after, wanted, options)
         wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
-    kept = project.root / "backups" / f"before-restore-{_timestamp()}.tar.gz"
+    kept = _free_name(project.root / "backups", f"before-restore-{_timestamp()}")
     save(project, kept, ENV in opened.parts)
     say(f"The present state is saved in {kept}")
     remarks: tuple[str, ...] = ()
@@ -162,6 +163,14 @@ def _refuse_other_docker_project(project: Project, after: Project, runtimes: set
             f"the .env of the backup names the Docker project '{then}', but this stack is '{now}'; nothing was changed",
             "restore without --env; or set COMPOSE_PROJECT_NAME in .env first, if that project is this stack's",
         )
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """Return the path of a backup that does not exist yet. Two restores within one second have the same ``name``."""
+    tried = (
+        folder / f"{name}{suffix}.tar.gz" for suffix in itertools.chain([""], (f"-{n}" for n in itertools.count(2)))
+    )
+    return next(path for path in tried if not path.exists())
 
 
 @contextlib.contextmanager

@@ -72,3 +72,12 @@ def test_an_env_that_starts_is_restored(machine: Machine) -> None:
     assert done.running
     assert "LITELLM_VERSION=1.106.1" in machine.project.env_file.read_text()
     assert machine.steps[-4:] == ["down", "check", "prepare", "up"]
+
+
+def test_two_restores_within_a_second_keep_two_backups(tmp_path: Path) -> None:
+    first = backup._free_name(tmp_path, "before-restore-1")
+    first.touch()
+    second = backup._free_name(tmp_path, "before-restore-1")
+    second.touch()
+    assert [first.name, second.name] == ["before-restore-1.tar.gz", "before-restore-1-2.tar.gz"]
+    assert backup._free_name(tmp_path, "before-restore-1").name == "before-restore-1-3.tar.gz"
