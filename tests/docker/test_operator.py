@@ -30,7 +30,7 @@ def other_releases() -> Iterator[None]:
     metadata = f"/app/.venv/lib/python3*/site-packages/litellm-{LITELLM_VERSION}.dist-info/METADATA"
     renamed = f"RUN sed -i 's/^Version: .*/Version: {OTHER}/' {metadata}"
     server = "/app/.venv/lib/python3*/site-packages/litellm/proxy/proxy_server.py"
-    broken = f"RUN sed -i 's/^Version: .*/Version: {BROKEN}/' {metadata} && rm {server}"
+    broken = f"RUN sed -i 's/^Version: .*/Version: {BROKEN}/' {metadata} && echo 'raise ImportError' | tee -a {server}"
     names = [f"{IMAGE_REPOSITORY}:v{version}" for version in (OTHER, BROKEN)]
     have = subprocess.run(["docker", "images", "-q", *names[:1]], capture_output=True, text=True, check=True).stdout
     assert not have, f"{names[0]} is here already, and a test must not replace it"
