@@ -231,6 +231,7 @@ def test_a_body_is_read_whole_and_given_on() -> None:
         (_messages(b"01234", b"567890"), (), 413),
         (_messages(b"0"), ((b"content-length", b"11"),), 413),
         (_messages(b"0"), ((b"content-length", b"-1"),), 413),
+        (_messages(b"0"), ((b"content-length", b"9" * 5000),), 413),
         (_messages(b"0", end=False), (), 408),
     ],
 )

@@ -1,11 +1,13 @@
 """Fixtures of the ledger's tests."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ledger_records import make_writer
+from lmstack.ledger import schema
 from lmstack.ledger import writer as ledger_writer
 
 
@@ -21,3 +23,12 @@ def writer(ledger: Path) -> Iterator[ledger_writer.Writer]:
     one = make_writer(ledger)
     yield one
     one.close()
+
+
+@pytest.fixture
+def conn(ledger: Path) -> Iterator[sqlite3.Connection]:
+    """Give a connection to a new ledger that has its tables."""
+    made = schema.connect(ledger)
+    schema.migrate(made)
+    yield made
+    made.close()

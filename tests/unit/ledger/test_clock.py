@@ -2,12 +2,11 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lmstack.ledger import apply, housekeeping, queries, schema, spending, workers
+from lmstack.ledger import apply, housekeeping, queries, spending, workers
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Attribution, Call, Ended, Started, Usage
 from lmstack.ledger.session import Session
@@ -27,14 +26,6 @@ def call(name: str, started_at: float, task: str = "t", reserved: float | None =
 
 def ended(name: str, at: float, cost: float = 0.25, task: str = "t") -> Ended:
     return Ended(call(name, at, task), "succeeded", at + 1, 1000.0, Usage(1, 1), cost)
-
-
-@pytest.fixture
-def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    made = schema.connect(tmp_path / "litellm.db")
-    schema.migrate(made)
-    yield made
-    made.close()
 
 
 def write(conn: sqlite3.Connection, *times: float) -> None:

@@ -2,9 +2,7 @@
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,6 @@ from lmstack.ledger.retries import SCHEDULE, Failure
 HOUR = 3600.0
 BEGAN = 1_700_000_000.0
 DOWN = Failure(503, "HTTP 503")
-
-
-@pytest.fixture
-def conn(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    made = schema.connect(tmp_path / "litellm.db")
-    schema.migrate(made)
-    yield made
-    made.close()
 
 
 def put(conn: sqlite3.Connection, task: str = "task:t", now: float = BEGAN, count: int = 1) -> None:

@@ -32,7 +32,8 @@ class ClientLeftError(Exception):
 async def read(scope: Scope, receive: Receive, max_bytes: int, idle: float = IDLE_SECONDS) -> bytes:
     """Return the whole body. Raises RefusedError (413, 408) and ClientLeftError."""
     for name, value in scope["headers"]:
-        if name == b"content-length" and (not value.isdigit() or int(value) > max_bytes):
+        # Python refuses to read a number of thousands of digits.
+        if name == b"content-length" and (not value.isdigit() or len(value) > 15 or int(value) > max_bytes):
             raise _too_large(max_bytes)
     parts: list[bytes] = []
     size, began = 0, time.monotonic()

@@ -6,14 +6,13 @@ Nothing of a request is parsed before its key was checked. A refused request lea
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app import bodies, credentials, routes
 from lmstack.gateway.app.bodies import ClientLeftError, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
-from lmstack.gateway.app.origins import Origins, origins_from
+from lmstack.gateway.app.origins import Origins, is_loopback_address, origins_from
 from lmstack.gateway.app.routes import Access, Recorded, Route
 
 DEFAULT_MAX_BODY_MB = 50.0
@@ -122,7 +121,9 @@ class RequestGate:
             # LiteLLM would refuse an empty credential, and our failure hook would write a row under the caller's own task.
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in credentials.HEADERS]
             return
-        if route.access is Access.OPERATOR and (not _is_loopback(scope) or not _FORWARDED.isdisjoint(headers)):
+        if route.access is Access.OPERATOR and (
+            not is_loopback_address(_address(scope)) or not _FORWARDED.isdisjoint(headers)
+        ):
             raise RefusedError(
                 404, "not_served", "LiteLLM's management routes answer on loopback only, without a proxy in between."
             )
@@ -193,10 +194,3 @@ def _may_be_seen(name: bytes) -> bool:
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
-
-
-def _is_loopback(scope: Scope) -> bool:
-    try:
-        return ip_address(_address(scope)).is_loopback
-    except ValueError:
-        return False

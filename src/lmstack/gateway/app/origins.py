@@ -92,12 +92,13 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def is_loopback_address(text: str) -> bool:
+    """Return whether a text is an IP address that only this machine can reach."""
+    return _is_address(text) and ipaddress.ip_address(text).is_loopback
+
+
 def _is_loopback(name: str) -> bool:
-    return (
-        name == "localhost"
-        or name.endswith(".localhost")
-        or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
-    )
+    return name == "localhost" or name.endswith(".localhost") or is_loopback_address(name)
 
 
 def _text(value: bytes | None) -> str:

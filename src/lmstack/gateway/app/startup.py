@@ -4,7 +4,6 @@ LITELLM_WORKER_STARTUP_HOOKS names ``install``. LiteLLM calls it once in each wo
 """
 
 import asyncio
-import ipaddress
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -21,6 +20,7 @@ from lmstack.gateway.app import litellm_patches, status
 from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
+from lmstack.gateway.app.origins import is_loopback_address
 from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body, is_clients_fault
 from lmstack.key_strength import weakness
@@ -74,17 +74,10 @@ def refuse_weak_key(environ: Mapping[str, str]) -> None:
     """
     what = weakness(environ.get("LITELLM_MASTER_KEY", ""))
     host = environ.get("LITELLM_HOST") or "127.0.0.1"
-    if what and not _is_loopback(host):
+    if what and host != "localhost" and not is_loopback_address(host.strip("[]")):
         text = f"lmstack: {what} is refused while LITELLM_HOST is {host}. Choose a strong key with: lm key rotate"
         log.error(text)
         raise RuntimeError(text)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def stop_with_parent() -> None:

@@ -10,12 +10,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 from lmstack.gateway import worker
+from lmstack.gateway.app import credentials
 from lmstack.gateway.calls import served
 from lmstack.gateway.results import LastResultOf, newest_of
-
-CREDENTIAL_HEADERS = frozenset(
-    {b"authorization", b"x-api-key", b"api-key", b"x-litellm-api-key", b"x-goog-api-key", b"ocp-apim-subscription-key"}
-)
 
 
 class AnonymousRoute(Route):
@@ -23,7 +20,7 @@ class AnonymousRoute(Route):
 
     def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
         """Return a full match or none. A partial match would hide LiteLLM's route for another method."""
-        if scope["type"] == "http" and any(name in CREDENTIAL_HEADERS for name, _ in scope["headers"]):
+        if scope["type"] == "http" and any(name in credentials.HEADERS for name, _ in scope["headers"]):
             return Match.NONE, {}
         match, child = super().matches(scope)
         return (match if match is Match.FULL else Match.NONE), child
