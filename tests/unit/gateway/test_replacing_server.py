@@ -55,6 +55,7 @@ from granian.server.common import AbstractWorker
 watch = AbstractWorker._watcher
 def late(self):
     self.inner.join()
+    print("worker", self.idx + 1, "is dead", flush=True)
     while self.idx == 0 and self in self.parent.wrks:
         time.sleep(0.01)
     watch(self)
@@ -178,8 +179,9 @@ def test_a_process_that_cannot_be_made_is_a_failed_start(tmp_path: Path) -> None
 def test_a_death_that_is_reported_late_does_not_stop_the_new_worker(tmp_path: Path) -> None:
     with running(tmp_path, 3, LATE_REPORT) as server:
         old = server.worker_pids()
-        for pid in old[:2]:
-            os.kill(pid, signal.SIGKILL)
+        os.kill(old[0], signal.SIGKILL)
+        server.wait_for_log("worker 1 is dead")  # So that the report of worker 2's death makes the server find both.
+        os.kill(old[1], signal.SIGKILL)
         server.wait_for_log("reported worker 1")
         # The server handles the late report before this third death, or with it.
         os.kill(old[2], signal.SIGKILL)
