@@ -1,6 +1,6 @@
 """Versions. Tests compare the proxy extra, the image tag and the docs with this file."""
 
-LITELLM_VERSION = "1.106.2"
+LITELLM_VERSION = "1.108.7"
 IMAGE_REPOSITORY = "ghcr.io/berriai/litellm"
 IMAGE = f"{IMAGE_REPOSITORY}:v{LITELLM_VERSION}"
 
