@@ -200,7 +200,7 @@ def test_the_unmodified_image_runs_with_mounted_files(side_stack: Stack, bridge_
 
 
 def test_the_non_root_image_runs_and_writes_its_ledger(side_stack: Stack, bridge_mock: Mock) -> None:
-    side_stack.write_env(**bridge_mock.bases(), LITELLM_IMAGE="ghcr.io/berriai/litellm-non_root:v1.106.2")
+    side_stack.write_env(**bridge_mock.bases(), LITELLM_IMAGE="ghcr.io/berriai/litellm-non_root:v1.108.7")
     side_stack.lm("up", timeout=300)
     assert side_stack.shell("docker compose exec -T litellm-proxy id -u").stdout.strip() == "65534"
     assert side_stack.row(ask(side_stack))["status"] == "succeeded"

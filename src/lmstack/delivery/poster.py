@@ -94,7 +94,7 @@ class Poster:
         auth = httpx.Auth() if self.target.api_key else httpx.USE_CLIENT_DEFAULT
         try:
             with client.stream("POST", self.target.url, content=body.encode(), headers=sent, auth=auth) as answer:
-                retry_after = _retry_after(answer, time.time())
+                retry_after = seconds_to_wait(answer.headers.get("retry-after"), time.time())
                 _discard(answer)
         except Exception as error:  # httpx's own errors, and those of its parsers over a broken answer
             return failure_of(error)
@@ -139,9 +139,9 @@ def _discard(answer: httpx.Response) -> None:
                 return
 
 
-def _retry_after(answer: httpx.Response, now: float) -> float | None:
-    """Return the seconds in the header ``Retry-After``, None without a usable one."""
-    value = answer.headers.get("retry-after", "").strip()
+def seconds_to_wait(header: str | None, now: float) -> float | None:
+    """Return the seconds that a header ``Retry-After`` asks for, None without a usable one."""
+    value = (header or "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])
     try:

@@ -151,8 +151,8 @@ def _auto() -> str:
 def _router(plan: Plan) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "num_retries": 0,
-        "allowed_fails": 0,
-        "cooldown_time": 20,
+        # Our callback decides what cools down (gateway/calls/cooldown.py).
+        "disable_cooldowns": True,
         "max_fallbacks": max(10, len(plan.deployments)),
         "timeout": int(plan.settings.get("LITELLM_TIMEOUT")),
     }

@@ -66,7 +66,7 @@ def test_no_cookie_of_the_receiver_is_kept(httpserver: HTTPServer) -> None:
 )  # fmt: skip
 def test_a_retry_after_of_any_form(value: str, least: float | None, most: float | None) -> None:
     answer = httpx.Response(503, headers=[(b"retry-after", value.encode())])
-    found = poster._retry_after(answer, time.time())
+    found = poster.seconds_to_wait(answer.headers.get("retry-after"), time.time())
     assert found is None or (most is not None and (least or 0) <= found <= most)
     assert found is not None or least is None
 

@@ -29,8 +29,8 @@ def a_call(*attempts: Attempt) -> Call:
         (replace(A, outcome="failed"), A, Step.NEW, "failed"),
         (A, replace(A, kind="aresponses"), Step.SAME, None),
         (A, replace(A), Step.RETRY, "failed"),
-        (A, replace(A, deployment="b"), Step.NEW, "failed"),
-        (A, replace(A, deployment="b", kind="aresponses"), Step.NEW, "failed"),
+        (A, replace(A, deployment="b"), Step.NEXT, "failed"),
+        (A, replace(A, deployment="b", kind="aresponses"), Step.NEXT, "failed"),
     ],
 )
 def test_what_an_attempt_is_to_the_one_before(
@@ -96,7 +96,8 @@ def attempt(name: str, **more: Any) -> dict[str, Any]:
         ([A], False, False, AttemptSkipped, ["a"], []),
         ([replace(A, sent=True)], False, True, None, ["a", "a"], []),
         ([replace(A, kind="other")], False, False, None, ["a"], []),
-        ([replace(A, deployment="b", sent=True)], False, False, None, ["b", "a"], []),
+        ([replace(A, deployment="b", sent=True)], False, False, None, ["b", "a"], ["b"]),
+        ([replace(A, deployment="b")], False, False, None, ["b", "a"], []),
     ],
 )  # fmt: skip
 def test_the_deployment_hook(

@@ -9,7 +9,7 @@ import litellm
 import pytest
 
 from lmstack.gateway.calls import cooldown, served
-from lmstack.ledger.records import Attempt
+from lmstack.ledger.records import Attempt, Fault
 
 SENT = Attempt("a", "a", "p", "p/a", 1, None, False, 0.0, sent=True)
 DEPLOYMENTS = [
@@ -26,15 +26,18 @@ class Router:
     def __init__(self) -> None:
         self.model_list = DEPLOYMENTS
         self.cooled: list[tuple[str, int]] = []
+        self.seconds: set[float] = set()
         self.cooldown_cache = self
 
-    def add_deployment_to_cooldown(self, model_id: str, exception_status: int, **_: Any) -> None:
+    def add_deployment_to_cooldown(self, model_id: str, exception_status: int, cooldown_time: float, **_: Any) -> None:
         self.cooled.append((model_id, exception_status))
+        self.seconds.add(cooldown_time)
 
 
-def failed(status: int | None) -> Exception:
+def failed(status: int | None, **headers: str) -> Exception:
     error = Exception("no")
     error.status_code = status  # type: ignore[attr-defined]
+    error.response = httpx.Response(status or 500, headers={k.replace("_", "-"): v for k, v in headers.items()})  # type: ignore[attr-defined]
     return error
 
 
@@ -42,6 +45,14 @@ def unreachable() -> Exception:
     error = litellm.APIConnectionError("no", "p", "a")
     error.__cause__ = httpx.ConnectError("refused")
     return error
+
+
+@pytest.fixture
+def router(monkeypatch: pytest.MonkeyPatch) -> Router:
+    made = Router()
+    monkeypatch.setattr(cooldown.proxy_server, "llm_router", made)
+    monkeypatch.setattr(served, "times", lambda: served.Times(300, 120))
+    return made
 
 
 TIMEOUT = litellm.Timeout("late", "a", "p")
@@ -53,7 +64,14 @@ TIMEOUT = litellm.Timeout("late", "a", "p")
         (failed(401), SENT, None, [("a", 401), ("b", 401)]),
         (failed(402), SENT, None, [("a", 402), ("b", 402)]),
         (failed(403), SENT, None, [("a", 403)]),
-        (failed(500), SENT, None, []),  # LiteLLM cools the one deployment down by itself
+        (failed(404), SENT, None, [("a", 404)]),
+        (failed(429), SENT, None, [("a", 429)]),
+        (failed(500), SENT, None, [("a", 500)]),
+        (failed(503), replace(SENT, sent=False), None, [("a", 503)]),
+        (failed(400), SENT, None, []),
+        (failed(422), SENT, None, []),
+        (failed(None), SENT, None, []),
+        (litellm.APIConnectionError("LiteLLM's own", "p", "a"), SENT, None, []),
         (failed(401), replace(SENT, sent=False), None, []),
         (unreachable(), SENT, None, [("a", 500), ("b", 500)]),
         (unreachable(), replace(SENT, sent=False), None, []),
@@ -65,10 +83,18 @@ TIMEOUT = litellm.Timeout("late", "a", "p")
     ],
 )
 def test_what_a_failure_cools_down(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, attempt: Attempt, timeout: float | None, cooled: list[object]
+    router: Router, error: Exception, attempt: Attempt, timeout: float | None, cooled: list[object]
 ) -> None:
-    router = Router()
-    monkeypatch.setattr(cooldown.proxy_server, "llm_router", router)
-    monkeypatch.setattr(served, "times", lambda: served.Times(300, 120))
     asyncio.run(cooldown.cool_down({} if timeout is None else {"timeout": timeout}, error, attempt))
     assert router.cooled == cooled
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 20), ("90", 90), ("86400", 3600), ("soon", 20), ("", 20)])
+def test_a_longer_retry_after_makes_a_longer_cooldown(router: Router, header: str, seconds: float) -> None:
+    asyncio.run(cooldown.cool_down({}, failed(429, retry_after=header), SENT))
+    assert router.seconds == {seconds}
+
+
+@pytest.mark.parametrize(("code", "cools"), [(None, True), ("500", True), ("429", True), ("401", True), ("400", False)])
+def test_a_recorded_failure_shows_whether_the_model_works(code: str | None, cools: bool) -> None:
+    assert cooldown.is_models_fault(Fault("Error", code, "no")) is cools

@@ -86,7 +86,7 @@ def test_lm_up_starts_again_when_one_of_the_services_is_dead(machine: Machine, o
 
 @pytest.mark.usefixtures("accepted")
 def test_an_upgrade_to_the_release_in_use_installs_it_when_it_is_missing(machine: Machine) -> None:
-    machine.raises["tools"] = MissingToolError("LiteLLM 1.106.2 is not installed here")
+    machine.raises["tools"] = MissingToolError("LiteLLM 1.108.7 is not installed here")
     assert upgrade.move(machine.project, LITELLM_VERSION, 5, False, SAY).changed
     assert f"install {LITELLM_VERSION}" in machine.steps
     machine.steps.clear()

@@ -34,7 +34,7 @@ def test_a_release_is_compared_as_pip_compares_it(version: str, why: str) -> Non
         (IMAGE, ""),
         (f"{IMAGE_REPOSITORY}-non_root:v{LITELLM_VERSION}", ""),
         (f"{IMAGE_REPOSITORY}@{GOOD_DIGEST}", ""),
-        (f"{IMAGE_REPOSITORY}:main-v1.106.2-stable", ""),
+        (f"{IMAGE_REPOSITORY}:main-v1.108.7-stable", ""),
         (f"{IMAGE_REPOSITORY}:main-v1.107.0", "malicious"),
         (f"{IMAGE_REPOSITORY}:main-v1.107.0-stable", "malicious"),
         (f"{IMAGE_REPOSITORY}:v1.107.0-nightly", "malicious"),
@@ -48,9 +48,9 @@ def test_a_release_is_compared_as_pip_compares_it(version: str, why: str) -> Non
         (f"{IMAGE_REPOSITORY}:v1.107", "floats"),
         (f"{IMAGE_REPOSITORY}:main-latest", "floats"),
         (IMAGE_REPOSITORY, "floats"),
-        ("evil.example/litellm:v1.106.2", "not one of LiteLLM's own"),
-        ("evil.example:5000/berriai/litellm:v1.106.2", "not one of LiteLLM's own"),
-        ("litellm:v1.106.2", "not one of LiteLLM's own"),
+        ("evil.example/litellm:v1.108.7", "not one of LiteLLM's own"),
+        ("evil.example:5000/berriai/litellm:v1.108.7", "not one of LiteLLM's own"),
+        ("litellm:v1.108.7", "not one of LiteLLM's own"),
     ],
 )
 def test_an_image_is_allowed_by_repository_release_and_digest(image: str, why: str) -> None:

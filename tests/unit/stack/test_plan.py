@@ -149,7 +149,7 @@ def test_what_we_render_passes_our_own_strict_check() -> None:
         ("general_settings:\n  master_key: 1234", "c.yaml:2: general_settings.master_key: must be str, not 1234"),
         (
             "model_list:\n- {model_name: a, litellm_params: {model: openai/gpt-4o-mimi}}",
-            "c.yaml:2: model_list[0].litellm_params.model: LiteLLM 1.106.2 knows no 'gpt-4o-mimi' of openai, nor its price (did you mean 'gpt-4o-mini'?)",
+            "c.yaml:2: model_list[0].litellm_params.model: LiteLLM 1.108.7 knows no 'gpt-4o-mimi' of openai, nor its price (did you mean 'gpt-4o-mini'?)",
         ),
         (
             "model_list:\n- {model_name: a, litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEI}}",

@@ -3,6 +3,7 @@
 LiteLLM has no public interface for these changes. tests/contract/test_litellm_facts.py checks each of them at a new release.
 """
 
+import importlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,7 +13,6 @@ from fastapi import HTTPException
 from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException
 from litellm.proxy.common_request_processing import serialize_http_exception_detail
-from litellm.router_utils.cooldown_cache import CooldownCache
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -50,19 +50,17 @@ def run_before_shutdown(action: Callable[[], Awaitable[None]]) -> None:
     proxy_server.proxy_shutdown_event = shutdown
 
 
-def skip_cooldown_when(is_clients_fault: Callable[[str], bool]) -> None:
-    """Start no cooldown for a deployment when the client's request caused the failure.
+def do_not_import_again() -> None:
+    """Make LiteLLM's import of its OpenTelemetry logger fail at once, where it fails at all.
 
-    LiteLLM starts a cooldown for each error that it reports as 500. Its own errors about a malformed request are among
-    them, and it tries every model with such a request. One client could then block all models for all other clients.
+    LiteLLM tries it on each request. Without the ``opentelemetry`` packages Python would look for them each time, for 0.5 to
+    5 ms. None in ``sys.modules`` is Python's own way to say that there is no such module.
     """
-    litellm_add = CooldownCache.add_deployment_to_cooldown
-
-    def add(self: CooldownCache, model_id: str, *args: Any, **kwargs: Any) -> None:
-        if not is_clients_fault(model_id):
-            litellm_add(self, model_id, *args, **kwargs)
-
-    CooldownCache.add_deployment_to_cooldown = add
+    name = "litellm.integrations.otel.logger"
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        sys.modules[name] = None  # type: ignore[assignment]
 
 
 def keep_error_details() -> None:

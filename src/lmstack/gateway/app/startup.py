@@ -22,7 +22,7 @@ from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
 from lmstack.gateway.app.origins import is_loopback_address
 from lmstack.gateway.app.refusals import Refusals
-from lmstack.gateway.calls.current import body, is_clients_fault
+from lmstack.gateway.calls.current import body
 from lmstack.key_strength import weakness
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def install() -> None:
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
     litellm_patches.keep_error_details()
-    litellm_patches.skip_cooldown_when(is_clients_fault)
+    litellm_patches.do_not_import_again()
     stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
     redaction = RedactionFilter(body.get)

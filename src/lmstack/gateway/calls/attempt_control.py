@@ -21,15 +21,16 @@ class AttemptSkipped(litellm.APIConnectionError):  # type: ignore[misc]
 
 
 class Step(Enum):
-    """The relation of an attempt to the one before it: new, the same, or a retry."""
+    """The relation of an attempt to the one before it: new, the same, the next, or a retry."""
 
     NEW = "the first attempt, or one after a failure that a hook has reported"
+    NEXT = "an attempt of another deployment, after a failure that no hook reported"
     SAME = "the same attempt again: LiteLLM serves one endpoint through another (Messages over Responses)"
     RETRY = "another attempt of the same deployment, after a failure that no hook reported"
 
 
 def settle_previous(call: Call, attempt: Attempt) -> Step:
-    """Close the previous attempt if it is open. Return whether this is a new attempt, the same one, or a retry."""
+    """Close the previous attempt if it is open. Return how this attempt is related to it."""
     last = call.attempts[-1] if call.attempts else None
     if last is None or last.outcome is not None:
         return Step.NEW
@@ -39,7 +40,7 @@ def settle_previous(call: Call, attempt: Attempt) -> Step:
     # Some providers (Gemini) open a stream with its first chunk. No hook reports when that fails.
     last.close("failed", call.late_fault)
     call.late_fault = None
-    return Step.RETRY if same else Step.NEW
+    return Step.RETRY if same else Step.NEXT
 
 
 def limit_time(kwargs: dict[str, Any], call: Call) -> None:

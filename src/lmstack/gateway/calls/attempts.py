@@ -1,6 +1,6 @@
 """Reads an attempt and its failure out of LiteLLM's hook data. Pure: never keeps a whole dict, never a secret.
 
-The keys were found by running LiteLLM 1.106.2; tests/contract checks them.
+The keys were found by running LiteLLM 1.108.7; tests/contract checks them.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Reads a client's request into a ``Call``: its ids, its model, and who pays for it. Pure.
 
-The keys of LiteLLM's data were found by running LiteLLM 1.106.2; tests/contract checks them.
+The keys of LiteLLM's data were found by running LiteLLM 1.108.7; tests/contract checks them.
 """
 
 import time

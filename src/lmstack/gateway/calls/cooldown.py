@@ -1,6 +1,11 @@
-"""Cools failed deployments down in LiteLLM's router, so that the next requests do not try them."""
+"""Decides which deployments cool down after a failure. LiteLLM's router keeps the list and does not try them.
+
+LiteLLM's own decision is off (``disable_cooldowns``, lmstack.stack.render): each of its releases decides otherwise, and from
+1.108 on it cools down the model that replaces a failed one.
+"""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +13,18 @@ from typing import Any
 import litellm
 from litellm.proxy import proxy_server
 
+from lmstack.delivery.poster import seconds_to_wait
 from lmstack.gateway.calls import faults, served
-from lmstack.ledger.records import Attempt
+from lmstack.ledger.records import Attempt, Fault
 
 COOLDOWN_SECONDS = 20.0
 # A time-out below this does not prove that the provider is slow.
 SHORT_TIMEOUT_SECONDS = 10
 _KEY_OR_ACCOUNT = (401, 402)  # the provider refuses the key or the account, so all its models fail
 _FORBIDDEN = 403  # it may be about one model that the key has no access to
+# What else shows that a model does not work. Any other status below 500 is about the request.
+_ONE_MODEL = (404, 408, 429)
+MAX_RETRY_AFTER_SECONDS = 3600.0  # a longer ``Retry-After`` is cut: only a restart would end such a cooldown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +51,14 @@ def cooldowns(names: Iterable[str]) -> list[Cooldown]:
 async def cool_down(data: Mapping[str, Any], error: BaseException, attempt: Attempt) -> bool:
     """Cool down the deployment of a failed attempt, and all models of its provider where the provider itself failed.
 
-    Returns whether the whole provider failed.
-
-    LiteLLM cools down the one deployment only, and not even that for refused connections and for 403. A dead provider
-    with five models would then cost five slow attempts.
+    Returns whether the whole provider failed. A dead provider with five models would otherwise cost five slow attempts.
     """
-    status = getattr(error, "status_code", None)
     whole_provider = is_provider_down(error, attempt)
-    if not whole_provider and not (attempt.sent and status == _FORBIDDEN):
+    if not whole_provider and not _is_model_down(error, attempt):
         return False
     if isinstance(error, litellm.Timeout) and _is_short(data.get("timeout")):
         return False
-    await _cool([d for d in _deployments(attempt, whole_provider) if _may_cool(d)], error, status or 500)
+    await _cool([d for d in _deployments(attempt, whole_provider) if _may_cool(d)], error, _status(error) or 500)
     return whole_provider
 
 
@@ -70,12 +75,33 @@ async def cool_down_again(error: BaseException, attempt: Attempt) -> bool:
     return True
 
 
+def is_models_fault(fault: Fault | None) -> bool:
+    """Return whether a recorded failure shows that the model does not work. One of unknown status does."""
+    status = int(fault.code) if fault is not None and (fault.code or "").isdigit() else 500
+    return status >= 500 or status in (*_ONE_MODEL, *_KEY_OR_ACCOUNT, _FORBIDDEN)
+
+
 def is_provider_down(error: BaseException, attempt: Attempt) -> bool:
     """Return whether a failure concerns all models of the provider: it is unreachable, or refuses our key."""
-    status = getattr(error, "status_code", None)
     return attempt.sent and (
-        status in _KEY_OR_ACCOUNT or isinstance(error, litellm.Timeout) or faults.is_provider_fault(error)
+        _status(error) in _KEY_OR_ACCOUNT or isinstance(error, litellm.Timeout) or faults.is_provider_fault(error)
     )
+
+
+def _is_model_down(error: BaseException, attempt: Attempt) -> bool:
+    """Return whether a failure shows that this model does not work.
+
+    LiteLLM makes an APIConnectionError out of what it cannot classify. It shows nothing, unless its cause does.
+    """
+    status = _status(error)
+    if status is None or isinstance(error, litellm.APIConnectionError):
+        return False
+    return status >= 500 or status in _ONE_MODEL or (attempt.sent and status == _FORBIDDEN)
+
+
+def _status(error: BaseException) -> int | None:
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 def _is_short(timeout: object) -> bool:
@@ -97,12 +123,23 @@ def _may_cool(deployment: Mapping[str, Any]) -> bool:
 
 async def _cool(deployments: list[Mapping[str, Any]], error: BaseException, status: int) -> None:
     names = [d["model_info"]["id"] for d in deployments]
+    seconds = max(COOLDOWN_SECONDS, min(_retry_after(error), MAX_RETRY_AFTER_SECONDS))
     # With Redis this is a synchronous network call, so it must not run on the event loop.
-    await asyncio.to_thread(_add_to_cooldown, proxy_server.llm_router, names, error, status)
+    await asyncio.to_thread(_add_to_cooldown, proxy_server.llm_router, names, error, status, seconds)
 
 
-def _add_to_cooldown(router: Any, names: list[str], error: BaseException, status: int) -> None:
+def _retry_after(error: BaseException) -> float:
+    """Return the seconds that the provider asks to wait; 0 when it asks for nothing."""
+    response = getattr(error, "response", None)
+    for headers in (getattr(error, "litellm_response_headers", None), getattr(response, "headers", None)):
+        found = seconds_to_wait(headers.get("retry-after"), time.time()) if isinstance(headers, Mapping) else None
+        if found is not None:
+            return found
+    return 0.0
+
+
+def _add_to_cooldown(router: Any, names: list[str], error: BaseException, status: int, seconds: float) -> None:
     for name in names:
         router.cooldown_cache.add_deployment_to_cooldown(
-            model_id=name, original_exception=error, exception_status=status, cooldown_time=COOLDOWN_SECONDS
+            model_id=name, original_exception=error, exception_status=status, cooldown_time=seconds
         )

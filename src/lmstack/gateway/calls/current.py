@@ -49,9 +49,3 @@ def get_call() -> Call | None:
 def call_of(data: Mapping[str, Any]) -> Call | None:
     """Return the call that a hook's ``data`` belongs to."""
     return getattr(data.get("litellm_logging_obj"), "lm_call", None) or _call.get()
-
-
-def is_clients_fault(deployment: str) -> bool:
-    """Return whether the current request itself caused the last failure of this deployment."""
-    call = get_call()
-    return call is not None and any(a.deployment == deployment and call.is_client_fault(a) for a in call.attempts)

@@ -3,7 +3,7 @@
 A hook must not raise into the proxy, except for a refusal, and must not block its event loop. It awaits only the commit
 of a row, for at most writer.WAIT_SECONDS (longer under a budget).
 
-The order of hooks (LiteLLM 1.106.2, tests/contract): a request starts in ``async_pre_call_hook``. Each attempt has its
+The order of hooks (LiteLLM 1.108.7, tests/contract): a request starts in ``async_pre_call_hook``. Each attempt has its
 deployment hooks. The request ends in ``async_post_call_success_hook``, at the end of the streaming iterator, or in
 ``async_post_call_failure_hook``. A request that LiteLLM refuses before the first hook (an unknown model) has only that one.
 The gate refuses a bad key and bad JSON before LiteLLM sees them (gateway/app/gate.py).
@@ -28,6 +28,7 @@ from lmstack.gateway.calls import (
     cooldown,
     current,
     faults,
+    late_failures,
     outcome,
     replies,
     unanswered,
@@ -84,6 +85,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             return
         if step is Step.RETRY:
             await attempt_control.skip_if_failed(call.attempts[-1])
+        if step is Step.NEXT:
+            await late_failures.cool_down_last(call)
         call.attempts.append(attempt)
         attempt_control.fail_first(call, attempt)
 
@@ -171,6 +174,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             raise
         except Exception as error:
             outcome.interrupt(call, seen, attempts.fault_of(error, request_data), request_data, response)
+            await late_failures.cool_down_last(call)
             raise
 
     @guarded
@@ -192,20 +196,10 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     async def async_log_failure_event(
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """Keep the error of a stream that failed before its first chunk (Gemini). No other hook gets it.
-
-        LiteLLM sends the event before or after the next attempt.
-        """
+        """Keep the error of a stream that failed before its first chunk (Gemini). No other hook gets it."""
         call, error = current.get_call(), kwargs.get("exception")
-        if call is None or call.ended or not call.stream or not isinstance(error, Exception):
-            return
-        if getattr(error, "status_code", None) is None:
-            return  # no provider's error: no model was left to try
-        call.late_fault = attempts.fault_of(error, current.body.get())
-        for attempt in call.attempts:
-            if attempt.outcome == "failed" and attempt.fault is None:
-                attempt.fault, call.late_fault = call.late_fault, None
-                return
+        if call is not None and not call.ended and call.stream and isinstance(error, Exception):
+            late_failures.note(call, error)
 
     @guarded
     async def async_post_call_failure_hook(
@@ -231,7 +225,10 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
                 elif kind.startswith("RouterRateLimitError"):
                     kind = unanswered.fault_type(call)
                 fault = Fault(kind, str(better.status_code), attempts.fault_of(better, request_data).message)
+            unreported = bool(call.attempts) and call.attempts[-1].outcome is None
             await outcome.fail(call, fault, original_exception)
+            if unreported and call.stream:
+                await late_failures.cool_down_last(call)
         if better is not None:
             replies.write_into(original_exception, better)
         return better
