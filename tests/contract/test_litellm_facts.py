@@ -1,10 +1,14 @@
 """What we lean on in the pinned LiteLLM. A bump of the pin that breaks one of these breaks us."""
 
+import asyncio
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import logging
+import sys
 from pathlib import Path
+from typing import Any
 
 import litellm
 import pytest
@@ -14,7 +18,8 @@ from litellm._logging import JsonFormatter
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy._types import ProxyException
-from litellm.router_utils.cooldown_cache import CooldownCache
+from litellm.router_utils.cooldown_handlers import set_cooldown_deployments
+from litellm.types.router import RouterRateLimitError
 from starlette.routing import Router
 
 from lmstack.catalog.models import parse_catalog
@@ -87,11 +92,71 @@ def test_run_granian_takes_the_class_and_the_port_check_that_we_replace() -> Non
     assert "ProxyInitializationHelpers.is_port_in_use(port)" in text
 
 
-def test_every_cool_down_goes_through_the_method_that_we_wrap() -> None:
-    theirs = inspect.signature(CooldownCache.add_deployment_to_cooldown).parameters
-    assert list(theirs)[:2] == ["self", "model_id"]
-    setting = "cooldown_cache.add_deployment_to_cooldown("
-    assert setting in (SOURCES / "router_utils" / "cooldown_handlers.py").read_text()
+def _router(**settings: Any) -> litellm.Router:
+    listed = [
+        {
+            "model_name": name,
+            "litellm_params": {"model": f"openai/{name}", "api_key": "sk-none", **params},
+            "model_info": {"id": name},
+        }
+        for name, params in (("dead", {"api_base": "http://127.0.0.1:9/v1"}), ("backup", {"mock_response": "hello"}))
+    ]
+    return litellm.Router(listed, fallbacks=[{"dead": ["backup"]}], num_retries=0, **settings)
+
+
+async def _cooling(router: litellm.Router) -> list[str]:
+    found = await router.cooldown_cache.async_get_active_cooldowns(["dead", "backup"], None)
+    return [name for name, _ in found]
+
+
+def test_with_disable_cooldowns_litellm_cools_nothing_down_by_itself() -> None:
+    """Without it 1.108 cools down a healthy fallback.
+
+    There its own error "no deployments available", for a model that cools down, has the status 429. LiteLLM reports it when
+    the fallback is already chosen, and takes that for the model that failed.
+    """
+    error = litellm.InternalServerError("no", "openai", "dead")
+
+    async def own_decision(router: litellm.Router) -> set[bool]:
+        return {
+            set_cooldown_deployments(router, error, status, deployment="dead", time_to_cooldown=20.0)
+            for status in (401, 429, 500)
+        }
+
+    assert asyncio.run(own_decision(_router(disable_cooldowns=True))) == {False}
+    assert asyncio.run(own_decision(_router(allowed_fails=0))) == {True}
+    setters = [p.name for p in SOURCES.rglob("*.py") if "cooldown_cache.add_deployment_to_cooldown(" in p.read_text()]
+    assert setters == ["cooldown_handlers.py"]
+
+
+def test_a_cooldown_that_we_add_is_kept_while_litellms_own_are_off() -> None:
+    async def run() -> None:
+        router = _router(disable_cooldowns=True)
+        error = litellm.InternalServerError("no", "openai", "backup")
+        router.cooldown_cache.add_deployment_to_cooldown(
+            model_id="backup", original_exception=error, exception_status=500, cooldown_time=20.0
+        )
+        entry = router.cooldown_cache.in_memory_cache.get_cache(router.cooldown_cache.get_cooldown_cache_key("backup"))
+        assert (entry["status_code"], entry["cooldown_time"]) == ("500", 20.0)
+        with pytest.raises(RouterRateLimitError):
+            await router.acompletion("backup", [{"role": "user", "content": "hi"}])
+        router.cooldown_cache.add_deployment_to_cooldown(
+            model_id="dead", original_exception=error, exception_status=500, cooldown_time=20.0
+        )
+        assert await _cooling(router) == ["dead", "backup"]
+
+    asyncio.run(run())
+
+
+def test_a_failed_import_of_the_opentelemetry_logger_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteLLM tries it in the authentication of each request."""
+    name = "litellm.integrations.otel.logger"
+    text = (SOURCES / "proxy" / "auth" / "user_api_key_auth.py").read_text()
+    assert f"from {name} import" in text
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    litellm_patches.do_not_import_again()
+    missing = importlib.util.find_spec("opentelemetry.sdk") is None
+    assert (sys.modules[name] is None) is missing
 
 
 def test_litellms_log_prints_the_traceback_that_a_filter_leaves() -> None:

@@ -112,3 +112,16 @@ def test_the_log_is_without_the_requests_words_and_a_broken_record_breaks_nobody
     assert "recipe" in record(logging.DEBUG, "%s", "my grandmother's recipe for soup").getMessage()
     with pytest.raises(TypeError):
         record(logging.ERROR, "%s %s", "one").getMessage()  # as without us
+
+
+def test_a_traceback_that_litellm_has_cut_is_redacted_behind_the_cut() -> None:
+    request = {"messages": [{"role": "user", "content": "my grandmother's recipe for soup"}]}
+    made = logging.LogRecord("LiteLLM", logging.ERROR, "f.py", 1, "failed", (), (ValueError, ValueError("no"), None))
+    made.exc_text = (
+        'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    return g()\n'
+        '  File "b.py", line 2, in g\n    raise ValueError(f"Unsu... (litellm_truncated skipped 99 chars.) ...r: no: '
+        "my grandmother's recipe for soup\n"
+    )
+    assert logfilter.RedactionFilter(lambda: request).filter(made)
+    assert "recipe" not in made.exc_text
+    assert "return g()" in made.exc_text

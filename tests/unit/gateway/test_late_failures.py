@@ -61,7 +61,8 @@ def test_an_event_about_a_failure_that_a_hook_reported_changes_nothing() -> None
 
 
 @pytest.mark.parametrize(
-    ("code", "credentials", "cooled"), [(None, False, ["a"]), ("500", False, ["a"]), ("400", False, []), ("401", True, [])]
+    ("code", "credentials", "cooled"),
+    [(None, False, ["a"]), ("500", False, ["a"]), ("400", False, []), ("401", True, [])],
 )
 def test_which_last_attempt_cools_down(
     monkeypatch: pytest.MonkeyPatch, code: str | None, credentials: bool, cooled: list[str]

@@ -12,8 +12,9 @@ from typing import Any
 from lmstack.gateway.calls import error_text
 
 LITELLM_LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
-# The frames of a traceback quote source code only, so they need no redaction.
-_FRAMES = re.compile(r"((?:^  File \".*\n(?:^    .*\n)*)+)", re.MULTILINE)
+# The frames of a traceback quote source code only, so they need no redaction. LiteLLM cuts the middle out of a long traceback.
+# The line with the cut may begin with source code and end with a message.
+_FRAMES = re.compile(r"((?:^  File \".*\n(?:^    (?!.*litellm_truncated).*\n)*)+)", re.MULTILINE)
 
 
 class RedactionFilter(logging.Filter):
