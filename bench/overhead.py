@@ -1,6 +1,6 @@
 """What our side costs, and what the switches give: interleaved rounds against several proxies, figures as ratios.
 
-``python -m bench.overhead [--quick] [KIND ...]``. One fast upstream serves all; CPU time is that of the proxy's whole
+``python -m bench.overhead [KIND ...]``. ``ours ours@/path/of/an/environment/bin/python`` compares two releases of LiteLLM. One fast upstream serves all; CPU time is that of the proxy's whole
 process tree, the fair figure on a shared machine. Only one proxy is asked at a time; the others wait.
 """
 
@@ -10,7 +10,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from bench.proxies import KINDS, SHAPES, Proxy, Shape, start, stop, upstream
+from bench.proxies import KINDS, SHAPES, Proxy, Shape, kind_of, start, stop, upstream
 
 
 def measure(names: list[str], rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES) -> list[Proxy]:
@@ -18,8 +18,8 @@ def measure(names: list[str], rounds: int, requests: int, shapes: tuple[Shape, .
     proxies: list[Proxy] = []
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
         try:
-            for name in names:
-                proxies.append(start(KINDS[name], Path(folder) / name, base))
+            for n, name in enumerate(names):
+                proxies.append(start(kind_of(name), Path(folder) / str(n), base))
             for proxy in proxies:
                 for stream in (False, True):
                     proxy.round((stream, 8), 60)
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 16, 64])
     given = parser.parse_args()
-    unknown = set(given.kinds) - KINDS.keys()
+    unknown = {word.partition("@")[0] for word in given.kinds} - KINDS.keys()
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(KINDS)}")
     shapes = tuple((stream, n) for stream in (False, True) for n in given.connections)

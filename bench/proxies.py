@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -30,6 +30,7 @@ class Kind:
     toggle: bool = False  # our callback, which a request can switch off
     flags: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    python: str = sys.executable  # of an environment with another LiteLLM, where one is compared
 
 
 TWO = ("--num_workers", "2")
@@ -63,6 +64,14 @@ class Toggle(LedgerHandler):
         return await super().async_pre_call_hook(user_api_key_dict, cache, data, call_type)
 handler = Toggle()
 """
+
+
+def kind_of(word: str) -> Kind:
+    """Return the kind for ``NAME`` or ``NAME@PYTHON``; KeyError for an unknown name."""
+    name, _, python = word.partition("@")
+    return replace(KINDS[name], name=word, python=python) if python else KINDS[name]
+
+
 Shape = tuple[bool, int]
 SHAPES: tuple[Shape, ...] = tuple((stream, connections) for stream in (False, True) for connections in (1, 16, 64))
 
@@ -186,7 +195,7 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
         elif not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
-    serve = [sys.executable, "-m", "lmstack.gateway.app.serve"] if kind.ours and set(GRANIAN) <= set(kind.flags) else [str(Path(sys.executable).with_name("litellm"))]  # fmt: skip
+    serve = [kind.python, "-m", "lmstack.gateway.app.serve"] if kind.ours and set(GRANIAN) <= set(kind.flags) else [str(Path(kind.python).with_name("litellm"))]  # fmt: skip
     argv = [*serve, "--config", str(folder / "litellm-config.yaml"), "--host", "127.0.0.1", "--port", str(port), *kind.flags]  # fmt: skip
     began = time.perf_counter()
     with (folder / "log").open("wb") as log:
