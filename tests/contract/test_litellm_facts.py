@@ -37,7 +37,9 @@ SOURCES = Path(litellm.__file__).parent
 def test_the_installed_version_is_the_pinned_one() -> None:
     assert importlib.metadata.version("litellm") == pins.LITELLM_VERSION
     root = Path(__file__).resolve().parents[2]
-    assert f"litellm[proxy]=={pins.LITELLM_VERSION}" in (root / "pyproject.toml").read_text()
+    project = (root / "pyproject.toml").read_text()
+    assert f"litellm[proxy]=={pins.LITELLM_VERSION}" in project
+    assert "override-dependencies = [" + ", ".join(f'"{text}"' for text in pins.OVERRIDES) in project
     assert f"LITELLM_VERSION={pins.LITELLM_VERSION}\n" in (root / "Dockerfile").read_text()
     assert f"{pins.IMAGE_REPOSITORY}:v${{LITELLM_VERSION}}" in (root / "Dockerfile").read_text()
     assert f"${{LITELLM_VERSION:-{pins.LITELLM_VERSION}}}" in (root / "docker-compose.yml").read_text()

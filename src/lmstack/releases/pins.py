@@ -1,6 +1,8 @@
 """Versions. Tests compare the proxy extra, the image tag and the docs with this file."""
 
 LITELLM_VERSION = "1.108.7"
+# Requirements in place of LiteLLM's own, for `lm upgrade`. A test compares them with pyproject.toml.
+OVERRIDES = ("certifi>=2026.7",)
 IMAGE_REPOSITORY = "ghcr.io/berriai/litellm"
 IMAGE = f"{IMAGE_REPOSITORY}:v{LITELLM_VERSION}"
 

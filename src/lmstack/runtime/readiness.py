@@ -10,7 +10,7 @@ from lmstack.stack.health import missing_names
 from lmstack.stack.plan import Plan
 
 POLL_SECONDS = 0.25
-TAIL_LINES = 1000  # one traceback of a failed start has some 400 lines, and it stands there twice
+TAIL_LINES = 1000  # the traceback of a failed start has some 400 lines, and LiteLLM prints it twice
 
 
 class ProgramEndedError(UnhealthyError):

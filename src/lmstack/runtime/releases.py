@@ -13,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lmstack import proc
+from lmstack import files, proc
 from lmstack.errors import LmError, MissingToolError
+from lmstack.runtime import release_packages
 from lmstack.runtime.installed_by import install_command
 from lmstack.runtime.processes import SERVER
 from lmstack.stack import proxy_side
@@ -96,12 +97,12 @@ def install(project: Project, version: str) -> None:
     made = folder(project, version)
     try:
         proc.run([sys.executable, "-m", "venv", "--clear", str(made)], timeout=LIST_SECONDS)
-        argv = [str(made / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-        report = made / "pip.json"  # each package with its hash
-        proc.run(
-            [*argv, "--report", str(report), f"litellm[proxy]=={version}", "prisma>=0.15"], timeout=INSTALL_SECONDS
-        )
-        report.rename(_report(made))
+        python = made / "bin" / "python"
+        packages = release_packages.resolve(python, version)
+        argv = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-deps"]
+        exact = [f"{package['metadata']['name']}=={package['metadata']['version']}" for package in packages]
+        proc.run([*argv, *exact], timeout=INSTALL_SECONDS)
+        files.write(_report(made), json.dumps({"install": packages}))  # each package with its hash
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, LmError):

@@ -51,7 +51,7 @@ def run_before_shutdown(action: Callable[[], Awaitable[None]]) -> None:
 
 
 def do_not_import_again() -> None:
-    """Make LiteLLM's import of its OpenTelemetry logger fail at once, where it fails at all.
+    """Make LiteLLM's import of its OpenTelemetry logger fail immediately, where it fails at all.
 
     LiteLLM tries it on each request. Without the ``opentelemetry`` packages Python would look for them each time, for 0.5 to
     5 ms. None in ``sys.modules`` is Python's own way to say that there is no such module.

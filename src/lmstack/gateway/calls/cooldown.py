@@ -1,7 +1,7 @@
 """Decides which deployments cool down after a failure. LiteLLM's router keeps the list and does not try them.
 
-LiteLLM's own decision is off (``disable_cooldowns``, lmstack.stack.render): each of its releases decides otherwise, and from
-1.108 on it cools down the model that replaces a failed one.
+LiteLLM's own decision is off (``disable_cooldowns``, lmstack.stack.render), because its releases decide differently. From
+1.108 on it also cools down the healthy model that replaces a failed one.
 """
 
 import asyncio
@@ -77,7 +77,8 @@ async def cool_down_again(error: BaseException, attempt: Attempt) -> bool:
 
 def is_models_fault(fault: Fault | None) -> bool:
     """Return whether a recorded failure shows that the model does not work. One of unknown status does."""
-    status = int(fault.code) if fault is not None and (fault.code or "").isdigit() else 500
+    code = (fault.code or "") if fault is not None else ""
+    status = int(code) if code.isdigit() else 500
     return status >= 500 or status in (*_ONE_MODEL, *_KEY_OR_ACCOUNT, _FORBIDDEN)
 
 

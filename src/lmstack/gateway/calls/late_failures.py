@@ -10,7 +10,7 @@ from lmstack.ledger.records import Call
 
 log = logging.getLogger(__name__)
 
-# LiteLLM's errors for a name whose models all cool down. From 1.108 on they have the status 429, as a provider's error has.
+# LiteLLM raises these for a name when all its models cool down. From 1.108 on they have the status 429, as a provider's error.
 _NO_MODEL_LEFT = (RouterRateLimitError, RouterRateLimitErrorBasic)
 
 
