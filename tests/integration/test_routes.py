@@ -78,7 +78,6 @@ def test_no_route_answers_but_those_in_the_table(gateway: Stack, mock: Mock, key
 @pytest.mark.parametrize(
     ("path", "body", "statuses"),
     [
-        ("/v1/messages/count_tokens", {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}, (200,)),
         # llmock counts no tokens. From 1.108 on LiteLLM passes the provider's 404 on; before, it estimated the count itself.
         ("/v1/messages/count_tokens", {"model": "claude-3-haiku", "messages": [{"role": "user", "content": "hi"}]}, (404, 200)),
         ("/v1beta/models/gemini-2.0-flash:countTokens", {"contents": [{"parts": [{"text": "hi"}]}]}, (404, 200)),
@@ -95,7 +94,7 @@ def test_a_call_that_litellm_makes_without_hooks_has_a_row(
     wanted = ("succeeded", None, 0.0) if given == 200 else ("failed", str(given), None)
     assert (row["status"], row["error_code"], row["cost_usd"]) == wanted
     assert (row["endpoint"], row["agent_id"]) == (path, "counter")
-    assert row["requested_model"] in ("gpt-4o-mini", "claude-3-haiku", "gemini-2.0-flash")
+    assert row["requested_model"] in ("claude-3-haiku", "gemini-2.0-flash")
 
 
 def test_no_client_cools_a_model_down_with_the_wrong_endpoint(gateway: Stack, mock: Mock) -> None:
