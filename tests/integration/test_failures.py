@@ -108,7 +108,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory, mock: Mock, bad: HTTPServe
     extra = (
         Row("slow", "{bad}/slow/v1", ""), Row("hang a", "{bad}/hang/v1", ""), Row("hang b", "{bad}/hang/v1", ""),
         Row("hang c", "{bad}/hang/v1", ""), Row("hang d", "{bad}/hang/v1", ""), Row("big", "{mock}/v1", ""),
-        Row("cut", "{mock}/v1", ""),
+        Row("cut", "{mock}/v1", ""), Row("late", "{mock}/gemini/v1beta", "", prefix="gemini"),
     )  # fmt: skip
     for row in (*ROWS, *extra):
         name = slug(row.name)
@@ -236,6 +236,17 @@ def test_a_complete_chat_stream_is_a_success(failing: Stack, mock: Mock) -> None
     mock.reset()
     answer, _ = ask(failing, "backup", stream=True)
     assert failing.row(answer.headers["x-litellm-call-id"])["status"] == "succeeded"
+
+
+def test_a_stream_that_fails_before_its_first_chunk_cools_its_model_down(failing: Stack, mock: Mock) -> None:
+    """LiteLLM opens a stream of Gemini with its first chunk. No hook of an attempt reports when that fails."""
+    mock.reset()
+    mock.script({"type": "fail", "times": None, "match": {"model": "m-late"}, "status": 500})
+    first, _ = ask(failing, "m-late", stream=True)
+    tried = attempts(failing, first)
+    assert [(a["deployment"], a["outcome"]) for a in tried] == [("m-late", "failed"), ("backup", "succeeded")]
+    second, _ = ask(failing, "m-late", stream=True)
+    assert [a["deployment"] for a in attempts(failing, second)] == ["backup"]
 
 
 def test_many_clients_of_a_dead_provider_all_get_an_answer(failing: Stack, mock: Mock) -> None:
