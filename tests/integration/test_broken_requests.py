@@ -47,6 +47,9 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+EXHAUSTIVE = [pytest.param(model, marks=pytest.mark.exhaustive) for model in ("claude-haiku-4-5", "gemini-2.5-flash")]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def rested(gateway: Stack, mock: Mock) -> None:
     """Whatever tests before these have let fail may still be cooling down."""
@@ -65,7 +68,7 @@ def asked(gateway: Stack, model: str) -> int:
     return gateway.post(CHAT, {"model": model, "messages": HELLO}, x_lm_no_fallback="1").status_code
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-mini", "claude-haiku-4-5", "gemini-2.5-flash", "auto"])
+@pytest.mark.parametrize("model", ["gpt-4o-mini", *EXHAUSTIVE, "auto"])
 @pytest.mark.parametrize("name", BROKEN)
 def test_nobody_else_loses_a_model_to_it(gateway: Stack, name: str, model: str) -> None:
     path, body = BROKEN[name]
@@ -86,7 +89,7 @@ UNSAYABLE = {
 }
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-mini", "claude-haiku-4-5", "gemini-2.5-flash"])
+@pytest.mark.parametrize("model", ["gpt-4o-mini", *EXHAUSTIVE])
 @pytest.mark.parametrize("part", UNSAYABLE.values(), ids=UNSAYABLE)
 def test_what_stock_reads_and_nobody_can_send_on(gateway: Stack, model: str, part: str) -> None:
     text = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}], {part}}}'

@@ -90,6 +90,7 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert (stack.root / ".env").read_text() == env
 
 
+@pytest.mark.exhaustive
 def test_an_upgrade_that_is_killed_is_undone_by_rollback(stack: Stack) -> None:
     release(stack, OTHER)
     env = (stack.root / ".env").read_text()
@@ -110,6 +111,7 @@ FAILING = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("start", "says"), FAILING.values(), ids=FAILING)
 def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack: Stack, start: str, says: str) -> None:
     env = (stack.root / ".env").read_text()
