@@ -65,7 +65,7 @@ def the_gate() -> list[str]:
     """Compare requests with and without the gate and the middleware, in one process and without a proxy."""
     table = overhead.same_process(24, 150, ((False, 1), (False, 16), (True, 16)), "gate")
     rows = [f"| a body of {size} | {ms:.3f} |" for size, ms in gate.costs().items()]
-    return [*table, "", "| gate and middleware alone | CPU ms for each request |", "|---|--:|", *rows]
+    return [*table, "", "| gate and middleware, without a proxy | CPU ms for each request |", "|---|--:|", *rows]
 
 
 def servers() -> list[str]:
