@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock
+.PHONY: help setup test test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock sbom
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -38,3 +38,5 @@ recording: setup ## record docs/assets/terminal.svg: real commands against a moc
 	.venv/bin/python tools/recording.py
 lock: setup ## lock dependencies again, with hashes and without index addresses
 	.venv/bin/python tools/lock.py
+sbom: setup ## write build/sbom.json: every locked package with version and hashes (CycloneDX)
+	.venv/bin/python tools/sbom.py

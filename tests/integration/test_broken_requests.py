@@ -13,6 +13,7 @@ CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/respons
 SECRET = "the-secret-ingredient-is-saffron, and a pinch of salt"
 HELLO = [{"role": "user", "content": "Hello!"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+MCP = {"type": "mcp", "server_label": "x", "server_url": "litellm_proxy/mcp/x", "require_approval": "never"}
 CALL = {
     "role": "assistant",
     "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}}],
@@ -42,6 +43,7 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "no messages": (CHAT, {"messages": []}),
     "prompt is an object": ("/v1/completions", {"prompt": {"a": SECRET}}),
     "input is a number": (RESPONSES, {"input": 5}),
+    "an MCP tool of the proxy": (RESPONSES, {"input": SECRET, "tools": [MCP]}),
     "Messages: messages is a string": (MESSAGES, {"max_tokens": 5, "messages": SECRET}),
     "Messages: a tool is a number": (MESSAGES, {"max_tokens": 5, "messages": said(SECRET), "tools": [5]}),
 }

@@ -197,7 +197,11 @@ def test_doctor_finds_nothing_wrong_with_a_running_gateway_and_writes_a_report_w
     gateway: Stack, mock: Mock
 ) -> None:
     target = gateway.root / "report.tar.gz"
+    gateway.lm("backup", "--no-env")
     data = gateway.json("doctor", "--deep", "--report", str(target))["data"]
+    shutil.rmtree(gateway.root / "backups")
+    found = {f["name"]: f["status"] for f in data["findings"]}
+    assert (found["env file"], found["files"]) == ("ok", "ok")  # real files of a gateway that ran and was saved
     assert [f for f in data["findings"] if f["status"] == "fail"] == []
     with tarfile.open(target) as bundle:
         texts = {m.name: bundle.extractfile(m).read().decode() for m in bundle.getmembers()}  # type: ignore[union-attr]

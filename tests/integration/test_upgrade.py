@@ -75,7 +75,14 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert (stack.root / ".env").read_text() == env
 
     moved = stack.json("upgrade", "--to", OTHER)
-    assert moved["data"] == {"from": LITELLM_VERSION, "to": OTHER, "changed": True, "checked": True, "running": True}
+    assert moved["data"] == {
+        "from": LITELLM_VERSION,
+        "to": OTHER,
+        "changed": True,
+        "checked": True,
+        "running": True,
+        "recorded": None,
+    }
     assert any("was tested with LiteLLM" in message for message in moved["messages"])
     assert runs(stack) == OTHER
     assert f"LITELLM_VERSION={OTHER}\n" in (stack.root / ".env").read_text()
@@ -85,7 +92,14 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert stack.json("up")["data"]["changed"] is False
 
     back = stack.json("rollback")["data"]
-    assert back == {"from": OTHER, "to": LITELLM_VERSION, "changed": True, "checked": True, "running": True}
+    assert back == {
+        "from": OTHER,
+        "to": LITELLM_VERSION,
+        "changed": True,
+        "checked": True,
+        "running": True,
+        "recorded": None,
+    }
     assert runs(stack) == LITELLM_VERSION
     assert (stack.root / ".env").read_text() == env
 

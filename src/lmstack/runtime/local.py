@@ -178,6 +178,10 @@ class LocalRuntime:
         python = releases.python_of(self.project, version)
         return releases.legal_keys([str(python)], releases.environ(self.project, version))
 
+    def recorded(self, version: str) -> str:
+        """Return where the hashes of a release are recorded."""
+        return releases.recorded(self.project, version)
+
     def keep_releases(self, versions: set[str]) -> None:
         """Remove the environments of all other releases."""
         releases.prune(self.project, versions)

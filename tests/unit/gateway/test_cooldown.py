@@ -53,6 +53,7 @@ TIMEOUT = litellm.Timeout("late", "a", "p")
         (failed(401), SENT, None, [("a", 401), ("b", 401)]),
         (failed(402), SENT, None, [("a", 402), ("b", 402)]),
         (failed(403), SENT, None, [("a", 403)]),
+        (failed(403), replace(SENT, sent=False), None, []),  # LiteLLM refused a client's MCP tool itself
         (failed(500), SENT, None, []),  # LiteLLM cools the one deployment down by itself
         (failed(401), replace(SENT, sent=False), None, []),
         (unreachable(), SENT, None, [("a", 500), ("b", 500)]),

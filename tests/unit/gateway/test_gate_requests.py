@@ -95,6 +95,13 @@ def test_management_routes_are_for_the_operator_on_loopback(
     assert client.send("GET", "/key/list", *headers, address=address)[0]["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("word", "status"), [("on", 200), ("True", 200), ("1", 200), ("off", 404), ("", 404), ("no", 404)]
+)
+def test_the_gateway_reads_the_admin_switch_as_lm_does(word: str, status: int) -> None:
+    assert Client({"LITELLM_ADMIN": word}).send("GET", "/key/list", BEARER)[0]["status"] == status
+
+
 def test_a_client_sees_of_a_providers_headers_only_the_harmless_ones() -> None:
     shown = dict(Client().send("POST", CHAT, BEARER)[0]["headers"])
     assert shown == {

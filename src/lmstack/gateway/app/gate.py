@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lmstack.addresses import is_loopback
 from lmstack.gateway.app import bodies, credentials, routes
 from lmstack.gateway.app.bodies import ClientLeftError, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
-from lmstack.gateway.app.origins import Origins, is_loopback_address, origins_from
+from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.routes import Access, Recorded, Route
 
 DEFAULT_MAX_BODY_MB = 50.0
@@ -47,7 +48,7 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
         megabytes = DEFAULT_MAX_BODY_MB
     if not 0 < megabytes < 10_000:
         megabytes = DEFAULT_MAX_BODY_MB
-    admin = environ.get("LITELLM_ADMIN", "").strip().lower() == "on"
+    admin = environ.get("LITELLM_ADMIN", "").strip().lower() in ("on", "true", "yes", "1")
     return GateSettings(origins_from(environ), int(megabytes * 1_000_000), admin)
 
 
@@ -121,9 +122,7 @@ class RequestGate:
             # LiteLLM would refuse an empty credential, and our failure hook would write a row under the caller's own task.
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in credentials.HEADERS]
             return
-        if route.access is Access.OPERATOR and (
-            not is_loopback_address(_address(scope)) or not _FORWARDED.isdisjoint(headers)
-        ):
+        if route.access is Access.OPERATOR and (not is_loopback(_address(scope)) or not _FORWARDED.isdisjoint(headers)):
             raise RefusedError(
                 404, "not_served", "LiteLLM's management routes answer on loopback only, without a proxy in between."
             )

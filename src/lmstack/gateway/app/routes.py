@@ -141,5 +141,5 @@ def is_management(path: str) -> bool:
 def closed(path: str) -> str:
     """Return the text of the 404 for a path that is not served."""
     if is_management(path):
-        return "This is a management route of LiteLLM, and it is closed. LITELLM_ADMIN=on opens it on loopback (docs/security.md)."
+        return "This is a management route of LiteLLM, and it is closed. LITELLM_ADMIN=on opens it on loopback, in the local runtime (docs/security.md)."
     return "lmstack does not serve this route: a call through it would not be recorded. docs/calls.md lists what is served."

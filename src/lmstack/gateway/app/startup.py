@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from starlette.types import ASGIApp
 
+from lmstack.addresses import is_loopback
 from lmstack.gateway import worker
 from lmstack.gateway.app import litellm_patches, status
 from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
-from lmstack.gateway.app.origins import is_loopback_address
 from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body, is_clients_fault
 from lmstack.key_strength import weakness
@@ -74,7 +74,7 @@ def refuse_weak_key(environ: Mapping[str, str]) -> None:
     """
     what = weakness(environ.get("LITELLM_MASTER_KEY", ""))
     host = environ.get("LITELLM_HOST") or "127.0.0.1"
-    if what and host != "localhost" and not is_loopback_address(host.strip("[]")):
+    if what and not is_loopback(host):
         text = f"lmstack: {what} is refused while LITELLM_HOST is {host}. Choose a strong key with: lm key rotate"
         log.error(text)
         raise RuntimeError(text)

@@ -1,7 +1,7 @@
 """Refuses requests of a wrong shape early. LiteLLM would fail over them once for each model."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
@@ -46,11 +46,18 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
         value = body.get(name)
         if value is not None and not fits(value):
             raise invalid(name, f"{expected} is expected.")
+    _check_tools(body.get("tools") or ())
     for name, value in body.items():
         if isinstance(value, float) and not math.isfinite(
             value
         ):  # LiteLLM reads NaN and 1e999, but JSON has no such number
             raise invalid(name, "a finite number is expected.")
+
+
+def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:
+    """Raise RefusalError for an MCP server of LiteLLM itself. LiteLLM answers 403 before a provider is asked, once for each model."""
+    if any(str(tool.get("server_url")).startswith("litellm_proxy") for tool in tools):
+        raise invalid("tools", "this gateway has no MCP servers of its own: server_url must be the address of one.")
 
 
 def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
