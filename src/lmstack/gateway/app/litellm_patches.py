@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from fastapi import HTTPException
+from litellm.llms.gemini.count_tokens.handler import GoogleAIStudioTokenCounter
 from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException
 from litellm.proxy.common_request_processing import serialize_http_exception_detail
@@ -85,6 +86,17 @@ def keep_error_details() -> None:
             self.param = None
 
     ProxyException.__init__ = init
+
+
+def keep_gemini_address() -> None:
+    """Ask Gemini's countTokens at the address of all other calls. LiteLLM adds a second /v1beta to it."""
+    litellm_url = GoogleAIStudioTokenCounter._construct_url
+
+    def url(self: GoogleAIStudioTokenCounter, model: str, api_base: str | None = None) -> str:
+        base = None if api_base is None else api_base.rstrip("/").removesuffix("/v1beta")
+        return str(litellm_url(self, model, base))
+
+    GoogleAIStudioTokenCounter._construct_url = url
 
 
 def disable_redis_retries() -> None:

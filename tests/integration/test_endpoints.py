@@ -1,0 +1,118 @@
+"""Every endpoint of a provider goes to the address that the settings name. Flat prices of models.yaml are charged there."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from support import KEY, Stack, running
+
+MODELS = """
+providers:
+  cohere: {prefix: cohere, base: COHERE_API_BASE}
+models:
+  own-moderation: {provider: openai, model: own-moderation, mode: moderation}
+  own-picture: {provider: openai, model: own-picture, mode: image_generation}
+  own-edit: {provider: openai, model: own-edit, mode: image_edit}
+  own-speech: {provider: openai, model: own-speech, mode: audio_speech}
+  own-ears: {provider: openai, model: own-ears, mode: audio_transcription}
+  own-rerank: {provider: cohere, model: own-rerank, mode: rerank}
+  imagen: {provider: google, model: imagen-4, mode: image_generation}
+"""
+HI = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
+PARTS = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+PICTURE = {"created": 1, "data": [{"b64_json": "aGk="}]}
+MODERATED = {"id": "modr-1", "model": "omni", "results": [{"flagged": False, "categories": {}, "category_scores": {}}]}
+VECTOR = {"object": "list", "model": "m", "data": [{"object": "embedding", "index": 0, "embedding": [0.1]}], "usage": {"prompt_tokens": 1, "total_tokens": 1}}  # fmt: skip
+GEMINI = {"candidates": [{"content": {"role": "model", "parts": [{"text": "hi"}]}, "finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}}  # fmt: skip
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "hi"}], "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+CHAT = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}  # fmt: skip
+ANSWERS: dict[str, Any] = {
+    "/moderations": MODERATED, "/images/generations": PICTURE, "/images/edits": PICTURE, "/embeddings": VECTOR,
+    "/audio/transcriptions": {"text": "hi"}, "/rerank": {"id": "r", "results": [{"index": 0, "relevance_score": 0.5}]},
+    "/count_tokens": {"input_tokens": 1}, ":countTokens": {"totalTokens": 1}, ":generateContent": GEMINI,
+    "/chat/completions": CHAT, "/messages": MESSAGE, ":predict": {"predictions": [{"bytesBase64Encoded": "aGk="}]},
+    ":batchEmbedContents": {"embeddings": [{"values": [0.1]}]},
+}  # fmt: skip
+
+
+class Provider:
+    """Answer as every provider, and keep the path of each request."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.url = server.url_for("").rstrip("/")
+        self.paths: list[str] = []
+        server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
+
+    def _answer(self, request: Request) -> Response:
+        self.paths.append(request.path)
+        if request.path.endswith("/audio/speech"):
+            return Response(b"sound", content_type="audio/mpeg")
+        found = next((body for end, body in ANSWERS.items() if request.path.endswith(end)), None)
+        return Response(json.dumps(found or {}), 200 if found else 404, content_type="application/json")
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    """Run one server that is every provider."""
+    with HTTPServer(host="127.0.0.1") as server:
+        yield Provider(server)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Stack]:
+    """Start a gateway whose providers are all at an address of their own."""
+    env = {
+        "OPENAI_API_KEY": "sk-test-openai-0123456789", "OPENAI_API_BASE": f"{provider.url}/company/v1",
+        "ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_API_BASE": f"{provider.url}/claude",
+        "GOOGLE_API_KEY": "AIzaTestGoogle0123456789", "GEMINI_API_BASE": f"{provider.url}/google/v1beta",
+        "COHERE_API_KEY": "co-test-0123456789", "COHERE_API_BASE": f"{provider.url}/cohere",
+    }  # fmt: skip
+    with running(tmp_path_factory.mktemp("elsewhere"), MODELS, **env) as made:
+        yield made
+
+
+FILE = {"file": ("a.wav", b"RIFF" + bytes(400), "audio/wav")}
+IMAGE = {"image": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(50), "image/png")}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "upstream"),
+    [
+        ("/v1/chat/completions", {"model": "gpt-4o-mini", **HI}, "/company/v1/chat/completions"),
+        ("/v1/moderations", {"input": "hi"}, "/company/v1/moderations"),
+        ("/v1/moderations", {"model": "omni-moderation-latest", "input": "hi"}, "/company/v1/moderations"),
+        ("/v1/moderations", {"model": "own-moderation", "input": "hi"}, "/company/v1/moderations"),
+        ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "hi"}, "/company/v1/embeddings"),
+        ("/v1/images/generations", {"model": "own-picture", "prompt": "a cat"}, "/company/v1/images/generations"),
+        ("/v1/images/edits", {"model": "own-edit", "prompt": "a cat", "files": IMAGE}, "/company/v1/images/edits"),
+        ("/v1/audio/speech", {"model": "own-speech", "input": "hi", "voice": "alloy"}, "/company/v1/audio/speech"),
+        ("/v1/audio/transcriptions", {"model": "own-ears", "files": FILE}, "/company/v1/audio/transcriptions"),
+        ("/v1/rerank", {"model": "own-rerank", "query": "q", "documents": ["a"]}, "/cohere/v2/rerank"),
+        ("/v1/messages", {"model": "claude-haiku-5-5", **HI}, "/claude/v1/messages"),
+        ("/v1/messages/count_tokens", {"model": "claude-haiku-5-5", **HI}, "/claude/v1/messages/count_tokens"),
+        ("/v1beta/models/gemini-2.5-flash:generateContent", PARTS, "/google/v1beta/models/gemini-2.5-flash:generateContent"),
+        ("/v1beta/models/gemini-2.5-flash:countTokens", PARTS, "/google/v1beta/models/gemini-2.5-flash:countTokens"),
+        ("/v1/embeddings", {"model": "gemini-embedding-001", "input": "hi"}, "/google/v1beta/models/gemini-embedding-001:batchEmbedContents"),
+        ("/v1/images/generations", {"model": "imagen", "prompt": "a cat"}, "/google/v1beta/models/imagen-4:predict"),
+    ],
+)  # fmt: skip
+def test_each_endpoint_goes_to_the_address_of_its_provider(
+    elsewhere: Stack, provider: Provider, path: str, body: dict[str, Any], upstream: str
+) -> None:
+    provider.paths.clear()
+    answer = send(elsewhere, path, dict(body))
+    assert (answer.status_code, provider.paths) == (200, [upstream]), answer.text
+
+
+def send(stack: Stack, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+    """Send JSON, or a form where the body has files."""
+    given = {"authorization": f"Bearer {KEY}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    files = body.pop("files", None)
+    more: dict[str, Any] = {"data": body, "files": files} if files else {"json": body}
+    return httpx.post(stack.url + path, headers=given, timeout=60, trust_env=False, **more)
