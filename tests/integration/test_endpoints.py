@@ -1,7 +1,10 @@
 """Every endpoint of a provider goes to the address that the settings name. Flat prices of models.yaml are charged there."""
 
+import io
 import json
 import re
+import secrets
+import wave
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +26,12 @@ models:
   own-ears: {provider: openai, model: own-ears, mode: audio_transcription}
   own-rerank: {provider: cohere, model: own-rerank, mode: rerank}
   imagen: {provider: google, model: imagen-4, mode: image_generation}
+  priced-moderation: {provider: openai, model: priced-moderation, mode: moderation, per_request: 0.001}
+  priced-picture: {provider: openai, model: priced-picture, mode: image_generation, per_image: 0.04}
+  priced-edit: {provider: openai, model: priced-edit, mode: image_edit, per_image: 0.05}
+  priced-speech: {provider: openai, model: priced-speech, mode: audio_speech, per_character: 0.01}
+  priced-ears: {provider: openai, model: priced-ears, mode: audio_transcription, per_second: 0.02}
+  priced-rerank: {provider: cohere, model: priced-rerank, mode: rerank, per_request: 0.002}
 """
 HI = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 PARTS = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
@@ -39,6 +48,15 @@ ANSWERS: dict[str, Any] = {
     "/chat/completions": CHAT, "/messages": MESSAGE, ":predict": {"predictions": [{"bytesBase64Encoded": "aGk="}]},
     ":batchEmbedContents": {"embeddings": [{"values": [0.1]}]},
 }  # fmt: skip
+
+
+def sound(seconds: int) -> bytes:
+    """Return a file of silence."""
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setparams((1, 1, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(8000 * seconds))
+    return made.getvalue()
 
 
 class Provider:
@@ -66,7 +84,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iterator[Stack]:
-    """Start a gateway whose providers are all at an address of their own."""
+    """Start a gateway with every provider at an address of its own."""
     env = {
         "OPENAI_API_KEY": "sk-test-openai-0123456789", "OPENAI_API_BASE": f"{provider.url}/company/v1",
         "ANTHROPIC_API_KEY": "sk-ant-test-0123456789", "ANTHROPIC_API_BASE": f"{provider.url}/claude",
@@ -77,7 +95,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> I
         yield made
 
 
-FILE = {"file": ("a.wav", b"RIFF" + bytes(400), "audio/wav")}
+FILE = {"file": ("a.wav", sound(seconds=2), "audio/wav")}
 IMAGE = {"image": ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(50), "image/png")}
 
 
@@ -108,6 +126,42 @@ def test_each_endpoint_goes_to_the_address_of_its_provider(
     provider.paths.clear()
     answer = send(elsewhere, path, dict(body))
     assert (answer.status_code, provider.paths) == (200, [upstream]), answer.text
+
+
+CALLS = [
+    ("/v1/moderations", {"input": "hi"}, "moderation", 0.001),
+    ("/v1/images/generations", {"prompt": "a cat", "n": 3}, "picture", 0.12),
+    ("/v1/images/edits", {"prompt": "a cat", "files": IMAGE}, "edit", 0.05),
+    ("/v1/audio/speech", {"input": "hello", "voice": "alloy"}, "speech", 0.05),
+    ("/v1/audio/transcriptions", {"files": FILE}, "ears", 0.04),
+    ("/v1/rerank", {"query": "q", "documents": ["a"]}, "rerank", 0.002),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "kind", "cost"), CALLS)
+def test_a_budget_admits_a_model_with_a_flat_price_and_charges_it(
+    elsewhere: Stack, provider: Provider, path: str, body: dict[str, Any], kind: str, cost: float
+) -> None:
+    task = f"flat-{secrets.token_hex(4)}"
+    provider.paths.clear()
+    refused = send(elsewhere, path, {**body, "model": f"own-{kind}"}, x_task_id=task, x_task_budget="1")
+    assert (refused.status_code, kind_of(refused)) == (400, "cost_unknown"), refused.text
+    assert provider.paths == []
+    for budget in ("1", None):
+        more = {"x_task_budget": budget} if budget else {}
+        answer = send(elsewhere, path, {**body, "model": f"priced-{kind}"}, x_task_id=task, **more)
+        assert answer.status_code == 200, answer.text
+        row = elsewhere.row(answer.headers["x-litellm-call-id"])
+        assert (row["cost_usd"], row["cost_estimated"]) == (pytest.approx(cost), 0)
+    over = send(elsewhere, path, {**body, "model": f"priced-{kind}"}, x_task_id=task, x_task_budget=str(cost))
+    assert (over.status_code, kind_of(over)) == (429, "budget_exceeded")
+    assert len(provider.paths) == 2
+
+
+def kind_of(answer: httpx.Response) -> str:
+    """Return the type of an error. LiteLLM's /audio/speech has a form of its own for it."""
+    body = answer.json()
+    return str((body.get("error") or body["detail"])["type"])
 
 
 def send(stack: Stack, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
