@@ -13,6 +13,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from lmstack.gateway.app.routes import ROUTES, Cost, Route
 from support import KEY, Stack, running
 
 MODELS = """
@@ -65,14 +66,27 @@ class Provider:
     def __init__(self, server: HTTPServer) -> None:
         self.url = server.url_for("").rstrip("/")
         self.paths: list[str] = []
+        self.elsewhere: str | None = None  # where each request is sent on to
         server.expect_request(re.compile(".*")).respond_with_handler(self._answer)
 
     def _answer(self, request: Request) -> Response:
         self.paths.append(request.path)
+        if self.elsewhere:
+            return Response(status=307, headers={"location": self.elsewhere + request.path})
+        if request.path.endswith("/chat/completions") and request.get_json().get("n", 1) > 1:
+            return Response(cut_stream(request.get_json()["n"]), content_type="text/event-stream")
         if request.path.endswith("/audio/speech"):
             return Response(b"sound", content_type="audio/mpeg")
         found = next((body for end, body in ANSWERS.items() if request.path.endswith(end)), None)
         return Response(json.dumps(found or {}), 200 if found else 404, content_type="application/json")
+
+
+def cut_stream(choices: int) -> Iterator[bytes]:
+    """Yield a stream of several answers of 400 characters, which ends before it is complete."""
+    for index in range(choices):
+        delta = {"index": index, "delta": {"role": "assistant", "content": "x" * 400}, "finish_reason": None}
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
+        yield f"data: {json.dumps(chunk)}\n\n".encode()
 
 
 @pytest.fixture(scope="module")
@@ -158,15 +172,82 @@ def test_a_budget_admits_a_model_with_a_flat_price_and_charges_it(
     assert len(provider.paths) == 2
 
 
+# What each kind of endpoint is asked for. A path that ends otherwise is asked with everything at once.
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "completions": ("gpt-4o-mini", {**HI, "prompt": "hi"}),
+    "embeddings": ("text-embedding-3-small", {"input": "hi"}),
+    "messages": ("claude-haiku-5-5", HI),
+    "responses": ("gpt-4o-mini", {"input": "hi"}),
+    "generateContent": ("gemini-2.5-flash", PARTS),
+    "streamGenerateContent": ("gemini-2.5-flash", PARTS),
+    **{path.rpartition("/")[2]: (f"priced-{kind}", body) for path, body, kind, _ in CALLS},
+}
+ANYTHING = ("gpt-4o-mini", {**HI, "input": "hi", "prompt": "hi"})
+CHARGED = [route for route in ROUTES if route.cost is not Cost.FREE]
+
+
+@pytest.fixture(scope="module")
+def spender(elsewhere: Stack) -> str:
+    """Return a task that has spent something."""
+    answer = send(elsewhere, "/v1/chat/completions", {"model": "gpt-4o-mini", **HI}, x_task_id="spender")
+    assert elsewhere.row(answer.headers["x-litellm-call-id"])["cost_usd"] > 1e-7
+    return "spender"
+
+
+@pytest.mark.parametrize("route", CHARGED, ids=lambda route: f"{route.method} {route.path}")
+def test_over_a_budget_each_charged_route_is_refused_and_reaches_no_provider(
+    elsewhere: Stack, provider: Provider, spender: str, route: Route
+) -> None:
+    model, body = ASKED.get(re.split("[/:]", route.path)[-1], ANYTHING)
+    path = re.sub(r"\{[^}]*\}", model, route.path)
+    provider.paths.clear()
+    answer = send(elsewhere, path, {"model": model, **body}, route.method, x_task_id=spender, x_task_budget="0.0000001")
+    wanted = (400, "cost_unknown") if route.cost is Cost.UNKNOWN else (429, "budget_exceeded")
+    assert (answer.status_code, kind_of(answer)) == wanted, answer.text
+    assert provider.paths == []
+
+
+def test_each_choice_of_a_cut_stream_is_charged(elsewhere: Stack) -> None:
+    body = {"model": "gpt-4o-mini", **HI, "stream": True, "n": 4}
+    answer = send(elsewhere, "/v1/chat/completions", body, x_lm_no_fallback="1")
+    row = elsewhere.row(answer.headers["x-litellm-call-id"])
+    print(row, answer.text)
+    assert (row["status"], row["error_type"], row["cost_estimated"]) == ("interrupted", "StreamTruncated", 1)
+    assert row["cost_usd"] == pytest.approx((1 * 0.15 + 4 * 100 * 0.6) / 1e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"model": "gpt-4o-mini", **HI}),
+        ("/v1/messages", {"model": "claude-haiku-5-5", **HI}),
+        ("/v1beta/models/gemini-2.5-flash:generateContent", PARTS),
+        ("/v1/audio/transcriptions", {"model": "own-ears", "files": FILE}),
+    ],
+)
+def test_no_request_follows_its_provider_to_another_host(
+    elsewhere: Stack, provider: Provider, path: str, body: dict[str, Any]
+) -> None:
+    """The last test of this file: the failing models cool down."""
+    with HTTPServer(host="127.0.0.1") as server:
+        other = Provider(server)
+        provider.elsewhere = other.url
+        answer = send(elsewhere, path, {**body, "fallbacks": []}, x_lm_no_fallback="1")
+        provider.elsewhere = None
+        assert other.paths == []
+    assert answer.status_code == 500
+
+
 def kind_of(answer: httpx.Response) -> str:
-    """Return the type of an error. LiteLLM's /audio/speech has a form of its own for it."""
+    """Return the type of an error. LiteLLM has a form of its own for /audio/speech, and words of its own for /v1/messages."""
     body = answer.json()
-    return str((body.get("error") or body["detail"])["type"])
+    error = body.get("error") or body["detail"]
+    return str((error.get("provider_specific_fields") or {}).get("type") or error["type"])
 
 
-def send(stack: Stack, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
+def send(stack: Stack, path: str, body: dict[str, Any], method: str = "POST", **headers: str) -> httpx.Response:
     """Send JSON, or a form where the body has files."""
     given = {"authorization": f"Bearer {KEY}", **{name.replace("_", "-"): value for name, value in headers.items()}}
     files = body.pop("files", None)
     more: dict[str, Any] = {"data": body, "files": files} if files else {"json": body}
-    return httpx.post(stack.url + path, headers=given, timeout=60, trust_env=False, **more)
+    return httpx.request(method, stack.url + path, headers=given, timeout=60, trust_env=False, **more)
