@@ -58,7 +58,7 @@ def apply_alone(conn: sqlite3.Connection, record: Record, worker: str, send_even
 
 def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send_events: bool) -> list[Verdict]:
     """Apply records inside the caller's transaction and return a verdict for each."""
-    batch: Sums = {}
+    batch = Sums()
     verdicts = []
     for record in records:
         if isinstance(record, Ended):
@@ -171,8 +171,8 @@ def _insert_attempts(conn: sqlite3.Connection, end: Ended) -> None:
 def _queue_events(conn: sqlite3.Connection, end: Ended, send_events: bool) -> None:
     """Add the cost to the totals of task and agent, and queue the events that TaskMaster gets."""
     who, cost = end.call.attribution, end.cost_usd
-    task_total = sums.add_to_total(conn, "task", who.task_id, cost)
-    agent_total = sums.add_to_total(conn, "agent", who.agent_id, cost)
+    task_total = sums.add_to_total(conn, "task", who.task_id, end)
+    agent_total = sums.add_to_total(conn, "agent", who.agent_id, end)
     if not send_events:
         return
     key = f"task:{who.task_id}" if who.task_id else ""

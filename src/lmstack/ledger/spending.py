@@ -55,11 +55,11 @@ def spenders(conn: sqlite3.Connection, scope: str, period: str, now: float, most
     """Return the tasks or agents with the highest cost."""
     if period == "total":
         sql, args = (
-            "SELECT id FROM totals WHERE kind = ? AND cost_usd > 0 ORDER BY cost_usd DESC LIMIT ?",
+            "SELECT id FROM totals WHERE kind = ? AND id != '(other)' AND cost_usd > 0 ORDER BY cost_usd DESC LIMIT ?",
             [scope, most],
         )
     else:
-        sql = f"SELECT name FROM rollups WHERE dimension = ? AND name != '(none)'{_today(now)} GROUP BY name ORDER BY SUM(cost_usd) DESC LIMIT ?"  # noqa: S608 - literals
+        sql = f"SELECT name FROM rollups WHERE dimension = ? AND name NOT IN ('(none)', '(other)'){_today(now)} GROUP BY name ORDER BY SUM(cost_usd) DESC LIMIT ?"  # noqa: S608 - literals
         args = [scope, most]
     return [row[0] for row in conn.execute(sql, args)]
 

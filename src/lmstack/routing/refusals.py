@@ -56,6 +56,6 @@ def cost_unknown(model: str | None, call_type: str) -> RefusalError:
     return RefusalError(
         400, "cost_unknown",
         f"A budget applies to this request, and the cost of {name} ({call_type}) cannot be known in advance. "
-        "Set the model's price in models.yaml (input and output, in USD per million tokens), or send the request without a "
-        "budget. `lm models` lists the names and prices.",
+        "Set the model's price in models.yaml: input and output, in USD per million tokens, or a flat price such as per_image. "
+        "Or send the request without a budget. `lm models` lists the names and prices.",
     )  # fmt: skip

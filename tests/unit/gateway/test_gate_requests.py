@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from lmstack.gateway.app.bodies import InFlight
 from lmstack.gateway.app.gate import RequestGate, gate_settings
 
 KEY = "sk-gate-0123456789abcdef"
@@ -115,3 +116,33 @@ def test_cors_headers_are_sent_to_a_configured_origin_only() -> None:
     assert ours[b"access-control-allow-origin"] == b"https://ai.example.com"
     local = dict(client.send("POST", CHAT, BEARER, (b"origin", b"http://localhost:3000"))[0]["headers"])
     assert b"access-control-allow-origin" not in local
+
+
+def test_a_request_without_room_for_its_body_is_asked_to_come_again() -> None:
+    """The first request holds its two bytes until it ends, and three is the most."""
+    statuses: list[tuple[int, dict[bytes, bytes]]] = []
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "query_string": b"", "client": ("127.0.0.1", 5),
+        "headers": [(b"host", b"localhost:4000"), BEARER],
+    }  # fmt: skip
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def keep(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append((message["status"], dict(message["headers"])))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if not statuses:
+            await gate({**scope}, receive_again, keep)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    receive_again = receive
+    gate = RequestGate(app, lambda: KEY, lambda *_: None, gate_settings({}))
+    gate._in_flight = InFlight(3)
+    asyncio.run(gate({**scope}, receive, keep))
+    asyncio.run(gate({**scope}, receive, keep))
+    assert [status for status, _ in statuses] == [503, 200, 200]
+    assert (statuses[0][1][b"retry-after"], gate._in_flight.held) == (b"1", 0)

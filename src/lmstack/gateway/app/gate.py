@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
 from lmstack.gateway.app import bodies, credentials, routes
-from lmstack.gateway.app.bodies import ClientLeftError, RefusedError
+from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
 from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.routes import Access, Recorded, Route
@@ -62,17 +62,19 @@ class RequestGate:
         self._master_key = master_key
         self._note = note
         self._settings = settings or gate_settings(os.environ)
+        self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request. WebSockets are not served: their calls could not be recorded yet."""
         if scope["type"] == "websocket":
             await self._close(scope, receive, send)
         elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            with self._in_flight.request() as hold:
+                await self._serve(scope, receive, send, hold)
         else:
             await self.app(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold) -> None:
         # Starlette reads the first of two headers with one name, so the first one counts here too.
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         shown = _Sender(send)
@@ -84,7 +86,7 @@ class RequestGate:
                 return
             route = self._route(scope)
             self._check_key(route, scope, headers)
-            receive = await self._with_body(scope, receive, headers, route)
+            receive = await self._with_body(scope, receive, headers, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await bodies.refuse(shown, refusal)
@@ -132,10 +134,12 @@ class RequestGate:
                 401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
             )
 
-    async def _with_body(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route) -> Receive:
+    async def _with_body(
+        self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
+    ) -> Receive:
         if scope["method"] not in ("POST", "PUT", "PATCH"):
             return receive
-        body = await bodies.read(scope, receive, self._settings.max_bytes)
+        body = await bodies.read(scope, receive, self._settings.max_bytes, hold=hold)
         # LiteLLM parses JSON of any content type, except for the parts of a form.
         if not headers.get(b"content-type", b"").startswith(b"multipart/") or scope["path"].endswith(JSON_ENDPOINTS):
             bodies.check_json(body)

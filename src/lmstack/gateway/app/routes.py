@@ -32,7 +32,7 @@ class Cost(str, Enum):
     """How the cost of a call is found."""
 
     TOKENS = "tokens"
-    PRICE_MAP = "LiteLLM's price map"
+    PRICE_MAP = "LiteLLM's price map, or models.yaml"
     FREE = "free"
     UNKNOWN = "unknown"
 

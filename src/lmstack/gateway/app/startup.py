@@ -35,12 +35,15 @@ def install() -> None:
     """Add our middleware, routes, patches and log filter to LiteLLM, and open the ledger. An error here ends the worker."""
     refuse_weak_key(os.environ)
     drop_empty_variables()
+    keep_openai_address()
     if not litellm_patches.wrap_app(_wrapped, RequestGate):
         return
     litellm_patches.add_routes_first(status.anonymous_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
     litellm_patches.keep_error_details()
+    litellm_patches.keep_gemini_address()
+    litellm_patches.refuse_foreign_redirects()
     litellm_patches.skip_cooldown_when(is_clients_fault)
     stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
@@ -103,6 +106,13 @@ def drop_empty_variables() -> None:
     """Remove empty environment variables. Docker Compose sets each unset variable to "", and LiteLLM reads that as a value."""
     for name in [name for name, value in os.environ.items() if value == ""]:
         del os.environ[name]
+
+
+def keep_openai_address() -> None:
+    """Set OPENAI_BASE_URL to OPENAI_API_BASE. Moderations read only the first one, and would go to OpenAI itself."""
+    address = os.environ.get("OPENAI_API_BASE")
+    if address:
+        os.environ["OPENAI_BASE_URL"] = address
 
 
 def apply_log_level(level: str) -> None:

@@ -16,6 +16,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.calls import attribution, current, replies, request_shape, served
 from lmstack.ledger.records import Attribution, Call, Started, Verdict, new_id
 from lmstack.routing.policy import ChosenBy, Decision, decide, decide_free
+from lmstack.routing.prices import units_of
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import SPECIAL_FALLBACKS, Request, option, read
 
@@ -47,6 +48,7 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
     _ask_for_usage(data, call_type)
     request_shape.check(data, call_type)
     request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id)
+    call.units = units_of(request)
     call.fails_first, call.has_credentials = request.fails_first, request.has_credentials
     decision = decide(request, served.models(), served.rules())
     write(data, call, decision)
@@ -66,7 +68,7 @@ def write(data: dict[str, Any], call: Call, decision: Decision) -> None:
     if decision.no_fallback:
         data["disable_fallbacks"] = True
     call.estimate_usd, call.reserved_usd = decision.minimum_usd, decision.reserved_usd
-    call.budgeted = bool(decision.limits)
+    call.budgeted, call.limited = bool(decision.limits), tuple(limit.scope for limit in decision.limits)
 
 
 def _start(data: dict[str, Any], headers: Mapping[str, str]) -> Call:

@@ -10,7 +10,7 @@ import litellm
 from lmstack.ledger.records import Attempt, Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
-from lmstack.routing.prices import SOLD_BY_UNIT
+from lmstack.routing.prices import SOLD_BY_UNIT, FlatPrice
 
 MAX_USD = 1e5  # of one answer
 CLIENT_LEFT = 499  # the status that LiteLLM gives to a request without a client
@@ -23,7 +23,10 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
 
     ``reported``: LiteLLM's own figure; it is 0 where LiteLLM knows no price. A negative cost would refund a budget.
     """
-    cost = _cost_of(call.attempts[-1], usage, tokens, reported) if call.attempts else None
+    last = call.attempts[-1] if call.attempts else None
+    cost = None
+    if last is not None:
+        cost = _flat_cost(last.flat_price, call) if last.flat_price else _cost_of(last, usage, tokens, reported)
     return cost if cost is not None and 0 <= cost <= MAX_USD else None
 
 
@@ -76,6 +79,12 @@ def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -
     if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
         return cost_at(last.rates, tokens.prompt or 0, tokens.completion or 0)
     return known if known is not None else _computed(last, usage, tokens)
+
+
+def _flat_cost(price: FlatPrice, call: Call) -> float | None:
+    """Return the cost by a flat price of models.yaml; None when the count of its units is unknown."""
+    units = 1 if price[0] == "per_request" else call.units
+    return None if units is None else units * price[1]
 
 
 def _computed(last: Attempt, usage: Any, tokens: Usage) -> float | None:

@@ -34,7 +34,7 @@ from lmstack.gateway.calls import (
 )
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
 from lmstack.gateway.calls.streams import StreamUsage
-from lmstack.gateway.calls.usage import usage_in
+from lmstack.gateway.calls.usage import seconds_of, usage_in
 from lmstack.gateway.results import CLIENT_KEY
 from lmstack.ledger.records import Fault
 
@@ -183,6 +183,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             return
         payload = kwargs.get("standard_logging_object") or {}
         usage = {name: payload.get(name) for name in ("prompt_tokens", "completion_tokens")}
+        call.units = call.units or seconds_of(response_obj)
         if call.stream:
             call.reported = (usage, payload.get("response_cost"))  # outcome.finish_stream may be waiting for it
         else:

@@ -57,7 +57,8 @@ def interrupt(
     call.close("interrupted", fault)
     ending = Ending("interrupted" if call.ttft_ms is not None and content else "failed")
     try:
-        ending = ending_of(seen, call, needs_of(data).tokens_in, seen.characters(response), content)
+        needs = needs_of(data)
+        ending = ending_of(seen, call, needs.tokens_in, seen.characters(response, needs.choices), content)
         readable = bool(call.attempts)  # without any attempt an error in our own code lost it
     except Exception:
         log.exception("lmstack: the cost of a broken stream could not be found")

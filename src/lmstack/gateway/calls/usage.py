@@ -34,6 +34,13 @@ def usage_of(usage: object) -> Usage:
     )
 
 
+def seconds_of(response: object) -> float | None:
+    """Return the length of the sound that was transcribed, as LiteLLM measured it; None where it could not."""
+    hidden = field(response, "_hidden_params")
+    seconds = field(hidden, "audio_transcription_duration")
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
+
+
 def _prompt(usage: object) -> int | None:
     prompt = _count(field(usage, "prompt_tokens"))
     if prompt is not None:
