@@ -88,6 +88,7 @@ ROUTES: tuple[Route, ...] = (
     *_calls(_versions("/audio/speech", "/audio/transcriptions"), Cost.PRICE_MAP),
     *_calls(_versions("/moderations"), Cost.FREE),
     *_calls((*_versions("/rerank"), "/v2/rerank"), Cost.PRICE_MAP),
+    *(Route(WEBSOCKET, path, Access.KEY, Recorded.HOOKS, Cost.PRICE_MAP) for path in _versions("/realtime")),
 )
 
 # The beginnings of LiteLLM's management routes. None of them calls a provider for a client.

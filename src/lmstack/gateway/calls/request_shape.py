@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
-from lmstack.routing.prices import modes_for
+from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
@@ -58,6 +58,8 @@ def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
     wanted, model = modes_for(call_type), body.get("model")
     if not wanted or not isinstance(model, str):
         return
+    if call_type in REALTIME and not served.is_served(model):  # LiteLLM would accept the session first
+        raise invalid("model", f"'{model[:100]}' is not served. GET /v1/models lists all names.")
     known = served.modes(model)
     if known and known.isdisjoint(wanted):
         kind = " or ".join(sorted(known))
