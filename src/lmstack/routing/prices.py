@@ -119,9 +119,17 @@ def is_counted_in_tokens(request: Request) -> bool:
     return request.is_routed or request.call_type in _BY_TOKENS
 
 
+def flat_price(request: Request) -> float | None:
+    """Return the US dollars that the user has set for each call of this kind. Nothing sets it yet: always None."""
+    return None
+
+
 def estimate(request: Request, price: Price) -> float | None:
     """Return the US dollars that a call will cost, rounded up; None when that cannot be known in advance."""
     kind, body = request.call_type, request.body
+    flat = flat_price(request)
+    if flat is not None:
+        return flat
     if kind in _IMAGES:
         return _by_unit(request.needs.choices, price.image, price.rates, 0, IMAGE_TOKENS)
     if kind in _SPEECH:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lmstack.gateway.app import bodies, credentials, handshake, routes
+from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_ids
 from lmstack.gateway.app.bodies import ClientLeftError, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
 from lmstack.gateway.app.origins import Origins, is_loopback_address, origins_from
@@ -145,7 +145,10 @@ class RequestGate:
             )
 
     async def _with_body(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route) -> Receive:
+        stored_ids.check(scope["path"])
         if scope["method"] not in ("POST", "PUT", "PATCH"):
+            if route.recorded is Recorded.MIDDLEWARE:
+                scope[TO_RECORD] = b""
             return receive
         body = await bodies.read(scope, receive, self._settings.max_bytes)
         # LiteLLM parses JSON of any content type, except for the parts of a form.

@@ -41,7 +41,8 @@ class GatewayMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context = RequestContext(_extension_headers(scope), scope["path"])
+        unhooked = scope["method"] not in ("POST", "PUT", "PATCH") or TO_RECORD in scope
+        context = RequestContext(_extension_headers(scope), scope["path"], is_unhooked=unhooked)
         request_context.set(context)
 
         async def shown(message: Message) -> None:

@@ -11,7 +11,7 @@ from lmstack.gateway.calls.realtime import RealtimeSession
 from lmstack.ledger.records import Attempt, Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
-from lmstack.routing.prices import SOLD_BY_UNIT
+from lmstack.routing.prices import SOLD_BY_UNIT, is_management
 from lmstack.routing.realtime import INPUT, OUTPUT, cost_by_map, total
 
 MAX_USD = 1e5  # of one answer
@@ -92,7 +92,7 @@ def reserved_cost(call: Call) -> float | None:
 
 def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -> float | None:
     known = float(reported) if reported and math.isfinite(reported) and reported > 0 else None
-    if last.free:
+    if last.free or is_management(last.kind):
         return 0.0
     if not (tokens.prompt or tokens.completion):
         return known  # images and audio are sold by the piece, and only LiteLLM knows the price

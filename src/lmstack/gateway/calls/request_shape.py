@@ -37,7 +37,9 @@ _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
 def check(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a body that every provider would refuse."""
     if body.get("background"):
-        raise invalid("background", "this gateway does not support it: the answer could not be fetched.")
+        raise invalid(
+            "background", "this gateway does not support it: LiteLLM cannot fetch the answer later. See docs/calls.md."
+        )
     _check_models(body)
     _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
