@@ -124,9 +124,13 @@ def test_a_close_reaches_the_client_while_a_receive_waits() -> None:
 
         async def send(message: Message) -> None:
             assert ended, "the close came while a receive was waiting"
+            asyncio.get_running_loop().call_soon(slow.set)
+            await slow.wait()
+            assert not reader.done(), "the app heard of the close before the client"
             sent.append(message)
 
         link = Bounded(receive, send, 10)
+        slow = asyncio.Event()
         reader = asyncio.ensure_future(link.receive())
         await waits.wait()
         await link.send({"type": "websocket.close", "code": 1011})

@@ -43,23 +43,25 @@ class Bounded:
     """Both directions of a WebSocket. A message that is too large, is no text, or takes long to parse ends it.
 
     Granian sends no close while a ``receive`` waits, so the client would not learn of it. A close ends the waiting first.
+    The app learns of the close after the client: it may end the task that sends the close.
     """
 
     def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
         self._receive, self._send, self._max_bytes = receive, send, max_bytes
         self._closed = False
+        self._close_sent = asyncio.Event()
         self._waiting: asyncio.Future[Message] | None = None
 
     async def receive(self) -> Message:
         """Return the next message; the end of the session after a close, and in place of a message that breaks a rule."""
         if self._closed:
-            return _END
+            return await self._end()
         try:
             self._waiting = asyncio.ensure_future(self._receive())
             message = await self._waiting
         except asyncio.CancelledError:
             if self._closed:
-                return _END
+                return await self._end()
             raise
         objection = self._objection(message) if message["type"] == "websocket.receive" else None
         if objection is None:
@@ -73,11 +75,23 @@ class Bounded:
         if self._closed:
             return
         if message["type"] == "websocket.close":
-            self._closed = True
+            await self._close(message)
+        else:
+            await self._send(message)
+
+    async def _close(self, message: Message) -> None:
+        self._closed = True
+        try:
             if self._waiting is not None and not self._waiting.done():
                 self._waiting.cancel()
                 await asyncio.wait([self._waiting])
-        await self._send(message)
+            await self._send(message)
+        finally:
+            self._close_sent.set()
+
+    async def _end(self) -> Message:
+        await self._close_sent.wait()
+        return _END
 
     def _objection(self, message: Message) -> tuple[int, str] | None:
         text = message.get("text")
