@@ -106,6 +106,7 @@ class Call:
     reserved_usd: float | None = None  # reserved from its budgets until its cost is known
     budgeted: bool = False  # a budget applies to it
     limited: tuple[str, ...] = ()  # the scopes of its budgets: all, task, agent
+    allowance_usd: float | None = None  # a session that has cost as much is ended
     late_fault: Fault | None = None  # the error of a stream, reported before the stream has ended
     fails_first: bool = False  # its first attempt must fail (`lm test --fallback`)
     deadline_passed: bool = False  # LITELLM_DEADLINE
@@ -150,12 +151,14 @@ class Verdict:
 
     ``durable``: it is in the ledger or the spool file. ``exceeded``: the budget that does not admit it. ``checked``: its
     limits were compared with the spending. ``late``: the result came too late; the record may still be written.
+    ``room_usd``: what the budgets had left, in US dollars; None without any.
     """
 
     durable: bool
     exceeded: ExceededLimit | None = None
     checked: bool = True
     late: bool = False
+    room_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

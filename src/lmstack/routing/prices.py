@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstack.routing.candidates import Rates, cost_at
+from lmstack.routing.realtime import DEFAULT_INPUT, DEFAULT_OUTPUT, longest_response
 from lmstack.routing.request import Request
 
 # The most tokens that OpenAI's image models write for one image (1536 x 1024 pixels, high quality).
@@ -34,6 +35,7 @@ _IMAGES = frozenset({"image_generation", "aimage_generation", "image_edit", "aim
 _SPEECH = frozenset({"speech", "aspeech"})
 _TRANSCRIPTION = frozenset({"transcription", "atranscription"})
 _RERANK = frozenset({"rerank", "arerank"})
+REALTIME = frozenset({"realtime", "arealtime", "_arealtime"})
 _MODERATION = frozenset({"moderation", "amoderation"})
 # The answers of these calls may have a cost without any tokens.
 SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | _MODERATION
@@ -41,7 +43,7 @@ SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | _MODERATION
 MODES = {
     "embedding": ("embedding",), "embeddings": ("embedding",), "image_generation": ("image_generation", "image_edit"),
     "image_edit": ("image_generation", "image_edit"), "speech": ("audio_speech",), "transcription": ("audio_transcription",),
-    "rerank": ("rerank",), "moderation": ("moderation",),
+    "rerank": ("rerank",), "moderation": ("moderation",), "realtime": ("realtime",), "_arealtime": ("realtime",),
 }  # fmt: skip
 # The flat prices of models.yaml, each with the modes that are sold so.
 _SOLD_MODES = tuple(dict.fromkeys(mode for name in ("image_generation", "speech", "transcription", "rerank", "moderation") for mode in MODES[name]))  # fmt: skip
@@ -65,6 +67,7 @@ class Price:
     second: float | None = None
     query: float | None = None
     request: float | None = None
+    response: float | None = None  # the longest one of a realtime session
 
     @property
     def free(self) -> bool:
@@ -80,8 +83,10 @@ def flat_price_from(found: object) -> FlatPrice | None:
     return (str(found[0]), float(found[1])) if isinstance(found, list) and len(found) == 2 else None
 
 
-def price_from(rates: Rates | None, entry: Mapping[str, Any], flat: FlatPrice | None = None) -> Price:
-    """Return the price of a model from its rendered ``rates`` and from its entry in LiteLLM's price map.
+def price_from(
+    rates: Rates | None, entry: Mapping[str, Any], flat: FlatPrice | None = None, mode: str | None = None
+) -> Price:
+    """Return the price of a model from its rendered ``rates`` and ``mode``, and from its entry in LiteLLM's price map.
 
     A ``flat`` price takes the place of both.
     """
@@ -103,7 +108,11 @@ def price_from(rates: Rates | None, entry: Mapping[str, Any], flat: FlatPrice | 
     if rates is None and entry.get("mode") in ("moderation", "rerank"):
         into, out = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
         rates = (into * 1e6, out * 1e6) if isinstance(into, int | float) and isinstance(out, int | float) else None
-    return Price(rates, image, character, usd("input_cost_per_second", "output_cost_per_second"), usd("input_cost_per_query"))  # fmt: skip
+    second, query = usd("input_cost_per_second", "output_cost_per_second"), usd("input_cost_per_query")
+    response = None
+    if "realtime" in (mode, entry.get("mode")):
+        response = longest_response(entry) if rates is None else cost_at(rates, DEFAULT_INPUT, DEFAULT_OUTPUT)
+    return Price(rates, image, character, second, query, response)
 
 
 def is_free(request: Request, price: Price) -> bool:
@@ -143,6 +152,8 @@ def estimate(request: Request, price: Price) -> float | None:
     if kind in _TRANSCRIPTION:
         seconds = None if request.size is None else -(-request.size // AUDIO_BYTES_PER_SECOND)
         return _by_unit(seconds, price.second, price.rates, TOKENS_PER_SECOND, TOKENS_PER_SECOND)
+    if kind in REALTIME:
+        return price.response
     if kind in _RERANK and price.query is not None:
         return price.query * _queries(body)
     if kind in _MODERATION | _RERANK | _EMBEDDING:

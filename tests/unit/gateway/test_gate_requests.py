@@ -79,6 +79,33 @@ def test_a_refused_request_is_noted_and_nothing_of_its_body_is_read(
     assert (client.served, client.reads) == ([], 0)
 
 
+STORED = [
+    (verb, version + path)
+    for version in ("", "/v1")
+    for verb, path in [
+        ("GET", "/files"), ("POST", "/files"), ("GET", "/files/file-1"), ("DELETE", "/files/file-1"), ("GET", "/files/file-1/content"),
+        ("GET", "/batches"), ("POST", "/batches"), ("GET", "/batches/batch_1"), ("POST", "/batches/batch_1/cancel"),
+    ]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), STORED)
+def test_files_and_batches_are_for_those_with_the_key_and_no_web_page(method: str, path: str) -> None:
+    client = Client()
+    for headers, status in (
+        ((), 401),
+        (((b"authorization", b"Bearer wrong"),), 401),
+        (((b"authorization", f"Bearer {KEY[:-1]}".encode()),), 401),
+        ((BEARER, (b"origin", b"https://evil.example")), 403),
+    ):
+        assert client.send(method, path, *headers)[0]["status"] == status
+    assert (client.served, client.reads) == ([], 0)
+    if method == "POST":
+        assert client.send(method, path, BEARER, (b"content-length", b"999999999"))[0]["status"] == 413
+        assert (client.served, client.reads) == ([], 0)
+    assert client.send(method, path, BEARER)[0]["status"] == 200
+
+
 def test_a_request_with_the_key_is_served_and_its_body_is_read() -> None:
     client = Client()
     assert client.send("POST", CHAT, BEARER)[0]["status"] == 200

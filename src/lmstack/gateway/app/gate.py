@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
-from lmstack.gateway.app import bodies, credentials, routes
+from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
 from lmstack.gateway.app.origins import Origins, origins_from
@@ -65,9 +65,9 @@ class RequestGate:
         self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve or refuse one request. WebSockets are not served: their calls could not be recorded yet."""
+        """Serve or refuse one request or WebSocket."""
         if scope["type"] == "websocket":
-            await self._close(scope, receive, send)
+            await self._connect(scope, receive, send)
         elif scope["type"] == "http":
             with self._in_flight.request() as hold:
                 await self._serve(scope, receive, send, hold)
@@ -100,10 +100,19 @@ class RequestGate:
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
         return origin if origin in self._settings.origins.configured else ""
 
-    async def _close(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # the server waits for an answer to the client's handshake
-        self._note("not_served", _address(scope), scope["path"])
-        await send({"type": "websocket.close", "code": 1008, "reason": "lmstack does not serve WebSockets"})
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        try:
+            self._check_origin(scope, headers)
+            self._check_key(self._route(scope), scope, headers)
+            handshake.check_model(scope.get("query_string", b""))
+        except RefusedError as refusal:
+            self._note(refusal.kind, _address(scope), scope["path"])
+            await handshake.refuse(receive, send, refusal)
+            return
+        scope["headers"] = handshake.with_bearer(scope["headers"], self._master_key() or "")
+        link = handshake.Bounded(receive, send, self._settings.max_bytes)
+        await self.app(scope, link.receive, link.send)
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
@@ -113,13 +122,15 @@ class RequestGate:
             raise RefusedError(403, "foreign_origin", objection)
 
     def _route(self, scope: Scope) -> Route:
-        found = routes.find(scope["method"], scope["path"], self._settings.admin)
+        found = routes.find(scope.get("method", routes.WEBSOCKET), scope["path"], self._settings.admin)
         if found is None:
             raise RefusedError(404, "not_served", routes.closed(scope["path"]))
         return found
 
     def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
+        if not given and route.method == routes.WEBSOCKET:
+            given = credentials.subprotocol_key(headers)
         if route.access is Access.ANYONE and not given:
             # LiteLLM would refuse an empty credential, and our failure hook would write a row under the caller's own task.
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in credentials.HEADERS]
@@ -137,7 +148,10 @@ class RequestGate:
     async def _with_body(
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
     ) -> Receive:
+        stored_ids.check(scope["path"])
         if scope["method"] not in ("POST", "PUT", "PATCH"):
+            if route.recorded is Recorded.MIDDLEWARE:
+                scope[TO_RECORD] = b""
             return receive
         body = await bodies.read(scope, receive, self._settings.max_bytes, hold=hold)
         # LiteLLM parses JSON of any content type, except for the parts of a form.

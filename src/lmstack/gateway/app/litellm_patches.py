@@ -83,7 +83,9 @@ def keep_error_details() -> None:
     def init(self: ProxyException, message: str, *args: Any, **kwargs: Any) -> None:
         litellm_init(self, message, *args, **kwargs)
         source = sys.exc_info()[1]  # LiteLLM makes the new error in the handler of the first one
-        if not isinstance(source, HTTPException) or message != str(source) or not isinstance(source.detail, dict):
+        if not isinstance(source, HTTPException) or not isinstance(source.detail, dict):
+            return
+        if str(message) not in (str(source), str(source.detail)):
             return
         text, fields = serialize_http_exception_detail(source.detail)
         self.message, self.provider_specific_fields = text, fields or None

@@ -31,10 +31,13 @@ async def begin(data: dict[str, Any], call_type: str) -> None:
     """Admit a request. Raises HTTPException when it is refused, and nothing else."""
     try:
         await _begin(data, call_type)
-    except HTTPException:
+    except HTTPException as error:
+        current.note_refusal(error)
         raise
     except RefusalError as refusal:
-        raise replies.refused(refusal) from None
+        refused = replies.refused(refusal)
+        current.note_refusal(refused)
+        raise refused from None
     except Exception:
         log.exception("lmstack: a request could not be admitted as usual")
         if worker.is_strict() or _may_be_limited(data):
@@ -74,6 +77,7 @@ def write(data: dict[str, Any], call: Call, decision: Decision) -> None:
 def _start(data: dict[str, Any], headers: Mapping[str, str]) -> Call:
     context = current.request_context.get()
     call = attribution.start_call(data, headers, context.path if context else None)
+    call.stream = call.stream or bool(context and context.is_session)
     current.begin(data, call)
     return call
 
@@ -85,6 +89,7 @@ async def _record_start(data: dict[str, Any], call: Call, request: Request, deci
         verdict = await worker.get().write(Started(call, decision.limits))
         exceeded = verdict.exceeded
         if exceeded is None and (verdict.checked or not decision.limits):
+            call.allowance_usd = _least(decision.reserved_usd, verdict.room_usd) if decision.limits else None
             return verdict
         if verdict.late or time.monotonic() > give_up or (exceeded is not None and not exceeded.waiting):
             break
@@ -126,3 +131,7 @@ def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:
     if call_type == "acompletion" and data.get("stream") is True and "stream_options" not in data:
         data["stream_options"] = {"include_usage": True}
         data["_litellm_strip_stream_usage"] = True
+
+
+def _least(*amounts: float | None) -> float | None:
+    return min((amount for amount in amounts if amount is not None), default=None)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
-from lmstack.routing.prices import modes_for
+from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
@@ -37,7 +37,9 @@ _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
 def check(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a body that every provider would refuse."""
     if body.get("background"):
-        raise invalid("background", "this gateway does not support it: the answer could not be fetched.")
+        raise invalid(
+            "background", "this gateway does not support it: LiteLLM cannot fetch the answer later. See docs/calls.md."
+        )
     _check_models(body)
     _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
@@ -65,6 +67,8 @@ def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
     wanted, model = modes_for(call_type), body.get("model")
     if not wanted or not isinstance(model, str):
         return
+    if call_type in REALTIME and not served.is_served(model):  # LiteLLM would accept the session first
+        raise invalid("model", f"'{model[:100]}' is not served. GET /v1/models lists all names.")
     known = served.modes(model)
     if known and known.isdisjoint(wanted):
         kind = " or ".join(sorted(known))
