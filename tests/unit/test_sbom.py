@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import sbom
 from lmstack import __version__
 from support import ROOT
@@ -24,6 +26,7 @@ def hashes(component: dict[str, Any]) -> set[str]:
     return {h["content"] for reference in references for h in reference.get("hashes", []) if h["alg"] == "SHA-256"}
 
 
+@pytest.mark.exhaustive
 def test_the_sbom_lists_every_locked_package_with_version_and_hashes(tmp_path: Path) -> None:
     target = tmp_path / "build" / "sbom.json"
     sbom.main(target)

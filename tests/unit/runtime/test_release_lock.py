@@ -14,6 +14,8 @@ from lmstack.errors import LmError
 from lmstack.runtime import release_lock, releases
 from lmstack.stack.project import Project
 
+pytestmark = pytest.mark.exhaustive  # pip makes an environment and installs, 4 s of CPU each time
+
 VERSION = "1.108.7"
 
 
