@@ -1,5 +1,5 @@
 # The gateway: the pinned stock LiteLLM image plus our configuration and callbacks. Nothing is installed.
-# Another release: --build-arg LITELLM_VERSION=1.2.3; another digest or variant: --build-arg LITELLM_IMAGE=….
+# Another release: --build-arg LITELLM_VERSION=1.106.10; another digest or variant: --build-arg LITELLM_IMAGE=….
 ARG LITELLM_VERSION=1.108.7
 ARG LITELLM_IMAGE
 # hadolint ignore=DL3006 - the tag is in the arguments above

@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-docker test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock
+.PHONY: help setup test test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock sbom
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -9,18 +9,19 @@ setup: ## make .venv with everything that tests and linters need
 PYTEST = .venv/bin/python -m pytest --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # The tests with a Docker engine come first: CI reads the last line of the last run, and they may all be skipped.
-test: setup test-docker ## run every test; skips are listed with their reason
-	$(PYTEST) -m "not docker" -n 3 --durations=10 tests/unit tests/contract
-	$(PYTEST) -m "not docker" -n 4 --durations=25 tests/integration
+test: setup test-docker ## run every test but the exhaustive ones; skips are listed with their reason
+	$(PYTEST) -m "not docker and not exhaustive" -n 4 --durations=25 tests/unit tests/contract tests/integration
 test-docker: setup ## run the tests that need a Docker engine, one process
 	.venv/bin/python -m pytest -m docker tests/docker tests/integration
-test-quick: setup ## run the tests that need no proxy, without the exhaustive ones
-	$(PYTEST) -m "not docker and not exhaustive" -n 2 --durations=5 tests/unit tests/contract
+test-exhaustive: setup ## run the rest: every option, setting, system call and variant, and clients from npm
+	$(PYTEST) -m "exhaustive and not docker" -n 4 --durations=25 tests/unit tests/contract tests/integration
+test-quick: setup ## run the tests that need no proxy
+	$(PYTEST) -m "not docker and not exhaustive" -n 3 --durations=5 tests/unit tests/contract
 lint: setup ## ruff, import-linter, prose, module length, shellcheck, yamllint, hadolint, compose schema
 	.venv/bin/python tools/lint.py
 types: setup ## mypy, strict
 	.venv/bin/python -m mypy
-check: lint types test ## all of it
+check: lint types test test-exhaustive ## all of it
 bench: setup ## everything in docs/performance.md, about half an hour on a quiet machine
 	.venv/bin/python -m bench.performance
 bench-quick: setup ## a short form of it, under three minutes
@@ -37,3 +38,5 @@ recording: setup ## record docs/assets/terminal.svg: real commands against a moc
 	.venv/bin/python tools/recording.py
 lock: setup ## lock dependencies again, with hashes and without index addresses
 	.venv/bin/python tools/lock.py
+sbom: setup ## write build/sbom.json: every locked package with version and hashes (CycloneDX)
+	.venv/bin/python tools/sbom.py

@@ -39,24 +39,28 @@ def _label(shape: Shape) -> str:
     return f"{'stream' if shape[0] else 'plain'}, {shape[1]}"
 
 
-def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES) -> list[str]:
-    """Return a Markdown table: CPU and latency of requests with and without our side, in one process.
+# The proxy that can switch one of our parts off for one request.
+SWITCHES = {"hooks": "toggle", "gate": "gate-switch"}
 
-    The requests alternate. The figures are medians over rounds; the ratio is the median of the ratios of each pair.
+
+def same_process(rounds: int, requests: int, shapes: tuple[Shape, ...] = SHAPES, part: str = "hooks") -> list[str]:
+    """Return a Markdown table: CPU and latency of requests with and without one of our parts, in one process.
+
+    The rounds alternate. The figures are medians over rounds; the ratio is the median of the ratios of each pair.
     """
     lines = [
         "| shape | CPU ms without | CPU ms with | CPU ratio | quartiles of the ratio | p50 ms without | p50 ms with |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
-        proxy = start(KINDS["toggle"], Path(folder) / "toggle", base)
+        proxy = start(KINDS[SWITCHES[part]], Path(folder) / part, base)
         try:
             for shape in shapes:
                 pairs = []
                 for n in range(rounds + 1):
-                    order = ("on", "off") if n % 2 else ("off", "on")
-                    found = {user: proxy.round(shape, requests, user) for user in order}
-                    pairs += [(found["off"], found["on"])] if n else []  # the first is the warm-up
+                    order = ("nothing", part) if n % 2 else (part, "nothing")
+                    found = {without: proxy.round(shape, requests, without) for without in order}
+                    pairs += [(found[part], found["nothing"])] if n else []  # the first is the warm-up
                 ratios = statistics.quantiles((b.cpu / a.cpu for a, b in pairs), n=4)
                 mid = [
                     statistics.median(v) for v in zip(*((a.cpu, b.cpu, a.p50, b.p50) for a, b in pairs), strict=True)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import commands, ledger, looplag, overhead
+from bench import commands, gate, ledger, looplag, overhead
 from bench.proxies import KINDS, Proxy, start, stop, upstream
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,6 +61,13 @@ def against_quickstart() -> list[str]:
     return overhead.report(overhead.measure(["quickstart", "bare-2", "lm up"], 5, 200), "quickstart")
 
 
+def the_gate() -> list[str]:
+    """Compare requests with and without the gate and the middleware, in one process and without a proxy."""
+    table = overhead.same_process(24, 150, ((False, 1), (False, 16), (True, 16)), "gate")
+    rows = [f"| a body of {size} | {ms:.3f} |" for size, ms in gate.costs().items()]
+    return [*table, "", "| gate and middleware, without a proxy | CPU ms for each request |", "|---|--:|", *rows]
+
+
 def servers() -> list[str]:
     """Compare servers and numbers of workers."""
     kinds = ["ours", "uvicorn", "lm up", "uvicorn-2", "gunicorn-2"]
@@ -76,6 +83,7 @@ def switches() -> list[str]:
 SECTIONS: dict[str, Callable[[], list[str]]] = {
     "Against LiteLLM's quickstart": against_quickstart,
     "What our side costs": lambda: overhead.same_process(12, 150),
+    "What the gate costs": the_gate,
     "Servers": servers,
     "Switches": switches,
     "The first answer": lambda: commands.first_answer(3),

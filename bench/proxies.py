@@ -36,6 +36,7 @@ class Kind:
 TWO = ("--num_workers", "2")
 SPAWN = ("--timeout_worker_healthcheck", "60")
 GRANIAN = ("--run_granian",)
+GATE_SWITCH = (("LITELLM_WORKER_STARTUP_HOOKS", "bench.gate_switch:install"), ("PYTHONPATH", str(ROOT)))
 KINDS = {
     kind.name: kind
     for kind in (
@@ -45,6 +46,7 @@ KINDS = {
         Kind("ours", flags=GRANIAN),
         Kind("bare", side=False, flags=GRANIAN),
         Kind("toggle", toggle=True, flags=GRANIAN),
+        Kind("gate-switch", flags=GRANIAN, env=GATE_SWITCH),
         Kind("uvicorn"),
         Kind("uvicorn-2", flags=(*TWO, *SPAWN)),
         Kind("gunicorn-2", flags=("--run_gunicorn", *TWO)),
@@ -111,11 +113,11 @@ class Proxy:
         """Return the megabytes of the whole process tree. A shared page counts in each process."""
         return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 1e6
 
-    def round(self, shape: Shape, requests: int, user: str = "on") -> Sample:
-        """Take one sample. With ``user`` "off", the callback of a toggle does nothing."""
+    def round(self, shape: Shape, requests: int, without: str = "nothing") -> Sample:
+        """Take one sample. ``without``: which of our parts its requests switch off, "hooks" or "gate"."""
         before, began = self.cpu(), time.perf_counter()
         try:
-            times = sorted(asyncio.run(load(self.port, shape, requests, user)))
+            times = sorted(asyncio.run(load(self.port, shape, requests, without)))
         except (OSError, EOFError, RuntimeError) as error:
             raise RuntimeError(f"{self.kind.name}, {shape}: {error}; {(self.log).read_text()[-3000:]}") from None
         took = time.perf_counter() - began
@@ -124,13 +126,13 @@ class Proxy:
         )  # fmt: skip
 
 
-async def load(port: int, shape: Shape, requests: int, user: str = "on") -> list[float]:
+async def load(port: int, shape: Shape, requests: int, without: str = "nothing") -> list[float]:
     """Send requests over keep-alive connections; return their latencies in milliseconds. Raises when one fails."""
     stream, connections = shape
-    body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello!"}],"user":"%s","stream":%s}' % (user.encode(), b"true" if stream else b"false")  # fmt: skip
+    body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello!"}],"user":"%s","stream":%s}' % (b"off" if without == "hooks" else b"on", b"true" if stream else b"false")  # fmt: skip
     text = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        % (KEY.encode(), len(body))
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\nx-bench: without-%s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        % (KEY.encode(), without.encode(), len(body))
     ) + body
     left = iter(range(requests))
     times: list[float] = []

@@ -5,6 +5,8 @@ import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
@@ -13,13 +15,15 @@ class FakeEngine(socketserver.ThreadingTCPServer):
     """Answers what lm asks of an engine without containers; ``name`` is its ID.
 
     ``refused`` has the status and message for each path that ends with a key. ``containers`` are the ids that it lists.
+    ``images`` has the digests that a registry gave to each local image. A test that fills it has an engine with images.
     """
 
     allow_reuse_address, daemon_threads = True, True
 
     def __init__(self, name: str, containers: tuple[str, ...] = ()) -> None:
         self.refused: dict[str, tuple[int, str]] = {}
-        refused = self.refused
+        self.images: dict[str, list[str]] = {}
+        refused, images = self.refused, self.images
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -30,8 +34,13 @@ class FakeEngine(socketserver.ThreadingTCPServer):
                     "/containers/json": [{"Id": i} for i in containers],
                     "/json": [],
                 }
-                answer = next((v for k, v in answers.items() if path.endswith(k)), "OK")
+                answer: Any = next((v for k, v in answers.items() if path.endswith(k)), "OK")
                 status, message = next((v for k, v in refused.items() if path.endswith(k)), (200, ""))
+                image = unquote(path.partition("/images/")[2]).removesuffix("/json")
+                if images and image:
+                    digests = next((d for name, d in images.items() if image == name or image in d), None)
+                    answer = {"Id": "sha256:local", "RepoDigests": digests}
+                    status, message = (200, "") if digests is not None else (404, "No such image")
                 body = json.dumps({"message": message} if message else answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

@@ -107,6 +107,13 @@ class Stack:
             return ComposeRuntime(Project(self.root)).query(name, arguments)
         return queries.ask(self.ledger, name, arguments)
 
+    def serves(self) -> bool:
+        """Return whether the gateway answers."""
+        try:
+            return httpx.get(f"{self.url}/models", trust_env=False, timeout=10).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     def shell(self, script: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the guide, as a user types it in the stack's folder."""
         env = clean_environ(self.root, **self.env)

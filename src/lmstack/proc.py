@@ -72,10 +72,11 @@ def run(
 
 def start_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> int:
     """Start a program that goes on when lm ends, in its own session; return its pid."""
-    with log.open("ab") as stream:
+    # Other users must not read ledger and logs. An open umask of the user's does not count.
+    with open(log, "ab", opener=_private) as stream:
         process = subprocess.Popen(
             list(argv), env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
-            umask=0o077,  # other users must not read ledger and logs
+            umask=0o077,
         )  # fmt: skip
     return process.pid
 
@@ -112,6 +113,10 @@ def interactive(argv: Sequence[str]) -> int:
 def quoted(argv: Sequence[str]) -> str:
     """Return an argv as text for a shell. An argv never holds a secret."""
     return shlex.join(argv)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _environment(env: Mapping[str, str] | None) -> dict[str, str] | None:

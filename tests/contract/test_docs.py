@@ -12,6 +12,7 @@ import docs_site
 import lmstack
 import recording
 from lmstack.config.settings import SETTINGS
+from lmstack.releases.allowed import version_objection
 from support import ROOT
 
 # The help page of each command, as `lm` prints it; tests/contract/test_cli.py compares them with Typer.
@@ -69,6 +70,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert name in HELP, " ".join(said)
         for option in (o for o in said if o.startswith("--") and o != "--"):
             assert option.partition("=")[0] in HELP[name], " ".join(said)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / ".env.example", ROOT / "Dockerfile"], ids=lambda p: p.name)
+def test_a_release_that_an_example_names_may_run(page: Path) -> None:
+    for version in re.findall(r"(?:--to |LITELLM_VERSION=)(\d+\.\d+\.\d+)", page.read_text()):
+        assert version_objection(version) == "", version
 
 
 # Files and folders that a user's machine has, and not the repository.

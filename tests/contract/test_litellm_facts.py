@@ -1,6 +1,7 @@
 """What we lean on in the pinned LiteLLM. A bump of the pin that breaks one of these breaks us."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import litellm
 import pytest
 from bench.routing.data import load
@@ -17,6 +19,7 @@ from fastapi import HTTPException
 from litellm._logging import JsonFormatter
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+from litellm.llms.gemini.count_tokens.handler import GoogleAIStudioTokenCounter
 from litellm.proxy._types import ProxyException
 from litellm.router_utils.cooldown_handlers import set_cooldown_deployments
 from litellm.types.router import RouterRateLimitError
@@ -203,3 +206,44 @@ def test_an_error_keeps_the_details_of_the_exception_that_it_is_made_from(monkey
     assert (error.param, error.headers) == (None, {"retry-after": "5", "x-litellm-call-id": "c"})
     assert (made("a better text").message, made("a better text").provider_specific_fields) == ("a better text", None)
     assert ProxyException("plain", "t", None, 400).message == "plain"
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "location", "followed"),
+    [
+        ("POST", {}, "http://127.0.0.1:1/x", False),
+        ("POST", {}, "http://other.example/x", False),
+        ("POST", {}, "https://provider.example/x", False),
+        ("POST", {"x-api-key": "k"}, "/v2/x", True),
+        ("GET", {"x-goog-api-key": "k"}, "http://other.example/x", False),
+        ("GET", {}, "http://other.example/picture", True),
+    ],
+)
+def test_no_client_of_litellm_takes_a_request_or_a_key_to_another_host(
+    monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[str, str], location: str, followed: bool
+) -> None:
+    for kind in (httpx.AsyncClient, httpx.Client):
+        monkeypatch.setattr(kind, "_build_redirect_request", kind._build_redirect_request)
+    litellm_patches.refuse_foreign_redirects()
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200) if len(asked) > 1 else httpx.Response(307, headers={"location": location})
+
+    with httpx.Client(transport=httpx.MockTransport(answer), follow_redirects=True) as client:
+        with contextlib.ExitStack() as refused:
+            if not followed:
+                refused.enter_context(pytest.raises(httpx.TooManyRedirects, match="redirects to"))
+            client.request(method, "http://provider.example/v1/x", headers=headers)
+    assert len(asked) == 1 + followed
+
+
+@pytest.mark.parametrize("base", [None, "http://g.example", "http://g.example/v1beta", "http://g.example/v1beta/"])
+def test_gemini_counts_tokens_at_the_address_of_all_other_calls(
+    monkeypatch: pytest.MonkeyPatch, base: str | None
+) -> None:
+    monkeypatch.setattr(GoogleAIStudioTokenCounter, "_construct_url", GoogleAIStudioTokenCounter._construct_url)
+    litellm_patches.keep_gemini_address()
+    host = "http://g.example" if base else "https://generativelanguage.googleapis.com"
+    assert GoogleAIStudioTokenCounter()._construct_url("m", base) == f"{host}/v1beta/models/m:countTokens"

@@ -17,6 +17,7 @@ from lmstack.cli import app as lm
 from lmstack.errors import LmError
 from lmstack.operate.changes import parts
 from lmstack.operate.planning import flags_of_running, planned
+from lmstack.proc import Finished
 from lmstack.runtime import releases
 from lmstack.runtime.base import State, save_state
 from lmstack.runtime.choose import choose
@@ -149,6 +150,15 @@ def test_a_dry_run_in_an_empty_folder_fails_as_the_start_would(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_admin_routes_with_docker_are_refused_before_an_engine_is_asked(tmp_path: Path) -> None:
+    env = {"OPENAI_API_KEY": "sk-x0123456789", "LITELLM_RUNTIME": "docker", "DOCKER_HOST": "unix:///nowhere.sock"}
+    done = InProcessStack(tmp_path, free_port(), {**env, "LITELLM_ADMIN": "true"}).lm("up", "--dry-run", check=False)
+    assert done.returncode == 3
+    assert "LITELLM_ADMIN=on cannot work with Docker" in done.stderr
+    assert "lm up --runtime local" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_restart_keeps_the_runtime_and_names_no_flag(tmp_path: Path) -> None:
     project = Project(tmp_path)
     settings = project.settings({"LITELLM_RUNTIME": "local"})
@@ -168,7 +178,9 @@ def test_in_a_folder_that_holds_no_stack_each_next_step_works_there(tmp_path: Pa
         told = folder.lm(words, check=False).stdout
         assert f"{tmp_path} holds no stack. Make one here with: lm init" in told
         assert "lm up" not in told
-    assert folder.lm("doctor", "-q", check=False).stderr.startswith(f"stack: {tmp_path} holds no stack\n")
+    assert folder.lm("doctor", "-q", check=False).stderr.startswith(
+        f"stack: {tmp_path} holds no stack: there is no ledger"
+    )
 
 
 def test_a_missing_litellm_names_the_command_that_installs_it_here(
@@ -185,9 +197,8 @@ def test_a_missing_litellm_names_the_command_that_installs_it_here(
 def test_a_release_that_the_index_lacks_is_named_without_the_list_of_pip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    def pip(argv: list[str], **_: object) -> None:
-        if "pip" in argv:
-            raise LmError(f"ended with status 1\n    ERROR: No matching distribution found for {named}==9.9.9")
+    def pip(argv: list[str], **_: object) -> Finished:
+        return Finished(int("pip" in argv), "", f"ERROR: No matching distribution found for {named}==9.9.9\n")
 
     monkeypatch.setattr("lmstack.runtime.releases.proc.run", pip)
     with pytest.raises(LmError) as caught:

@@ -238,6 +238,7 @@ def test_up_records_the_digest_and_warns_when_it_changes_unasked(side_stack: Sta
     status = side_stack.json("status")["data"]
     assert status["image"].startswith("ghcr.io/berriai/litellm:v")
     assert "sha256:" in status["image_digest"]
+    assert f"Image {status['image']}, " in side_stack.lm("status").stdout
     file = side_stack.root / ".lmstack" / "image.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "digest": "sha256:other"}))
     side_stack.lm("down")

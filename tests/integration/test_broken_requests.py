@@ -13,6 +13,7 @@ CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/respons
 SECRET = "the-secret-ingredient-is-saffron, and a pinch of salt"
 HELLO = [{"role": "user", "content": "Hello!"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+MCP = {"type": "mcp", "server_label": "x", "server_url": "litellm_proxy/mcp/x", "require_approval": "never"}
 CALL = {
     "role": "assistant",
     "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{"}}],
@@ -42,9 +43,13 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
     "no messages": (CHAT, {"messages": []}),
     "prompt is an object": ("/v1/completions", {"prompt": {"a": SECRET}}),
     "input is a number": (RESPONSES, {"input": 5}),
+    "an MCP tool of the proxy": (RESPONSES, {"input": SECRET, "tools": [MCP]}),
     "Messages: messages is a string": (MESSAGES, {"max_tokens": 5, "messages": SECRET}),
     "Messages: a tool is a number": (MESSAGES, {"max_tokens": 5, "messages": said(SECRET), "tools": [5]}),
 }
+
+
+EXHAUSTIVE = [pytest.param(model, marks=pytest.mark.exhaustive) for model in ("claude-haiku-4-5", "gemini-2.5-flash")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +70,7 @@ def asked(gateway: Stack, model: str) -> int:
     return gateway.post(CHAT, {"model": model, "messages": HELLO}, x_lm_no_fallback="1").status_code
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-mini", "claude-haiku-4-5", "gemini-2.5-flash", "auto"])
+@pytest.mark.parametrize("model", ["gpt-4o-mini", *EXHAUSTIVE, "auto"])
 @pytest.mark.parametrize("name", BROKEN)
 def test_nobody_else_loses_a_model_to_it(gateway: Stack, name: str, model: str) -> None:
     path, body = BROKEN[name]
@@ -86,7 +91,7 @@ UNSAYABLE = {
 }
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-mini", "claude-haiku-4-5", "gemini-2.5-flash"])
+@pytest.mark.parametrize("model", ["gpt-4o-mini", *EXHAUSTIVE])
 @pytest.mark.parametrize("part", UNSAYABLE.values(), ids=UNSAYABLE)
 def test_what_stock_reads_and_nobody_can_send_on(gateway: Stack, model: str, part: str) -> None:
     text = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}], {part}}}'

@@ -13,8 +13,8 @@ from support import LM, Mock, Stack, clean_environ
     ("broken", "reason"),
     [
         ("raise ImportError('broken on purpose')", "broken on purpose"),
-        ("import sys; sys.exit('gone on purpose')", "gone on purpose"),
-        ("import os; os.kill(os.getppid(), 9); os.abort()", ""),
+        pytest.param("import sys; sys.exit('gone on purpose')", "gone on purpose", marks=pytest.mark.exhaustive),
+        pytest.param("import os; os.kill(os.getppid(), 9); os.abort()", "", marks=pytest.mark.exhaustive),
     ],
     ids=["raises", "exits", "killed"],
 )

@@ -26,6 +26,7 @@ def test_a_campaign_loses_nothing(faulty_stack: LoadedStack, name: str) -> None:
 
 
 # sigkill-two-workers has a long form only: test_lifecycle.py kills a server of two workers and one of its workers.
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("campaign", [outage_24h, routing])
 def test_a_campaign_of_its_own_loses_nothing(campaign: object) -> None:
     check(campaign(True))  # type: ignore[operator]

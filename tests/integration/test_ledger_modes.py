@@ -90,6 +90,7 @@ def served(stack: Stack, mock: Mock, *options: str, **env: str) -> Iterator[None
             raise
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("server", ["--run_gunicorn", "--run_granian"])
 def test_ledger_and_delivery_work_under_the_other_servers_with_two_workers(
     stack: Stack, mock: Mock, taskmaster: TaskMaster, server: str

@@ -36,8 +36,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory, mock: Mock) -> Iterator[Stack
 
 
 def test_without_any_key_the_built_in_model_answers_and_down_leaves_no_process(stack: Stack) -> None:
+    stack.env["SOMEBODYS_API_KEY"] = "sk-canary-0123456789"
     started = stack.json("up")
     assert started["data"]["models"] == ["auto", "cheap", "standard", "premium", "smollm2"]
+    found = [p for p in map(psutil.Process, stack.pids()) if "lmstack.runtime.embedded" in p.cmdline()]
+    assert [[name for name in p.environ() if "KEY" in name or "SECRET" in name] for p in found] == [[]]
     assert any("toy" in message for message in started["messages"])
     assert httpx.get(f"{stack.url}/health", trust_env=False).json()["status"] == "healthy"
     answer = stack.post(CHAT, {"model": "auto", "messages": HELLO, "max_tokens": 12})

@@ -35,8 +35,16 @@ sys.addaudithook(without_proc)
 HIDDEN = "psutil.Process.cmdline = refuse\n"
 
 
-@pytest.mark.parametrize("hidden", [False, True], ids=["command lines shown", "command lines hidden"])
-@pytest.mark.parametrize("killed", [False, True], ids=["in order", "supervisor killed"])
+@pytest.mark.parametrize(
+    ("killed", "hidden"),
+    [
+        pytest.param(False, False, marks=pytest.mark.exhaustive),
+        pytest.param(False, True, marks=pytest.mark.exhaustive),
+        pytest.param(True, False, marks=pytest.mark.exhaustive),
+        (True, True),
+    ],
+    ids=lambda value: str(value),
+)
 def test_up_status_logs_and_down_without_what_only_linux_has(
     stack: Stack, mock: Mock, tmp_path: Path, killed: bool, hidden: bool
 ) -> None:

@@ -98,6 +98,7 @@ def test_down_with_volumes_says_what_it_deleted_and_frees_the_runtime(odd: Stack
     assert (again["volumes_deleted"], again["deleted"]) == (False, [])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
 def test_a_signal_to_up_in_the_foreground_stops_the_stack(stack: Stack, mock: Mock, sign: signal.Signals) -> None:
     stack.write_env(**mock.bases())
@@ -106,14 +107,7 @@ def test_a_signal_to_up_in_the_foreground_stops_the_stack(stack: Stack, mock: Mo
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-
-    def serves() -> bool:
-        try:
-            return httpx.get(f"{stack.url}/v1/models", headers={"authorization": "Bearer taskmaster-litellm-key"}, trust_env=False).status_code == 200  # fmt: skip
-        except httpx.HTTPError:
-            return False
-
-    wait_for(serves, 120, "the gateway")
+    wait_for(stack.serves, 120, "the gateway")
     process.send_signal(sign)
     out, _ = process.communicate(timeout=90)
     assert out.count("\n{") == 0

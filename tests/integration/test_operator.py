@@ -131,6 +131,7 @@ def answered(gateway: Stack, argv: list[str], cwd: Path, **env: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -152,6 +153,7 @@ def test_an_agents_command_line_works_as_told(
     assert answered(gateway, [program, *arguments], tmp_path, **told["environ"], **quiet)
 
 
+@pytest.mark.exhaustive
 def test_the_vercel_ai_snippet_runs_as_it_is_printed(gateway: Stack, node_clients: Path) -> None:
     told = gateway.json("env", "vercel-ai")["data"]
     script = node_clients.parent / "snippet.mjs"
@@ -159,6 +161,7 @@ def test_the_vercel_ai_snippet_runs_as_it_is_printed(gateway: Stack, node_client
     assert answered(gateway, ["node", str(script)], node_clients.parent, **told["environ"])
 
 
+@pytest.mark.exhaustive
 def test_task_master_works_as_told(gateway: Stack, node_clients: Path, tmp_path: Path) -> None:
     told = gateway.json("env", "task-master")["data"]
     (tmp_path / ".taskmaster" / "tasks").mkdir(parents=True)
@@ -194,7 +197,11 @@ def test_doctor_finds_nothing_wrong_with_a_running_gateway_and_writes_a_report_w
     gateway: Stack, mock: Mock
 ) -> None:
     target = gateway.root / "report.tar.gz"
+    gateway.lm("backup", "--no-env")
     data = gateway.json("doctor", "--deep", "--report", str(target))["data"]
+    shutil.rmtree(gateway.root / "backups")
+    found = {f["name"]: f["status"] for f in data["findings"]}
+    assert (found["env file"], found["files"]) == ("ok", "ok")  # real files of a gateway that ran and was saved
     assert [f for f in data["findings"] if f["status"] == "fail"] == []
     with tarfile.open(target) as bundle:
         texts = {m.name: bundle.extractfile(m).read().decode() for m in bundle.getmembers()}  # type: ignore[union-attr]

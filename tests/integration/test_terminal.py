@@ -113,7 +113,9 @@ def test_ctrl_c_ends_a_command_without_a_traceback(
     assert ended in (code, 1) or (not sign and ended == -signal.SIGINT), terminal.shown
 
 
-@pytest.mark.parametrize("after", [0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize(
+    "after", [*(pytest.param(after, marks=pytest.mark.exhaustive) for after in (0.05, 0.15, 0.2, 0.4)), 0.1, 0.3]
+)
 def test_ctrl_c_while_it_is_still_being_imported_gives_no_traceback(stack: Stack, after: float) -> None:
     terminal = Terminal(stack, "models")
     time.sleep(after)  # not a wait: the moment is what is tried

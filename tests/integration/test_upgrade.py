@@ -75,7 +75,14 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert (stack.root / ".env").read_text() == env
 
     moved = stack.json("upgrade", "--to", OTHER)
-    assert moved["data"] == {"from": LITELLM_VERSION, "to": OTHER, "changed": True, "checked": True, "running": True}
+    assert moved["data"] == {
+        "from": LITELLM_VERSION,
+        "to": OTHER,
+        "changed": True,
+        "checked": True,
+        "running": True,
+        "recorded": None,
+    }
     assert any("was tested with LiteLLM" in message for message in moved["messages"])
     assert runs(stack) == OTHER
     assert f"LITELLM_VERSION={OTHER}\n" in (stack.root / ".env").read_text()
@@ -85,11 +92,19 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert stack.json("up")["data"]["changed"] is False
 
     back = stack.json("rollback")["data"]
-    assert back == {"from": OTHER, "to": LITELLM_VERSION, "changed": True, "checked": True, "running": True}
+    assert back == {
+        "from": OTHER,
+        "to": LITELLM_VERSION,
+        "changed": True,
+        "checked": True,
+        "running": True,
+        "recorded": None,
+    }
     assert runs(stack) == LITELLM_VERSION
     assert (stack.root / ".env").read_text() == env
 
 
+@pytest.mark.exhaustive
 def test_an_upgrade_that_is_killed_is_undone_by_rollback(stack: Stack) -> None:
     release(stack, OTHER)
     env = (stack.root / ".env").read_text()
@@ -110,6 +125,7 @@ FAILING = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("start", "says"), FAILING.values(), ids=FAILING)
 def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack: Stack, start: str, says: str) -> None:
     env = (stack.root / ".env").read_text()

@@ -126,6 +126,7 @@ def test_the_install_command_fits_the_tool_that_made_the_environment(prefix: str
     assert install_command(prefix, tmp_path / "site-packages" / "lmstack") == command
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("system", ["x86_64-unknown-linux-gnu", "aarch64-apple-darwin"])
 def test_the_local_extra_installs_from_wheels_alone(wheel: Path, tmp_path: Path, system: str) -> None:
     """Check that pip compiles nothing. llama-cpp-python would take minutes."""

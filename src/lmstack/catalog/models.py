@@ -10,6 +10,7 @@ from lmstack.config.yamlfile import UserYaml
 from lmstack.config.yamlrules import load_yaml
 from lmstack.routing.candidates import CAPABILITIES, GROUP_OF_TIER, GROUPS
 from lmstack.routing.policy import AUTO
+from lmstack.routing.prices import FLAT_PRICES, FlatPrice
 from lmstack.routing.prices import MODES as MODES_OF_CALLS
 
 GUIDE_NAMES = ("gpt-4o", "gpt-4o-mini", "claude-3.5-sonnet", "claude-3-haiku", "gemini-2.0-flash", "llama3.2")
@@ -50,6 +51,7 @@ class Model:
     retired: str | None = None  # its provider ended it on that day
     successor: str | None = None
     own_price: bool = False  # set by the user: it overrides LiteLLM's map
+    flat_price: FlatPrice | None = None  # set by the user, for a model that is not sold by the token
 
     @property
     def lifecycle(self) -> str:
@@ -109,6 +111,7 @@ _PROVIDER_FIELDS: dict[str, tuple[type, ...]] = {
 _MODEL_FIELDS: dict[str, tuple[type, ...]] = {
     "provider": (str,), "model": (str,), "tier": (int,), "input": (int, float), "output": (int, float),
     "context": (int,), "mode": (str,), "can": (list,), "deprecated": (str,), "retired": (str,), "successor": (str,),
+    **dict.fromkeys(FLAT_PRICES, (int, float)),
 }  # fmt: skip
 
 
@@ -165,7 +168,9 @@ class _Overlay:
         if name in RESERVED:
             self.document.add(f"models.{name}", "is a reserved group name", "choose another name")
             return
-        derived: dict[str, Any] = {"own_price": True} if {"input", "output"} & fields.keys() else {}
+        flat = [(key, float(fields[key])) for key in FLAT_PRICES if key in fields]
+        fields = {key: value for key, value in fields.items() if key not in FLAT_PRICES}
+        derived: dict[str, Any] = {"own_price": True} if flat or {"input", "output"} & fields.keys() else {}
         if "can" in fields:
             derived["can"] = tuple(fields["can"])
         old = self.models.get(name)
@@ -174,7 +179,20 @@ class _Overlay:
             return
         if old is None:
             derived["mode_is_known"] = "mode" in fields
-        self.models[name] = replace(old, **{**fields, **derived}) if old else _model(name, {**fields, **derived})
+        made = replace(old, **{**fields, **derived}) if old else _model(name, {**fields, **derived})
+        self.models[name] = self._with_flat_price(made, flat) if flat else made
+
+    def _with_flat_price(self, model: Model, flat: list[FlatPrice]) -> Model:
+        """Return a model with its flat price. Add a problem where the model has two prices, or is not sold so."""
+        key, usd = flat[-1]
+        path, modes = f"models.{model.name}.{key}", FLAT_PRICES[key]
+        if model.mode not in modes:
+            self.document.add(path, f"needs the mode {' or '.join(modes)}, and the model has the mode {model.mode}")
+        elif len(flat) > 1 or model.input is not None or model.output is not None:
+            self.document.add(path, "the model has another price already", "keep one price")
+        elif usd < 0:
+            self.document.add(path, f"must be US dollars from 0, not {usd:g}")
+        return replace(model, flat_price=flat[-1])
 
     def _references(self) -> None:
         for name, model in self.models.items():

@@ -35,16 +35,16 @@ def doctor(
     if target:
         write_report(project, target, data)
         lines += ["", f"The report is in {report}. Read it before you send it."]
-    failed = tuple(line for f in found if f.status == FAIL for line in _problem(f))
+    failed = tuple(_problem(f) for f in found if f.status == FAIL)
     return Result("doctor", data, tuple(lines), exit=Exit.UNHEALTHY if failed else Exit.OK, errors=failed)
 
 
 def _lines(found: list[Finding]) -> list[str]:
-    lines = list(table(("", "CHECK", "FOUND"), [(f.status, f.name, f.what) for f in found]))
-    for f in (f for f in found if f.status != OK):
-        lines += ["", *_problem(f)]
-    return lines
+    problems = [_problem(f) for f in found if f.status != OK]
+    rows = table(("", "CHECK", "FOUND"), [(f.status, f.name, f.what) for f in found])
+    return [*rows, *(["", *problems] if problems else [])]
 
 
-def _problem(f: Finding) -> list[str]:
-    return [f"{f.name}: {f.what}", f"  why: {f.why}", f"  fix: {f.fix}"]
+def _problem(f: Finding) -> str:
+    """Return a problem in one line: what was found, why it matters, and the command that solves it."""
+    return " ".join(f"{f.name}: {f.what}: {f.why}. Fix: {f.fix}".split())

@@ -11,6 +11,7 @@ from lmstack.operate.planning import gateway_health
 from lmstack.operate.stacks import known
 from lmstack.operate.status import is_well, stack_status
 from lmstack.result import Result, table
+from lmstack.runtime.images import shown_digest
 from lmstack.stack.project import Project
 
 
@@ -64,6 +65,7 @@ def _status_lines(data: dict[str, Any], project: Project) -> tuple[str, ...]:
     return (
         f"{data['url']} ({data['runtime']}{uptime}), {release}",
         *names_lines(data["models"]),
+        *([f"Image {data['image']}, {shown_digest(data['image_digest'] or '')}"] if data["image"] else []),
         *rows,
     )
 

@@ -51,14 +51,16 @@ def _listed(found: flow.Releases) -> Result:
 
 
 def _moved(name: str, done: flow.Move, only_check: bool) -> Result:
-    data = {"from": done.before, "to": done.to, "changed": done.changed, "checked": True, "running": done.running}
+    data = {"from": done.before, "to": done.to, "changed": done.changed, "checked": True, "running": done.running, "recorded": done.recorded or None}  # fmt: skip
+    pinned = [f"Recorded: {done.recorded}."] if done.recorded else []
     if done.to == done.before and done.changed:
-        return Result(name, data, (f"LiteLLM {done.to}, which this stack uses, was missing and is now installed. Start it with: lm up",))  # fmt: skip
+        return Result(name, data, (f"LiteLLM {done.to}, which this stack uses, was missing and is now installed. Start it with: lm up", *pinned))  # fmt: skip
     if done.to == done.before:
-        return Result(name, data, (f"This stack uses LiteLLM {done.to} already.",))
+        return Result(name, data, (f"This stack uses LiteLLM {done.to} already.", *pinned))
     if only_check:
-        return Result(name, data, (f"LiteLLM {done.to} accepts this configuration. Move to it: lm upgrade --to {done.to}",))  # fmt: skip
+        return Result(name, data, (f"LiteLLM {done.to} accepts this configuration. Move to it: lm upgrade --to {done.to}", *pinned))  # fmt: skip
     lines = [f"This stack now uses LiteLLM {done.to} (before: {done.before}). It started, it serves every model, and it records calls."]  # fmt: skip
+    lines += pinned
     lines += [] if done.running else ["It is stopped again, as before. Start it with: lm up"]
     lines += ["Go back with: lm rollback"]
     tested = done.to == LITELLM_VERSION

@@ -21,16 +21,6 @@ def check(kind: str, text: str) -> str:
     return KINDS[kind](text)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    import ipaddress  # takes 5 ms to import; most commands need it only for an address that is not the default
-
-    try:
-        return host in ("localhost", "127.0.0.1") or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _url(text: str) -> str:
     """Check an address. The message never repeats one with ``@``, because it may hold a password."""
     try:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lmstack.addresses import is_loopback
 from lmstack.config.envfile import Entry
-from lmstack.config.kinds import LOG_LEVELS, TRUE_WORDS, check, is_loopback
+from lmstack.config.kinds import LOG_LEVELS, TRUE_WORDS, check
 from lmstack.config.spelling import did_you_mean
 from lmstack.errors import Problem, invalid
 from lmstack.key_strength import GUIDE_KEY, MIN_LENGTH, weakness
@@ -60,9 +61,9 @@ _SECTIONS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("LITELLM_DEADLINE", "300", "seconds", "seconds after which a request tries no other model"),
         ("LITELLM_ORIGINS", "", "origins", "web pages and host names that may use the gateway, beside loopback; several with commas", False, "https://ai.example.com"),
         ("LITELLM_MAX_BODY_MB", "50", "megabytes", "size limit of a request body in MB"),
-        ("LITELLM_ADMIN", "off", "switch", "on: LiteLLM's management routes answer, with the master key and on loopback only"),
+        ("LITELLM_ADMIN", "off", "switch", "on: LiteLLM's management routes answer, with the master key and on loopback only; needs the local runtime"),
         ("LITELLM_RUNTIME", "auto", "runtime", "where the gateway runs: auto, docker or local"),
-        ("LITELLM_VERSION", "", "version", f"another LiteLLM release; unset: the pinned release {LITELLM_VERSION}. `lm upgrade --to` sets and tests it", False, "1.2.3"),
+        ("LITELLM_VERSION", "", "version", f"another LiteLLM release; unset: the pinned release {LITELLM_VERSION}. `lm upgrade --to` sets and tests it", False, "1.106.10"),
         ("LITELLM_IMAGE", "", "image", "another base image or digest; unset: the image of the LiteLLM release"),
         ("LITELLM_MOUNT", "off", "switch", "on: run the unmodified image with this folder mounted; no image is built"),
         ("LITELLM_REDIS", "off", "switch", "on: all workers share cooldowns through Redis (Docker runtime)"),

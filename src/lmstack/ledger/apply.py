@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lmstack.ledger import events, outbox, refusals, spending, sums
-from lmstack.ledger.records import Call, Ended, Record, Refused, Started, Verdict
+from lmstack.ledger.records import Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
 
@@ -58,7 +58,7 @@ def apply_alone(conn: sqlite3.Connection, record: Record, worker: str, send_even
 
 def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send_events: bool) -> list[Verdict]:
     """Apply records inside the caller's transaction and return a verdict for each."""
-    batch: Sums = {}
+    batch = Sums()
     verdicts = []
     for record in records:
         if isinstance(record, Ended):
@@ -74,14 +74,16 @@ def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send
 
 
 def _start_request(conn: sqlite3.Connection, start: Started, worker: str, batch: Sums) -> Verdict:
+    left = None
     if start.limits and not _is_recorded(conn, start.call.id):
         sums.write(conn, batch)  # a request that ended earlier in this batch counts, too
         batch.clear()
-        exceeded = spending.exceeded_limit(conn, start.limits, time.time())
-        if exceeded is not None:
-            return Verdict(False, exceeded)
+        room = spending.room(conn, start.limits, time.time())
+        if isinstance(room, ExceededLimit):
+            return Verdict(False, room)
+        left = room
     _insert(conn, start.call, worker)
-    return Verdict(True)
+    return Verdict(True, room_usd=left)
 
 
 def _is_recorded(conn: sqlite3.Connection, request_id: str) -> bool:
@@ -171,8 +173,8 @@ def _insert_attempts(conn: sqlite3.Connection, end: Ended) -> None:
 def _queue_events(conn: sqlite3.Connection, end: Ended, send_events: bool) -> None:
     """Add the cost to the totals of task and agent, and queue the events that TaskMaster gets."""
     who, cost = end.call.attribution, end.cost_usd
-    task_total = sums.add_to_total(conn, "task", who.task_id, cost)
-    agent_total = sums.add_to_total(conn, "agent", who.agent_id, cost)
+    task_total = sums.add_to_total(conn, "task", who.task_id, end)
+    agent_total = sums.add_to_total(conn, "agent", who.agent_id, end)
     if not send_events:
         return
     key = f"task:{who.task_id}" if who.task_id else ""

@@ -1,8 +1,9 @@
 """Keep the ledger within its bounds, a few rows at a time, so that no writer waits for it.
 
 Delivered events are deleted after a day, requests after ``keep_days``. When the file is still larger than ``max_mb``,
-the oldest ended requests go first. Delivered events follow, then dead letters, and pending events last, with a warning.
-Rollups and totals are never deleted, so usage stays known.
+refused requests go first, then the oldest ended ones. Delivered events follow, then dead letters, and pending events last,
+with a warning. No request is deleted while it runs, because budgets count what it reserves. An event carries all that
+TaskMaster gets, so it needs no row. Rollups and totals are never deleted, so usage and budgets stay known; sums.py bounds them.
 """
 
 import sqlite3
@@ -13,6 +14,7 @@ from lmstack.ledger.schema import writing
 BATCH = 500
 DELIVERED_DAYS = 1.0
 _ENDED = "SELECT id FROM requests WHERE status != 'started'"
+_REFUSED = "SELECT id FROM requests WHERE status = 'rejected' ORDER BY started_at LIMIT ?"
 _OLDEST_EVENTS = "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE state = ? ORDER BY seq LIMIT ?)"
 
 
@@ -57,7 +59,7 @@ def _expiry(bounds: Bounds, now: float) -> float:
 
 def _shrink(conn: sqlite3.Connection) -> dict[str, int]:
     """Delete one batch of the least important kind that has rows."""
-    requests = _delete_requests(conn, f"{_ENDED} ORDER BY started_at LIMIT ?", (BATCH,))
+    requests = _delete_requests(conn, _REFUSED, (BATCH,)) or _delete_requests(conn, f"{_ENDED} ORDER BY started_at LIMIT ?", (BATCH,))  # fmt: skip
     if requests:
         return {"requests": requests}
     for state in ("delivered", "dead", "pending"):

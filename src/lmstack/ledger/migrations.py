@@ -188,6 +188,11 @@ def _m005_refusals(conn: sqlite3.Connection) -> None:
     )
 
 
+def _m006_refused_first(conn: sqlite3.Connection) -> None:
+    """Find refused requests without reading the others: they are deleted first when the ledger is too large."""
+    conn.execute("CREATE INDEX requests_rejected ON requests (started_at) WHERE status = 'rejected'")
+
+
 # The groupings of usage. Each SQL expression gives the name that the writer uses in the rollups.
 DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
@@ -204,5 +209,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m003_lanes,
     _m004_reservations,
     _m005_refusals,
+    _m006_refused_first,
 )
 VERSION = len(MIGRATIONS)

@@ -50,6 +50,7 @@ class Attempt:
     kind: str = ""  # LiteLLM's call type, e.g. acompletion
     fault: Fault | None = None
     sent: bool = False  # the call was sent; an error before that is not the provider's fault
+    flat_price: tuple[str, float] | None = None  # of models.yaml: per_image and so on, and US dollars
     unreadable: bool = False  # LiteLLM could not make a call of the provider from this request
 
     @property
@@ -104,10 +105,13 @@ class Call:
     estimate_usd: float | None = None  # made at the start, in case the end is never known
     reserved_usd: float | None = None  # reserved from its budgets until its cost is known
     budgeted: bool = False  # a budget applies to it
+    limited: tuple[str, ...] = ()  # the scopes of its budgets: all, task, agent
+    allowance_usd: float | None = None  # a session that has cost as much is ended
     late_fault: Fault | None = None  # the error of a stream, reported before the stream has ended
     fails_first: bool = False  # its first attempt must fail (`lm test --fallback`)
     deadline_passed: bool = False  # LITELLM_DEADLINE
     has_credentials: bool = False  # the client sent a provider's key; its failures do not concern our keys
+    units: float | None = None  # images, characters or seconds of audio; a flat price is for each of them
     cost_usd: float | None = None  # set at the end
     reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first
 
@@ -147,12 +151,14 @@ class Verdict:
 
     ``durable``: it is in the ledger or the spool file. ``exceeded``: the budget that does not admit it. ``checked``: its
     limits were compared with the spending. ``late``: the result came too late; the record may still be written.
+    ``room_usd``: what the budgets had left, in US dollars; None without any.
     """
 
     durable: bool
     exceeded: ExceededLimit | None = None
     checked: bool = True
     late: bool = False
+    room_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +217,7 @@ def load(line: str) -> Record:
         return Refused(fields["minute"], fields["counts"], tuple(tuple(one) for one in fields["last"]))
     call = fields["call"]
     call["attribution"] = Attribution(**{**call["attribution"], "tags": tuple(call["attribution"]["tags"])})
+    call["limited"] = tuple(call.get("limited", ()))
     call["attempts"] = [_attempt(fields) for fields in call["attempts"]]
     made = Call(**_known(Call, call))
     if kind == "Started":
@@ -219,9 +226,16 @@ def load(line: str) -> Record:
 
 
 def _attempt(given: dict[str, Any]) -> Attempt:
-    rates = given.get("rates")
+    rates, flat = given.get("rates"), given.get("flat_price")
     made = {"own_price": False, **_known(Attempt, given)}
-    return Attempt(**{**made, "fault": _fault(given["fault"]), "rates": tuple(rates) if rates else None})
+    return Attempt(
+        **{
+            **made,
+            "fault": _fault(given["fault"]),
+            "rates": tuple(rates) if rates else None,
+            "flat_price": tuple(flat) if flat else None,
+        }
+    )
 
 
 def _known(kind: type, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Compare budgets with what was spent. Runs inside the writer's transaction, so it is exact over several workers."""
 
+import math
 import sqlite3
 from collections.abc import Iterable
 
@@ -9,11 +10,12 @@ from lmstack.routing.budgets import Limit
 _OPEN = {"all": "", "task": " AND task_id = ?", "agent": " AND agent_id = ?"}
 
 
-def exceeded_limit(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> ExceededLimit | None:
-    """Return the first limit that does not admit another request, None when all do.
+def room(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> float | ExceededLimit:
+    """Return the US dollars that are left of all limits, or the first limit that does not admit another request.
 
     A request is admitted while spending and reservations together are below the limit. So one request at most exceeds it.
     """
+    left = math.inf
     for limit in limits:
         used = spent(conn, limit, now)
         if used >= limit.usd:
@@ -21,7 +23,8 @@ def exceeded_limit(conn: sqlite3.Connection, limits: Iterable[Limit], now: float
         open_usd = reserved(conn, limit)
         if open_usd and used + open_usd >= limit.usd:
             return ExceededLimit(limit, used, waiting=True)
-    return None
+        left = min(left, limit.usd - used - open_usd)
+    return left
 
 
 def spent(conn: sqlite3.Connection, limit: Limit, now: float) -> float:
@@ -55,11 +58,11 @@ def spenders(conn: sqlite3.Connection, scope: str, period: str, now: float, most
     """Return the tasks or agents with the highest cost."""
     if period == "total":
         sql, args = (
-            "SELECT id FROM totals WHERE kind = ? AND cost_usd > 0 ORDER BY cost_usd DESC LIMIT ?",
+            "SELECT id FROM totals WHERE kind = ? AND id != '(other)' AND cost_usd > 0 ORDER BY cost_usd DESC LIMIT ?",
             [scope, most],
         )
     else:
-        sql = f"SELECT name FROM rollups WHERE dimension = ? AND name != '(none)'{_today(now)} GROUP BY name ORDER BY SUM(cost_usd) DESC LIMIT ?"  # noqa: S608 - literals
+        sql = f"SELECT name FROM rollups WHERE dimension = ? AND name NOT IN ('(none)', '(other)'){_today(now)} GROUP BY name ORDER BY SUM(cost_usd) DESC LIMIT ?"  # noqa: S608 - literals
         args = [scope, most]
     return [row[0] for row in conn.execute(sql, args)]
 

@@ -52,7 +52,7 @@ def pack(target: Path, parts: Mapping[str, Path], about: Mapping[str, Any]) -> i
         "sizes": {name: path.stat().st_size for name, path in parts.items()},
     }
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(target, error) from None
     with written(target) as stream, tarfile.open(fileobj=stream, mode="w:gz", compresslevel=_LEVEL) as out:

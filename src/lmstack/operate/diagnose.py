@@ -5,6 +5,7 @@ from lmstack.errors import LmError
 from lmstack.operate import checks
 from lmstack.operate.checks import FAIL, OK, WARN, Finding
 from lmstack.operate.planning import Planned, ask, gateway_health, ledger_status, planned
+from lmstack.operate.private_files import private_files
 from lmstack.operate.validation import problems_of_project
 from lmstack.releases.allowed import version_objection
 from lmstack.releases.pins import LITELLM_VERSION
@@ -19,7 +20,7 @@ from lmstack.stack.project import Project
 
 def diagnose(project: Project, deep: bool) -> list[Finding]:
     """Run every check. When `lm validate` finds an error, later checks cannot run."""
-    found = [checks.python(), checks.env_file(project), checks.folder(project)]
+    found = [checks.python(), checks.env_file(project), *private_files(project), checks.folder(project)]
     problems = problems_of_project(project)
     found += [Finding("settings", WARN, str(p), "it works, but it may cost money or change without notice", f"edit {p.where}") for p in problems if p.warning]  # fmt: skip
     errors = [p for p in problems if not p.warning]

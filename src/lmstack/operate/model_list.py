@@ -13,13 +13,15 @@ def model_rows(catalog: Catalog, settings: Settings) -> list[dict[str, Any]]:
     return sorted(rows, key=_order)
 
 
-def status_of(row: Mapping[str, object]) -> str:
+def status_of(row: Mapping[str, Any]) -> str:
     """Return what a user must know of a model: whether it is ready, and what it lacks."""
     local = {
         "ollama": "served when Ollama answers",
         "embedded": "small built-in model, served when there is no other",
     }
     parts = [f"set {row['needs']}" if row["needs"] else local.get(str(row["provider"]), "ready")]
+    if row["flat_price"]:
+        parts += [f"{usd:g} USD {unit.replace('_', ' ')}" for unit, usd in row["flat_price"].items()]
     if row["successor"]:
         parts.append(f"retired {row['retired']}, served by {row['successor']}")
     if row["deprecated"]:
@@ -46,7 +48,8 @@ def _row(catalog: Catalog, model: Model, settings: Settings) -> dict[str, Any]:
     return {
         "name": model.name, "provider": provider.name, "model": real.model, "mode": real.mode,
         "tier": model.tier if real.mode == "chat" else None,
-        "input_usd_per_million": real.input, "output_usd_per_million": real.output, "price_source": priced,
+        "input_usd_per_million": real.input, "output_usd_per_million": real.output,
+        "flat_price": dict([real.flat_price]) if real.flat_price else None, "price_source": priced,
         "context": real.context, "can": None if real.can is None else list(real.can),
         "lifecycle": model.lifecycle, "deprecated": model.deprecated, "retired": model.retired, "successor": model.successor,
         "needs": key if key and not settings.get(key) else None,

@@ -38,7 +38,8 @@ class Releases:
 class Move:
     """What a move to a release did. ``running``: whether the gateway runs, before the move and after it.
 
-    ``changed`` with the same release before and after: it was missing and is now installed.
+    ``changed`` with the same release before and after: it was missing and is now installed. ``recorded``: what pins the
+    release, the digest of its image or the lock with its hashes.
     """
 
     before: str
@@ -46,6 +47,7 @@ class Move:
     changed: bool = False
     running: bool = False
     remarks: tuple[str, ...] = ()
+    recorded: str = ""
 
 
 def known_releases(project: Project) -> Releases:
@@ -75,15 +77,15 @@ def move(project: Project, to: str, timeout: float, only_check: bool, say: base.
     _refuse(settings, to)
     project.require_stack()
     if to == current:
-        return Move(current, to, changed=_install_missing(project, to, say))
+        return _install_missing(project, to, say)
     with files.locked(project.state / "lock", "lm upgrade"):
         running, flags = is_running(project), flags_of_running(project)
         wanted = planned(project, {**flags, "LITELLM_VERSION": to})
         _check_configuration(wanted, to, wanted.runtime.release_keys(to, say))
         if only_check:
-            return Move(current, to, running=running)
+            return Move(current, to, running=running, recorded=wanted.runtime.recorded(to))
         remarks = _replace_release(project, current, to, flags, running, timeout, say)
-    return Move(current, to, True, running, remarks)
+    return Move(current, to, True, running, remarks, wanted.runtime.recorded(to))
 
 
 def _replace_release(
@@ -112,16 +114,16 @@ def _replace_release(
     return (*moved.plan.messages, *started.remarks)
 
 
-def _install_missing(project: Project, version: str, say: base.Progress) -> bool:
-    """Get the release of the settings when it is not here, as after an edit of .env; return whether it was missing."""
+def _install_missing(project: Project, version: str, say: base.Progress) -> Move:
+    """Get the release of the settings when it is not here, as after an edit of .env."""
     wanted = planned(project, flags_of_running(project))
     try:
         wanted.runtime.require_tools(wanted.plan)
     except MissingToolError:
         with files.locked(project.state / "lock", "lm upgrade"):
             _check_configuration(wanted, version, wanted.runtime.release_keys(version, say))
-        return True
-    return False
+        return Move(version, version, changed=True, recorded=wanted.runtime.recorded(version))
+    return Move(version, version, recorded=wanted.runtime.recorded(version))
 
 
 def _refuse(settings: Settings, to: str) -> None:

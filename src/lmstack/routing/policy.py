@@ -8,7 +8,7 @@ from lmstack.routing import refusals
 from lmstack.routing.budgets import Limit, limits_for
 from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, cost_at, fallback_order, fallbacks_of, price_key
 from lmstack.routing.needs import BYTES_PER_TOKEN, Needs
-from lmstack.routing.prices import UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
+from lmstack.routing.prices import REALTIME, UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import NO_OPTIONS, Request, RoutingOptions
 
@@ -116,6 +116,8 @@ def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> De
     in_tokens = is_counted_in_tokens(request)
     reserved = estimate(request, price) if limits or not in_tokens else None
     minimum = _minimum(request, price.rates) if in_tokens else reserved
+    if not limits and request.call_type in REALTIME:
+        minimum = None  # a session may be short or take an hour
     if not limits or is_free(request, price):
         return Decision(ChosenBy.LITELLM, request.model, minimum_usd=minimum)
     if reserved is None:

@@ -1,13 +1,15 @@
 """What a call costs before it is made, for the calls that the gateway does not route. Pure.
 
-Chat models have a ``Candidate`` each. Here are the prices of all other calls: embeddings, images, audio, rerank.
+Chat models have a ``Candidate`` each. Here are the prices of all other calls: embeddings, images, audio, rerank. Models.yaml
+may set a flat price: US dollars for each image, character, second or request.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmstack.routing.candidates import Rates, cost_at
+from lmstack.routing.realtime import DEFAULT_INPUT, DEFAULT_OUTPUT, longest_response
 from lmstack.routing.request import Request
 
 # The most tokens that OpenAI's image models write for one image (1536 x 1024 pixels, high quality).
@@ -33,6 +35,7 @@ _IMAGES = frozenset({"image_generation", "aimage_generation", "image_edit", "aim
 _SPEECH = frozenset({"speech", "aspeech"})
 _TRANSCRIPTION = frozenset({"transcription", "atranscription"})
 _RERANK = frozenset({"rerank", "arerank"})
+REALTIME = frozenset({"realtime", "arealtime", "_arealtime"})
 _MODERATION = frozenset({"moderation", "amoderation"})
 # The answers of these calls may have a cost without any tokens.
 SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | _MODERATION
@@ -40,8 +43,15 @@ SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | _MODERATION
 MODES = {
     "embedding": ("embedding",), "embeddings": ("embedding",), "image_generation": ("image_generation", "image_edit"),
     "image_edit": ("image_generation", "image_edit"), "speech": ("audio_speech",), "transcription": ("audio_transcription",),
-    "rerank": ("rerank",), "moderation": ("moderation",),
+    "rerank": ("rerank",), "moderation": ("moderation",), "realtime": ("realtime",), "_arealtime": ("realtime",),
 }  # fmt: skip
+# The flat prices of models.yaml, each with the modes that are sold so.
+_SOLD_MODES = tuple(dict.fromkeys(mode for name in ("image_generation", "speech", "transcription", "rerank", "moderation") for mode in MODES[name]))  # fmt: skip
+FLAT_PRICES = {
+    "per_image": MODES["image_generation"], "per_character": MODES["speech"], "per_second": MODES["transcription"],
+    "per_request": _SOLD_MODES,
+}  # fmt: skip
+FlatPrice = tuple[str, float]  # one of FLAT_PRICES, and US dollars
 # Calls that read or manage what is stored at a provider. Their names begin with one of these, after LiteLLM's "a".
 _MANAGEMENT = ("get_", "list_", "delete_", "cancel_", "retrieve_", "update_", "create_file")  # fmt: skip
 _MANAGEMENT_ENDS = ("_list", "_retrieve", "_delete", "_status", "file_content", "video_content")
@@ -56,6 +66,8 @@ class Price:
     character: float | None = None
     second: float | None = None
     query: float | None = None
+    request: float | None = None
+    response: float | None = None  # the longest one of a realtime session
 
     @property
     def free(self) -> bool:
@@ -66,8 +78,20 @@ class Price:
 UNKNOWN = Price()
 
 
-def price_from(rates: Rates | None, entry: Mapping[str, Any]) -> Price:
-    """Return the price of a model from its rendered ``rates`` and from its entry in LiteLLM's price map."""
+def flat_price_from(found: object) -> FlatPrice | None:
+    """Return the flat price that a rendered deployment states as ``lm_flat_price``; None when it states none."""
+    return (str(found[0]), float(found[1])) if isinstance(found, list) and len(found) == 2 else None
+
+
+def price_from(
+    rates: Rates | None, entry: Mapping[str, Any], flat: FlatPrice | None = None, mode: str | None = None
+) -> Price:
+    """Return the price of a model from its rendered ``rates`` and ``mode``, and from its entry in LiteLLM's price map.
+
+    A ``flat`` price takes the place of both.
+    """
+    if flat is not None:
+        return replace(UNKNOWN, **{flat[0].removeprefix("per_"): flat[1]})  # type: ignore[arg-type]
 
     def usd(*names: str) -> float | None:
         found = [value for name in names if isinstance(value := entry.get(name), int | float) and value > 0]
@@ -84,7 +108,11 @@ def price_from(rates: Rates | None, entry: Mapping[str, Any]) -> Price:
     if rates is None and entry.get("mode") in ("moderation", "rerank"):
         into, out = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
         rates = (into * 1e6, out * 1e6) if isinstance(into, int | float) and isinstance(out, int | float) else None
-    return Price(rates, image, character, usd("input_cost_per_second", "output_cost_per_second"), usd("input_cost_per_query"))  # fmt: skip
+    second, query = usd("input_cost_per_second", "output_cost_per_second"), usd("input_cost_per_query")
+    response = None
+    if "realtime" in (mode, entry.get("mode")):
+        response = longest_response(entry) if rates is None else cost_at(rates, DEFAULT_INPUT, DEFAULT_OUTPUT)
+    return Price(rates, image, character, second, query, response=response)
 
 
 def is_free(request: Request, price: Price) -> bool:
@@ -115,13 +143,17 @@ def is_counted_in_tokens(request: Request) -> bool:
 def estimate(request: Request, price: Price) -> float | None:
     """Return the US dollars that a call will cost, rounded up; None when that cannot be known in advance."""
     kind, body = request.call_type, request.body
+    if kind in SOLD_BY_UNIT and price.request is not None:
+        return price.request
     if kind in _IMAGES:
-        return _by_unit(request.needs.choices, price.image, price.rates, 0, IMAGE_TOKENS)
+        return _by_unit(units_of(request), price.image, price.rates, 0, IMAGE_TOKENS)
     if kind in _SPEECH:
-        return _by_unit(_length(body.get("input")), price.character, price.rates, 1, TOKENS_PER_CHARACTER)
+        return _by_unit(units_of(request), price.character, price.rates, 1, TOKENS_PER_CHARACTER)
     if kind in _TRANSCRIPTION:
         seconds = None if request.size is None else -(-request.size // AUDIO_BYTES_PER_SECOND)
         return _by_unit(seconds, price.second, price.rates, TOKENS_PER_SECOND, TOKENS_PER_SECOND)
+    if kind in REALTIME:
+        return price.response
     if kind in _RERANK and price.query is not None:
         return price.query * _queries(body)
     if kind in _MODERATION | _RERANK | _EMBEDDING:
@@ -129,6 +161,13 @@ def estimate(request: Request, price: Price) -> float | None:
     if is_counted_in_tokens(request) and price.rates is not None:
         return cost_at(price.rates, request.needs.tokens_in, request.needs.paid_out)
     return None
+
+
+def units_of(request: Request) -> int | None:
+    """Return how many images or characters a request asks for; None when it does not tell."""
+    if request.call_type in _IMAGES:
+        return request.needs.choices
+    return _length(request.body.get("input")) if request.call_type in _SPEECH else None
 
 
 def _by_unit(

@@ -53,9 +53,13 @@ def max_cost_exceeded(name: str, needs: Needs, max_cost: float, able: Iterable[C
 def cost_unknown(model: str | None, call_type: str) -> RefusalError:
     """Return the 400 for a call under a budget, when its cost cannot be known in advance: a budget fails closed."""
     name = f"'{model}'" if model else "this request"
+    way_out = (
+        "Set the model's price in models.yaml: input and output, in USD per million tokens, or a flat price such as per_image. "
+        "Or send the request without a budget. `lm models` lists the names and prices."
+    )
+    if call_type.endswith("create_batch"):
+        way_out = "A batch may hold any number of requests. Send them one by one, or send the batch without a budget."
     return RefusalError(
         400, "cost_unknown",
-        f"A budget applies to this request, and the cost of {name} ({call_type}) cannot be known in advance. "
-        "Set the model's price in models.yaml (input and output, in USD per million tokens), or send the request without a "
-        "budget. `lm models` lists the names and prices.",
+        f"A budget applies to this request, and the cost of {name} ({call_type}) cannot be known in advance. {way_out}",
     )  # fmt: skip

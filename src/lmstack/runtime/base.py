@@ -151,6 +151,9 @@ class Runtime(Protocol):
     def release_keys(self, version: str, say: Say) -> dict[str, Any]:
         """Get a LiteLLM release beside the running one; return which configuration keys it knows."""
 
+    def recorded(self, version: str) -> str:
+        """Return what pins a release: its image's digest, or its lock with hashes. "" when it is installed with lm."""
+
     def keep_releases(self, versions: set[str]) -> None:
         """Remove all other LiteLLM releases."""
 

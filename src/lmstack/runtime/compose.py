@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lmstack import files
-from lmstack.config.check_env import docker_problems
 from lmstack.config.settings import SETTINGS
-from lmstack.errors import ConfigError, LmError, invalid
+from lmstack.errors import ConfigError, LmError
 from lmstack.releases import allowed
 from lmstack.runtime import base, images, releases
 from lmstack.runtime.compose_project import SERVICES, ComposeProject, service_name
+from lmstack.runtime.compose_settings import require_settings_for_docker
 from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
@@ -69,6 +69,7 @@ class ComposeRuntime:
         new = options.dry_run and self.project.is_new  # lm up makes the files first
         if not new:
             self.compose.require_own_file()
+        require_settings_for_docker(self.project, plan)
         self.compose.require_free_name()
         self.require_tools(plan)
         self.project.require_own_config()
@@ -77,7 +78,6 @@ class ComposeRuntime:
         missing = [] if new else [name for name in NEEDED_FILES if not (self.project.root / name).exists()]
         if missing:
             raise ConfigError(f"{self.project.root} lacks {', '.join(missing)}", "make the stack's files with: lm init")
-        self._refuse_values_that_compose_reads_otherwise()
         image = plan.settings.image
         remarks = allowed.require_safe(f"the image {image}", allowed.image_objection(image), options.force)
         check_port_free(base.Address(plan.settings.host, plan.settings.port), options.own_address)
@@ -99,14 +99,14 @@ class ComposeRuntime:
         files.write(self.project.config_file, config)
         if not self.project.env_file.exists():
             files.write(self.project.env_file, "# Settings and keys: see .env.example\n", 0o600)
-        image, mounted = plan.settings.image, plan.settings.on("LITELLM_MOUNT")
+        mounted = plan.settings.on("LITELLM_MOUNT")
+        image = images.get(self.project, plan.settings.image, say)
+        images.refuse_bad_digest(image, options.force)
         if mounted:
             stock = "\n".join(f'      {name}: "{value}"' for name, value in STOCK_ENVIRON.items())
             files.write(self.compose.override, MOUNTED.format(image=image, root=self.project.root, stock=stock))
         else:
             files.remove(self.compose.override)
-        images.pull(image, f"Getting {image} (once) …", say)
-        images.refuse_bad_digest(image, options.force)
         if not mounted:
             say("Building the gateway's image (only what has changed) …")
             self.compose.run(["build", "--quiet", PROXY], BUILD_SECONDS, self._environment(plan, config))
@@ -125,7 +125,8 @@ class ComposeRuntime:
     def placement(self) -> base.Placement:
         """Return the image of the settings, its digest or id, and the engine."""
         image = self.project.settings().image
-        return base.Placement(image, images.image_id(image) or "", asdict(selected_engine()))
+        digest = images.image_id(images.name_to_run(self.project, image))
+        return base.Placement(image, digest or "", asdict(selected_engine()))
 
     def give_up(self, say: base.Say) -> None:
         """Stop the containers and keep them: `lm logs` shows why the start failed."""
@@ -181,13 +182,17 @@ class ComposeRuntime:
     def release_keys(self, version: str, say: base.Say) -> dict[str, Any]:
         """Pull the image of a release, and return which configuration keys that release knows."""
         require_engine()
-        image = allowed.release_image(version)
-        images.pull(image, f"Getting {image} …", say)
+        image = images.get(self.project, allowed.release_image(version), say)
         images.refuse_bad_digest(image, force=False)
         variables = ["-e", "LITELLM_LOCAL_MODEL_COST_MAP", "-e", "HOME=/tmp"]
         return releases.legal_keys(
             ["docker", "run", "--rm", "-i", *SEALED, *variables, "--entrypoint", "python3", image]
         )
+
+    def recorded(self, version: str) -> str:
+        """Return the image of a release, and the digest that is recorded for it."""
+        image = allowed.release_image(version)
+        return f"{image}, {images.shown_digest(images.image_id(images.name_to_run(self.project, image)) or '')}"
 
     def keep_releases(self, versions: set[str]) -> None:
         """Keep every image: other stacks may use it."""
@@ -197,7 +202,7 @@ class ComposeRuntime:
         known = {s.name for s in SETTINGS} | {name for name in plan.environ if not name.startswith("LITELLM_WORKER")}
         env = {**self.compose.environment(), **{name: plan.environ.get(name, "") for name in known}}
         env["LMSTACK_CONFIG_DIGEST"] = plan.digest(config)
-        env["LITELLM_IMAGE"] = plan.settings.image
+        env["LITELLM_IMAGE"] = images.name_to_run(self.project, plan.settings.image)
         env |= {"LITELLM_WORKERS": str(plan.workers), "LITELLM_MEMORY": f"{max(2, plan.workers)}g"}
         if _own_redis(plan):
             env["REDIS_PASSWORD"] = plan.settings.get("REDIS_PASSWORD") or self._stored_password()
@@ -212,12 +217,6 @@ class ComposeRuntime:
         made = secrets.token_urlsafe(24)
         files.write(path, made + "\n", 0o600)
         return made
-
-    def _refuse_values_that_compose_reads_otherwise(self) -> None:
-        """Raise ConfigError when Docker Compose and lm would read different values from .env."""
-        problems = docker_problems(files.read(self.project.env_file) or "")
-        if problems:
-            raise invalid(problems)
 
 
 _STATES = {

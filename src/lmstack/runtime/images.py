@@ -1,6 +1,11 @@
-"""Docker images: pull them, refuse bad ones, and remember which one ran last."""
+"""Docker images: pull them, refuse bad ones, and remember which one ran last.
+
+The digest of each image that ran is recorded where a registry gave one. A stack stays with that digest: when the tag names
+another image later, `lm` runs the recorded one and reports the change.
+"""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ PULL_SECONDS = 1800.0
 
 
 def image_id(image: str) -> str | None:
-    """Return the digest of a local image, or its id when it has no digest; None when the image is not here."""
+    """Return a local image as ``repository@digest``, or its id when no registry gave a digest; None when it is not here."""
     import docker
 
     with engine_errors():
@@ -31,15 +36,35 @@ def image_id(image: str) -> str | None:
                 f"the Docker engine refuses the image name '{image}': {error.explanation}",
                 "correct LITELLM_IMAGE in .env",
             ) from None
-    digests = found.attrs.get("RepoDigests") or []
-    return str(digests[0]) if digests else str(found.id)
+    digests = sorted(found.attrs.get("RepoDigests") or [])
+    own = [name for name in digests if re.fullmatch(re.escape(name.partition("@")[0]) + r"(:[^/@]*)?(@.*)?", image)]
+    return str((own or digests or [found.id])[0])
 
 
-def pull(image: str, announcement: str, say: Say) -> None:
-    """Pull an image that is not here yet."""
-    if image_id(image) is None:
-        say(announcement)
-        proc.run(["docker", "pull", image], timeout=PULL_SECONDS, show=not getattr(say, "quiet", False))
+def get(project: Project, image: str, say: Say) -> str:
+    """Pull an image that is not here yet, and return the name to run it by: see ``name_to_run``."""
+    name = name_to_run(project, image)
+    if image_id(name) is not None:
+        return name
+    say(f"Getting {name} (once) …")
+    try:
+        proc.run(["docker", "pull", name], timeout=PULL_SECONDS, show=not getattr(say, "quiet", False))
+    except LmError as error:
+        if name == image:
+            raise
+        raise LmError(f"{name}, which is recorded for {image}, cannot be pulled: {error}", "choose another: lm config set LITELLM_IMAGE NAME@sha256:…") from None  # fmt: skip
+    return name
+
+
+def name_to_run(project: Project, image: str) -> str:
+    """Return the name to run an image by: its tag, or the recorded digest when the tag names another image or none."""
+    recorded = recorded_digest(project, image)
+    return image if recorded is None or image_id(image) == recorded else recorded
+
+
+def shown_digest(digest: str) -> str:
+    """Return what a user reads about the digest of an image."""
+    return f"digest {digest.rpartition('@')[2]}" if "@" in digest else "built here, so no registry gave it a digest"
 
 
 def refuse_bad_digest(image: str, force: bool) -> None:
@@ -61,9 +86,17 @@ def record_volumes(project: Project, older_volumes: set[str]) -> None:
 
 
 def record_image(project: Project, image: str) -> None:
-    """Remember the image of this start and its digest."""
-    entry = {"image": image, "digest": image_id(image), "found_volumes": sorted(found_volumes(project))}
+    """Remember the image of this start and its digest. The digests of other images that ran here are kept."""
+    digest = image_id(name_to_run(project, image))
+    last = _read_record(project)
+    digests = {**_digests(last), **({image: digest} if _is_from_registry(digest) else {})}
+    entry = {"image": image, "digest": digest, "digests": digests, "found_volumes": last.get("found_volumes", [])}
     _write_record(project, entry)
+
+
+def recorded_digest(project: Project, image: str) -> str | None:
+    """Return the ``repository@digest`` that an image had when it last ran here; None when no registry gave one."""
+    return _digests(_read_record(project)).get(image)
 
 
 def found_volumes(project: Project) -> set[str]:
@@ -93,11 +126,26 @@ def refuse_found_volumes(project: Project, present: set[str]) -> None:
 
 def digest_remark(project: Project, image: str) -> tuple[str, ...]:
     """Return a remark when an image tag has another digest than at the last start."""
-    last = _read_record(project)
-    now = image_id(image)
-    if last.get("image") != image or now is None or last.get("digest") == now:
+    last, recorded, now = _read_record(project), recorded_digest(project, image), image_id(image)
+    if now is None or now == (recorded or last.get("digest")) or (recorded is None and last.get("image") != image):
         return ()
-    return (f"{image} is now {now}; at the last start it was {last['digest']}. Pin it with LITELLM_IMAGE=…@sha256:…",)
+    if recorded is None:
+        return (f"{image} is now {now}; at the last start it was {last['digest']}. Pin it with LITELLM_IMAGE=…@sha256:…",)  # fmt: skip
+    return (f"{image} is now {now}. This stack stays with the image that it recorded, {recorded}. To use the new one: lm config set LITELLM_IMAGE {now}",)  # fmt: skip
+
+
+def _digests(record: dict[str, Any]) -> dict[str, str]:
+    """Return the digest of each image that ran here. The last start counts most; an older lmstack recorded only that."""
+    found = record.get("digests")
+    digests = dict(found) if isinstance(found, dict) else {}
+    digests.pop(record.get("image"), None)
+    if _is_from_registry(record.get("digest")):
+        digests[str(record.get("image"))] = str(record["digest"])
+    return digests
+
+
+def _is_from_registry(digest: str | None) -> bool:
+    return "@" in (digest or "")
 
 
 def _read_record(project: Project) -> dict[str, Any]:

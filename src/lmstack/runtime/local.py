@@ -178,6 +178,10 @@ class LocalRuntime:
         python = releases.python_of(self.project, version)
         return releases.legal_keys([str(python)], releases.environ(self.project, version))
 
+    def recorded(self, version: str) -> str:
+        """Return where the hashes of a release are recorded."""
+        return releases.recorded(self.project, version)
+
     def keep_releases(self, versions: set[str]) -> None:
         """Remove the environments of all other releases."""
         releases.prune(self.project, versions)
@@ -211,11 +215,27 @@ class LocalRuntime:
         return env
 
 
+def _clean_environment(project: Project) -> list[str]:
+    """Return the beginning of a command line that takes all keys out of a program's environment.
+
+    The built-in model is a parser in C++ and needs no key. supervisord itself has the keys, because it starts the proxy.
+    """
+    kept = {name: os.environ[name] for name in _PLAIN_VARIABLES if name in os.environ}
+    kept |= {MARK: str(project.root), "PYTHONUNBUFFERED": "1"}
+    return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in sorted(kept.items()))]
+
+
+# Where programs, files and certificates are: no key is in them.
+_PLAIN_VARIABLES = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_DATA_HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH",
+)  # fmt: skip
+
+
 def programs(project: Project, plan: Plan, model_port: int | None) -> dict[str, list[str]]:
     """Return the programs that supervisord runs: name -> argv."""
     serve = [*releases.command(project, plan.settings.version), "--config", str(project.config_file)]
     serve += ["--host", plan.settings.host, "--port", str(plan.settings.port)]
     # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.
     serve += ["--run_granian", "--num_workers", str(plan.workers)]
-    model = [sys.executable, "-m", "lmstack.runtime.embedded", str(model_port), str(project.root)]
+    model = [*_clean_environment(project), sys.executable, "-m", "lmstack.runtime.embedded", str(model_port), str(project.root)]  # fmt: skip
     return {MODEL: model, PROXY: serve} if model_port is not None else {PROXY: serve}

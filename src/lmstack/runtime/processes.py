@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def processes(root: Path, known: Iterable[int] = ()) -> list[int]:
         if ours and process.pid not in own:
             found.add(process.pid)
             with contextlib.suppress(psutil.Error, OSError):
-                found |= {child.pid for child in process.children(recursive=True)}
+                found |= {child.pid for child in process.children(recursive=True) if _lives(child)}
     return sorted(found - own)
 
 
@@ -103,9 +104,31 @@ def end_processes(pids: list[int], seconds: float, already_stopping: bool) -> No
             alive.append(psutil.Process(pid))
     if not already_stopping:
         _signal(alive, "terminate")
-    _, stuck = psutil.wait_procs(alive, timeout=seconds)
+    stuck = _alive_after(alive, seconds)
     _signal(stuck, "kill")
-    psutil.wait_procs(stuck, timeout=5)
+    _alive_after(stuck, 5)
+
+
+def _alive_after(found: "list[psutil.Process]", seconds: float) -> "list[psutil.Process]":
+    """Wait until the processes have ended, and return those that still live after ``seconds``.
+
+    psutil.wait_procs also waits for a zombie. The supervisor of `lm up --foreground` stays one until that command ends.
+    """
+    deadline = time.monotonic() + seconds
+    while (alive := [process for process in found if _lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive
+
+
+def _lives(process: "psutil.Process") -> bool:
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
 
 
 def _signal(found: "Iterable[psutil.Process]", method: str) -> None:
@@ -133,7 +156,7 @@ def _is_recorded(process: "psutil.Process", recorded: dict[int, float]) -> bool:
         return False
     try:
         same = abs(process.create_time() - recorded[process.pid]) < SAME_SECONDS
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return same and _lives(process)
     except psutil.Error:
         return False
 

@@ -16,12 +16,30 @@ from lmstack import proc
 from lmstack.releases.pins import OVERRIDES
 
 RESOLVE_SECONDS = 1800.0
-_PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--dry-run", "--ignore-installed")
+_PIP = (
+    "-m",
+    "pip",
+    "install",
+    "--disable-pip-version-check",
+    "--quiet",
+    "--only-binary",
+    ":all:",
+    "--dry-run",
+    "--ignore-installed",
+)
 _EXTRA = "proxy"
 
 
+class ResolveError(Exception):
+    """The package index cannot give what a release needs. ``output``: what pip wrote."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output
+
+
 def resolve(python: Path, version: str) -> list[dict[str, Any]]:
-    """Return the packages of a release, as pip reports them. Installs nothing. Raises LmError when the index lacks one."""
+    """Return the packages of a release, as pip reports them. Installs nothing. Raises ResolveError when the index lacks one."""
     release = _report(python, "--no-deps", f"litellm=={version}")
     return [*release, *_report(python, *requirements(release[0]["metadata"]), "prisma>=0.15")]
 
@@ -39,6 +57,8 @@ def _applies(requirement: Requirement) -> bool:
 
 
 def _report(python: Path, *wanted: str) -> list[dict[str, Any]]:
-    done = proc.run([str(python), *_PIP, "--report", "-", *wanted], timeout=RESOLVE_SECONDS)
+    done = proc.run([str(python), *_PIP, "--report", "-", *wanted], timeout=RESOLVE_SECONDS, check=False)
+    if done.code:
+        raise ResolveError(done.stderr)
     found: list[dict[str, Any]] = json.loads(done.stdout)["install"]
     return found

@@ -6,7 +6,6 @@ rollback change nothing that works.
 
 import importlib.metadata
 import json
-import re
 import shutil
 import sys
 from importlib import resources
@@ -15,13 +14,13 @@ from typing import Any
 
 from lmstack import files, proc
 from lmstack.errors import LmError, MissingToolError
-from lmstack.runtime import release_packages
+from lmstack.runtime import release_lock
 from lmstack.runtime.installed_by import install_command
 from lmstack.runtime.processes import SERVER
 from lmstack.stack import proxy_side
 from lmstack.stack.project import Project
 
-INSTALL_SECONDS, LIST_SECONDS, KEYS_SECONDS = 1800.0, 60.0, 120.0
+LIST_SECONDS, KEYS_SECONDS = 60.0, 120.0
 _PREFIX = "litellm-"
 
 
@@ -43,7 +42,7 @@ def python_of(project: Project, version: str) -> Path | None:
     if installed() == version:
         return Path(sys.executable)
     made = folder(project, version)
-    return made / "bin" / "python" if _report(made).exists() else None
+    return made / "bin" / "python" if _mark(made).exists() else None
 
 
 def command(project: Project, version: str) -> list[str]:
@@ -91,25 +90,25 @@ def available() -> list[str]:
 
 
 def install(project: Project, version: str) -> None:
-    """Make the environment of another release, unless it exists. When that fails, nothing is left."""
+    """Make the environment of another release from its lock, unless it exists. When that fails, no environment is left."""
     if python_of(project, version) is not None:
         return
-    made = folder(project, version)
+    made, lock = folder(project, version), release_lock.lock_file(project, version)
     try:
         proc.run([sys.executable, "-m", "venv", "--clear", str(made)], timeout=LIST_SECONDS)
-        python = made / "bin" / "python"
-        packages = release_packages.resolve(python, version)
-        argv = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-deps"]
-        exact = [f"{package['metadata']['name']}=={package['metadata']['version']}" for package in packages]
-        proc.run([*argv, *exact], timeout=INSTALL_SECONDS)
-        files.write(_report(made), json.dumps({"install": packages}))  # each package with its hash
-    except BaseException as error:
+        release_lock.install(made / "bin" / "python", version, lock)
+        files.write(_mark(made), json.dumps({"lock": lock.name}) + "\n")
+    except BaseException:
         shutil.rmtree(made, ignore_errors=True)
-        if isinstance(error, LmError):
-            if re.search(rf"found for litellm(\[proxy\])?=={re.escape(version)}", str(error)):
-                raise LmError(f"the package index has no LiteLLM {version} for this Python", "see which there are: lm upgrade --check") from None  # fmt: skip
-            raise LmError(f"LiteLLM {version} could not be installed: {error}", "see which there are: lm upgrade --check") from None  # fmt: skip
         raise
+
+
+def recorded(project: Project, version: str) -> str:
+    """Return what holds the hashes of a release; "" for the release that is installed with lm."""
+    lock = release_lock.lock_file(project, version)
+    if installed() == version or not lock.exists():
+        return ""
+    return f"{release_lock.packages(lock)} packages with the hashes in {lock.relative_to(project.root)}"
 
 
 def prune(project: Project, keep: set[str]) -> None:
@@ -128,5 +127,6 @@ def legal_keys(argv: list[str], env: dict[str, str] | None = None) -> dict[str, 
     return loaded
 
 
-def _report(made: Path) -> Path:
+def _mark(made: Path) -> Path:
+    """Return the file that says that an environment is complete."""
     return made / "installed.json"

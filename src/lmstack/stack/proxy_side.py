@@ -4,7 +4,7 @@ from pathlib import Path
 
 import lmstack
 
-MODULES = ("__init__.py", "key_strength.py")
+MODULES = ("__init__.py", "addresses.py", "key_strength.py")
 FOLDERS = ("delivery", "gateway", "ledger", "routing")
 PACKAGE = Path(lmstack.__file__).parent
 

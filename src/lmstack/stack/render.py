@@ -97,6 +97,8 @@ def _info(d: Deployment) -> dict[str, Any]:
         info["lm_rates"] = [float(d.model.input or 0), float(d.model.output or 0)]
     if d.model.own_price:
         info["lm_own_price"] = True
+    if d.model.flat_price:
+        info["lm_flat_price"] = list(d.model.flat_price)
     if d.model.mode == "chat":
         info |= _chat_info(d)
     return info | (_PROBED if d.model.free else _NOT_PROBED)
@@ -115,13 +117,11 @@ _NOT_PROBED = {"disable_background_health_check": True}
 
 def _remark(d: Deployment) -> str:
     model = d.model
-    cost = (
-        "free"
-        if model.free
-        else f"{model.input:g} / {model.output:g} USD per million tokens"
-        if model.priced
-        else "price unknown"
-    )
+    cost = "price unknown"
+    if model.priced:
+        cost = "free" if model.free else f"{model.input:g} / {model.output:g} USD per million tokens"
+    if model.flat_price:
+        cost = f"{model.flat_price[1]:g} USD {model.flat_price[0].replace('_', ' ')}"
     if model.successor:
         return f"{model.name}: retired by {d.provider.title} ({model.retired}), served by {model.successor}; {cost}"
     return f"{model.name}: {d.provider.title}, {cost}"

@@ -77,6 +77,32 @@ def test_an_edit_that_would_change_another_limit_is_refused_or_right(
         assert (tmp_path / "models.yaml").read_text() == text
 
 
+PICTURES = "models:\n  pictures: {provider: openai, model: pictures, mode: image_generation, "
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ("per_image: 0.04}", ""),
+        ("per_request: 1}", ""),
+        ("per_image: free}", "models.yaml:2: models.pictures.per_image: must be int or float, not 'free'"),
+        ("per_image: -1}", "models.yaml:2: models.pictures.per_image: must be US dollars from 0, not -1"),
+        ("per_image: 1, per_request: 2}", "models.pictures.per_request: the model has another price already"),
+        ("per_image: 1, input: 2}", "models.pictures.per_image: the model has another price already"),
+        ("per_second: 1}", "needs the mode audio_transcription, and the model has the mode image_generation"),
+        ("per_picture: 1}", "models.pictures.per_picture: unknown field"),
+    ],
+)
+def test_a_flat_price_fits_the_mode_and_is_the_only_price(fields: str, problem: str) -> None:
+    if not problem:
+        model = parse_catalog(shipped_catalog(), PICTURES + fields).models["pictures"]
+        assert model.flat_price is not None
+        return
+    with pytest.raises(ConfigError) as error:
+        parse_catalog(shipped_catalog(), PICTURES + fields)
+    assert problem in str(error.value.problems[0])
+
+
 BOMB = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from lmstack.addresses import is_loopback
 from lmstack.catalog.models import GUIDE_NAMES, parse_catalog
 from lmstack.config.envfile import parse_env, set_line, unset_line
-from lmstack.config.kinds import is_loopback
 from lmstack.config.settings import SETTINGS, env_example, parse_settings
 from lmstack.errors import ConfigError
 from lmstack.stack.project import shipped_catalog
@@ -87,7 +87,8 @@ def test_a_weak_key_is_refused_on_any_address_but_loopback(host: str, key: str) 
 def test_a_strong_key_may_be_exposed_and_the_guides_key_is_fine_on_loopback() -> None:
     parse_settings(parse_env("LITELLM_HOST=0.0.0.0\nLITELLM_MASTER_KEY=sk-3f9c1e7ab2d84056c1a9"), {})
     assert parse_settings({}, {}).master_key == "taskmaster-litellm-key"
-    assert [is_loopback(h) for h in ("localhost", "127.0.0.1", "::1", "0.0.0.0")] == [True, True, True, False]
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.5", "", "localhost.example", "127.0.0.1.example")))
 
 
 def test_the_guides_placeholders_count_as_unset() -> None:

@@ -64,6 +64,7 @@ TIMEOUT = litellm.Timeout("late", "a", "p")
         (failed(401), SENT, None, [("a", 401), ("b", 401)]),
         (failed(402), SENT, None, [("a", 402), ("b", 402)]),
         (failed(403), SENT, None, [("a", 403)]),
+        (failed(403), replace(SENT, sent=False), None, []),  # LiteLLM refused a client's MCP tool itself
         (failed(404), SENT, None, [("a", 404)]),
         (failed(429), SENT, None, [("a", 429)]),
         (failed(500), SENT, None, [("a", 500)]),

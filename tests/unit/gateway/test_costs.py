@@ -46,6 +46,24 @@ def test_the_cost_of_an_answer(
     assert cost_of(a_call(**attempt), None, tokens, reported) == (cost if cost is None else pytest.approx(cost))
 
 
+@pytest.mark.parametrize(
+    ("price", "units", "cost"),
+    [
+        (("per_image", 0.04), 3, 0.12),
+        (("per_second", 0.01), 1.5, 0.015),
+        (("per_second", 0.01), None, None),
+        (("per_request", 0.5), None, 0.5),
+        (("per_request", 0.5), 3, 0.5),
+    ],
+)
+def test_a_flat_price_is_charged_whatever_litellm_reports(
+    price: tuple[str, float], units: float | None, cost: float | None
+) -> None:
+    call = a_call(flat_price=price, rates=None)
+    call.units = units
+    assert cost_of(call, None, TEN, 9.0) == (cost if cost is None else pytest.approx(cost))
+
+
 def test_a_call_without_any_attempt_has_no_cost() -> None:
     call = a_call()
     call.attempts = []

@@ -78,4 +78,21 @@ def test_a_very_long_request_is_compared_up_to_a_bound() -> None:
     request = {"messages": [{"role": "user", "content": "turn " * 5_000_000}, {"role": "user", "content": SECRET}]}
     leaves = error_text._leaves([request["messages"]], most=error_text._MAX_LONG_REQUEST)
     assert sum(map(len, leaves)) == error_text._MAX_LONG_REQUEST
-    assert error_text.remove_request(filler(64_000), request) == filler(64_000)
+    assert error_text.remove_request(filler(64_000), request) == error_text._TOO_LONG
+
+
+@pytest.mark.parametrize("length", [250_000, 1_000_000, 4_000_000, 30_000_000])
+@pytest.mark.parametrize("place", [0, 5])
+def test_unquoted_text_from_the_middle_of_a_very_long_conversation_is_removed(length: int, place: int) -> None:
+    turns = ["turn " * (length // 5), filler(20_000 + place) + SECRET + filler(20_000), "and " * (length // 4)]
+    request = {"messages": [{"role": "user", "content": turn} for turn in turns]}
+    told = error_text.message_of(f"bad: {SECRET} is not allowed", request)
+    assert not any(SECRET[i : i + 12] in told for i in range(len(SECRET) - 12))
+    assert told.startswith(("bad", "***"))
+
+
+def test_an_image_in_a_request_leaves_the_text_of_an_error_as_it_is() -> None:
+    image = "data:image/png;base64," + "QUJD" * 500_000
+    request = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]}
+    text = "the image is too large: 2000000 bytes, at most 1000000 are allowed, and it begins with "
+    assert error_text.message_of(text + "QUJD" * 20, request) == f"{text}***"

@@ -5,6 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 from starlette.types import Message
@@ -241,3 +242,39 @@ def test_a_body_that_is_too_large_or_does_not_come_is_refused(
     with pytest.raises(bodies.RefusedError) as told:
         _read(receive, *headers)
     assert told.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("pause", "size", "length", "ends"), [(2, 1, 500, 12), (2, 2000, 500, 500), (60, 100_000, 900, 660)]
+)
+def test_a_body_that_comes_too_slowly_is_refused(
+    monkeypatch: pytest.MonkeyPatch, pause: int, size: int, length: int, ends: int
+) -> None:
+    """By a clock of our own: a part comes every few seconds. After ten seconds there is a lowest rate, and ten minutes is the end."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(bodies, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    async def receive() -> Message:
+        clock.now += pause
+        return {"type": "http.request", "body": b"x" * size, "more_body": clock.now < length}
+
+    if ends == length:
+        _read(receive, most=10**9)
+    else:
+        with pytest.raises(bodies.RefusedError, match="too slowly"):
+            _read(receive, most=10**9)
+    assert clock.now == ends
+
+
+def test_the_bodies_of_open_requests_have_a_bound_together() -> None:
+    memory = bodies.InFlight(10)
+    with memory.request() as hold:
+        hold(6)
+        with memory.request() as other:
+            other(4)
+            with pytest.raises(bodies.RefusedError) as told:
+                other(1)
+        assert told.value.status == 503
+        assert memory.held == 6
+        hold(4)
+    assert memory.held == 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from lmstack.gateway.app.bodies import InFlight
 from lmstack.gateway.app.gate import RequestGate, gate_settings
 
 KEY = "sk-gate-0123456789abcdef"
@@ -78,6 +79,33 @@ def test_a_refused_request_is_noted_and_nothing_of_its_body_is_read(
     assert (client.served, client.reads) == ([], 0)
 
 
+STORED = [
+    (verb, version + path)
+    for version in ("", "/v1")
+    for verb, path in [
+        ("GET", "/files"), ("POST", "/files"), ("GET", "/files/file-1"), ("DELETE", "/files/file-1"), ("GET", "/files/file-1/content"),
+        ("GET", "/batches"), ("POST", "/batches"), ("GET", "/batches/batch_1"), ("POST", "/batches/batch_1/cancel"),
+    ]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), STORED)
+def test_files_and_batches_are_for_those_with_the_key_and_no_web_page(method: str, path: str) -> None:
+    client = Client()
+    for headers, status in (
+        ((), 401),
+        (((b"authorization", b"Bearer wrong"),), 401),
+        (((b"authorization", f"Bearer {KEY[:-1]}".encode()),), 401),
+        ((BEARER, (b"origin", b"https://evil.example")), 403),
+    ):
+        assert client.send(method, path, *headers)[0]["status"] == status
+    assert (client.served, client.reads) == ([], 0)
+    if method == "POST":
+        assert client.send(method, path, BEARER, (b"content-length", b"999999999"))[0]["status"] == 413
+        assert (client.served, client.reads) == ([], 0)
+    assert client.send(method, path, BEARER)[0]["status"] == 200
+
+
 def test_a_request_with_the_key_is_served_and_its_body_is_read() -> None:
     client = Client()
     assert client.send("POST", CHAT, BEARER)[0]["status"] == 200
@@ -95,6 +123,13 @@ def test_management_routes_are_for_the_operator_on_loopback(
     assert client.send("GET", "/key/list", *headers, address=address)[0]["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("word", "status"), [("on", 200), ("True", 200), ("1", 200), ("off", 404), ("", 404), ("no", 404)]
+)
+def test_the_gateway_reads_the_admin_switch_as_lm_does(word: str, status: int) -> None:
+    assert Client({"LITELLM_ADMIN": word}).send("GET", "/key/list", BEARER)[0]["status"] == status
+
+
 def test_a_client_sees_of_a_providers_headers_only_the_harmless_ones() -> None:
     shown = dict(Client().send("POST", CHAT, BEARER)[0]["headers"])
     assert shown == {
@@ -108,3 +143,33 @@ def test_cors_headers_are_sent_to_a_configured_origin_only() -> None:
     assert ours[b"access-control-allow-origin"] == b"https://ai.example.com"
     local = dict(client.send("POST", CHAT, BEARER, (b"origin", b"http://localhost:3000"))[0]["headers"])
     assert b"access-control-allow-origin" not in local
+
+
+def test_a_request_without_room_for_its_body_is_asked_to_come_again() -> None:
+    """The first request holds its two bytes until it ends, and three is the most."""
+    statuses: list[tuple[int, dict[bytes, bytes]]] = []
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "query_string": b"", "client": ("127.0.0.1", 5),
+        "headers": [(b"host", b"localhost:4000"), BEARER],
+    }  # fmt: skip
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def keep(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append((message["status"], dict(message["headers"])))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if not statuses:
+            await gate({**scope}, receive_again, keep)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    receive_again = receive
+    gate = RequestGate(app, lambda: KEY, lambda *_: None, gate_settings({}))
+    gate._in_flight = InFlight(3)
+    asyncio.run(gate({**scope}, receive, keep))
+    asyncio.run(gate({**scope}, receive, keep))
+    assert [status for status, _ in statuses] == [503, 200, 200]
+    assert (statuses[0][1][b"retry-after"], gate._in_flight.held) == (b"1", 0)

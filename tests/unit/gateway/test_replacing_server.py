@@ -48,15 +48,16 @@ from lmstack.gateway.app.replacing_server import ReplacingServer
 {extra}
 ReplacingServer(target="small:app", address="127.0.0.1", port=int(sys.argv[1]), workers=int(sys.argv[2]), interface="asgi").serve()
 """
-# Worker 1's death is reported to Granian only after its successor has been made.
+# The first death, that of worker 1, is reported to Granian only after its successor has been made.
 LATE_REPORT = """
 import time
 from granian.server.common import AbstractWorker
-watch = AbstractWorker._watcher
+watch, dead = AbstractWorker._watcher, []
 def late(self):
     self.inner.join()
     print("worker", self.idx + 1, "is dead", flush=True)
-    while self.idx == 0 and self in self.parent.wrks:
+    dead.append(self)
+    while self is dead[0] and self in self.parent.wrks:
         time.sleep(0.01)
     watch(self)
     print("reported worker", self.idx + 1, flush=True)

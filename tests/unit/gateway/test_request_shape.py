@@ -34,7 +34,7 @@ def _served(monkeypatch: pytest.MonkeyPatch) -> None:
         ("messages", "text"), ("messages", ["text"]), ("prompt", 5), ("input", {}), ("tools", [5]), ("functions", {}),
         ("stream_options", 5), ("model", "a,b"), ("fastest_response", True), ("context_window_fallbacks", [{"m": ["n"]}]),
         ("content_policy_fallbacks", [{"m": ["n"]}]), ("fallbacks", "m"), ("fallbacks", ["n"]), ("fallbacks", [{"model": "m"}]),
-        ("temperature", math.nan), ("max_tokens", math.inf),
+        ("temperature", math.nan), ("max_tokens", math.inf), ("tools", [{"type": "mcp", "server_url": "litellm_proxy/mcp/x"}]),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(field: str, value: object) -> None:
@@ -46,6 +46,11 @@ def test_a_wrong_field_is_named(field: str, value: object) -> None:
 @pytest.mark.parametrize("call_type", ["acompletion", "aembedding", "anthropic_messages", "aresponses"])
 def test_a_good_request_passes(call_type: str) -> None:
     request_shape.check(GOOD, call_type)
+
+
+@pytest.mark.parametrize("tool", [{"type": "mcp", "server_url": "https://mcp.example.com/mcp"}, {"server_url": None}])
+def test_an_mcp_server_of_somebody_else_passes(tool: dict[str, object]) -> None:
+    request_shape.check({**GOOD, "tools": [tool]}, "aresponses")
 
 
 def test_other_calls_are_not_looked_at() -> None:

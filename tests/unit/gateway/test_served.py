@@ -28,6 +28,7 @@ def test_models_and_prices_of_the_deployments() -> None:
             deployment("chat", "openai/chat", lm_provider="openai", lm_tier=2, lm_rates=[1.0, 2.0], lm_context=9, lm_heir=True),
             deployment("pictures", "openai/gpt-image-1"),
             deployment("sorter", "p/x"),
+            deployment("own", "openai/gpt-image-1", lm_flat_price=["per_image", 0.04]),
             deployment("auto", "auto_router/complexity_router"),
         ],
         price_map,
@@ -37,6 +38,7 @@ def test_models_and_prices_of_the_deployments() -> None:
     assert models.price("chat").rates == (1.0, 2.0)
     assert round(models.price("pictures").image or 0, 3) == 0.252
     assert models.price("sorter").query == 0.002
+    assert models.price("own") == Price(image=0.04)
     assert models.price("omni").free
     assert models.price("auto") == models.price("nobody") == models.price(None) == Price()
 

@@ -1,6 +1,7 @@
 """Recorded streams of each dialect, cut everywhere, through the real hook: the client's bytes and the row are the same."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,3 +112,32 @@ def test_the_ending_of_a_broken_stream(
 
 def test_every_dialect_of_usage_is_read() -> None:
     assert usage_of({"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2}) == Usage(5, 5, None, 2)
+
+
+def _chat(*came: tuple[int, int]) -> SimpleNamespace:
+    """Return LiteLLM's stream after chunks of some choices: their index, and how many characters came."""
+    deltas = [SimpleNamespace(index=index, delta=SimpleNamespace(content="x" * size)) for index, size in came]
+    return SimpleNamespace(chunks=[SimpleNamespace(choices=[choice]) for choice in deltas])
+
+
+@pytest.mark.parametrize(
+    ("asked", "came", "tokens"),
+    [
+        ({"n": 50}, _chat((0, 400)), 50 * 100),
+        ({"n": 3}, _chat((0, 400), (1, 800), (0, 400)), 3 * 200),
+        ({}, _chat((0, 400), (0, 400)), 200),
+        ({"generationConfig": {"candidateCount": 4}}, {"candidates": [{"index": 1, "content": {"parts": [{"text": "x" * 40}]}}]}, 4 * 10),
+    ],
+)  # fmt: skip
+def test_a_client_that_hangs_up_pays_for_all_choices(
+    monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], came: Any, tokens: int
+) -> None:
+    """A provider writes all choices at the same time, whichever of them have come."""
+    recorder, seen, call = Recorder(), StreamUsage(), a_call()
+    monkeypatch.setattr(worker, "get", lambda: recorder)
+    call.ttft_ms = 1.0
+    if isinstance(came, dict):
+        seen.read(f"data: {json.dumps(came)}\n\n".encode())
+    outcome.interrupt(call, seen, FAULT, {"messages": [], **asked}, came)
+    (end,) = recorder.ended
+    assert (end.cost_usd, end.cost_estimated) == (pytest.approx(tokens * 5e-6), True)

@@ -8,7 +8,7 @@ import pytest
 
 from lmstack.ledger import apply, housekeeping, queries, spending, workers
 from lmstack.ledger.housekeeping import Bounds
-from lmstack.ledger.records import Attribution, Call, Ended, Started, Usage
+from lmstack.ledger.records import Attribution, Call, Ended, ExceededLimit, Started, Usage
 from lmstack.ledger.session import Session
 from lmstack.ledger.timing import Timing
 from lmstack.ledger.trusted_clock import TrustedClock, unconfirmed_gap
@@ -148,10 +148,10 @@ def test_a_budgets_day_follows_the_clock_and_refunds_nothing_within_it(
 def test_a_day_that_was_spent_stays_spent_when_the_clock_goes_ahead_and_comes_back(conn: sqlite3.Connection) -> None:
     limit = Limit("task", "t", "day", 0.25)
     write(conn, NOON)
-    assert spending.exceeded_limit(conn, [limit], NOON) is not None
+    assert isinstance(spending.room(conn, [limit], NOON), ExceededLimit)
     write(conn, NOON + YEAR)
-    assert spending.exceeded_limit(conn, [limit], NOON) is not None
-    assert spending.exceeded_limit(conn, [limit], NOON + YEAR) is not None
+    assert isinstance(spending.room(conn, [limit], NOON), ExceededLimit)
+    assert isinstance(spending.room(conn, [limit], NOON + YEAR), ExceededLimit)
 
 
 def test_a_request_that_ends_before_it_began_has_no_negative_time(conn: sqlite3.Connection) -> None:

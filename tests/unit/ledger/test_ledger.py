@@ -10,6 +10,7 @@ import pytest
 from ledger_records import call, ended, make_writer, rows_of, write
 from lmstack.ledger import events, housekeeping, queries, schema, workers
 from lmstack.ledger import writer as ledger_writer
+from lmstack.ledger.apply import transaction
 from lmstack.ledger.records import Started
 from support import wait_for
 
@@ -88,6 +89,21 @@ def test_the_size_bound_lets_requests_go_first_and_undelivered_events_last(
     conn = schema.connect(ledger)
     went = [next(iter(housekeeping.delete_some(conn, housekeeping.Bounds(0, 0.001), time.time()))) for _ in range(2)]
     assert went == ["requests", "pending"]
+
+
+def test_the_size_bound_lets_refused_requests_go_before_all_others(conn: sqlite3.Connection) -> None:
+    good = [ended(call(f"good{n}", age=9000.0)) for n in range(50)]
+    refused = [ended(call(f"refused{n}"), None, "rejected") for n in range(50)]
+    transaction(conn, [Started(call("open", age=9999.0)), *good, *refused], "w", False)
+
+    def left() -> list[str]:
+        return [status for (status,) in conn.execute("SELECT DISTINCT status FROM requests ORDER BY status")]
+
+    bounds = housekeeping.Bounds(0, 0.001)
+    assert housekeeping.delete_some(conn, bounds, time.time()) == {"requests": 50}
+    assert left() == ["started", "succeeded"]
+    housekeeping.delete_some(conn, bounds, time.time())
+    assert left() == ["started"]
 
 
 def test_usage_is_exact_over_the_partial_first_hour(writer: ledger_writer.Writer, ledger: Path) -> None:

@@ -122,9 +122,9 @@ PLAIN, LIMITED = Started(call("new")), Started(call("new", 0.5), (LIMIT,))
 STORED, HELD, UNKNOWN = Verdict(True), Verdict(False), Verdict(False, checked=False)
 CASES = (
     Case("free", "free", "empty", PLAIN, STORED, "ledger"),
-    Case("free, limited", "free", "empty", LIMITED, STORED, "ledger"),
+    Case("free, limited", "free", "empty", LIMITED, Verdict(True, room_usd=1.0), "ledger"),
     Case("free, the spool comes first", "free", "holds", PLAIN, STORED, "spool"),
-    Case("free, limited: the spool is moved first", "free", "holds", LIMITED, STORED, "ledger"),
+    Case("free, limited: the spool is moved first", "free", "holds", LIMITED, Verdict(True, room_usd=0.75), "ledger"),
     Case("locked", "locked", "empty", PLAIN, STORED, "spool"),
     Case("locked, limited", "locked", "empty", LIMITED, UNKNOWN, "nowhere"),
     Case("locked, behind the spool", "locked", "holds", PLAIN, STORED, "spool"),

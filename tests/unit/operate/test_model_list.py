@@ -6,7 +6,14 @@ import pytest
 
 from lmstack.operate.model_list import names_lines, status_of
 
-ROW: dict[str, Any] = {"provider": "openai", "successor": None, "retired": None, "deprecated": None, "needs": None}
+ROW: dict[str, Any] = {
+    "provider": "openai",
+    "successor": None,
+    "retired": None,
+    "deprecated": None,
+    "needs": None,
+    "flat_price": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -16,6 +23,7 @@ ROW: dict[str, Any] = {"provider": "openai", "successor": None, "retired": None,
         ({"deprecated": "2027-01-14"}, "ready; ends 2027-01-14"),
         ({"needs": "OPENAI_API_KEY", "deprecated": "2027-01-14"}, "set OPENAI_API_KEY; ends 2027-01-14"),
         ({"successor": "b", "retired": "2026-01-01"}, "ready; retired 2026-01-01, served by b"),
+        ({"flat_price": {"per_image": 0.04}}, "ready; 0.04 USD per image"),
         ({"provider": "ollama"}, "served when Ollama answers"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,20 @@ def record(root: Path, entries: list[object]) -> None:
     (root / ".lmstack" / "processes.json").write_text(json.dumps(entries))
 
 
+def lives(pid: int) -> bool:
+    """An orphan stays as a zombie until its new parent has read its status."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_process_whose_parent_has_not_read_its_status_is_not_waited_for() -> None:
+    """`lm up --foreground` is the parent of the supervisor that `lm down` stops."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        began = time.monotonic()
+        end_processes([process.pid], 20, already_stopping=False)
+        assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+        assert time.monotonic() - began < 20
+
+
 def test_a_recorded_process_is_found_with_its_children_and_ended(tmp_path: Path, family: subprocess.Popen[str]) -> None:
     assert processes(tmp_path) == []
     record(tmp_path, [[family.pid, psutil.Process(family.pid).create_time()]])
@@ -41,7 +56,7 @@ def test_a_recorded_process_is_found_with_its_children_and_ended(tmp_path: Path,
     record_processes(tmp_path, [])
     end_processes(processes(tmp_path), 10, already_stopping=False)
     assert processes(tmp_path) == []
-    assert not any(psutil.pid_exists(pid) for pid in children)
+    assert not any(lives(pid) for pid in children)
 
 
 def test_a_child_that_lost_its_parent_is_found_by_the_record(tmp_path: Path, family: subprocess.Popen[str]) -> None:
@@ -52,7 +67,7 @@ def test_a_child_that_lost_its_parent_is_found_by_the_record(tmp_path: Path, fam
     family.wait(10)
     assert processes(tmp_path) == [child.pid]
     end_processes([child.pid], 10, already_stopping=False)
-    assert not child.is_running()
+    assert not lives(child.pid)
 
 
 @pytest.mark.parametrize("later", [-3600.0, -2.0, 2.0, 3600.0])

@@ -87,6 +87,7 @@ def test_a_model_that_does_not_chat_is_in_no_group_and_a_mode_that_is_not_set_is
         "audio_transcription",
         "image_generation",
         "image_edit",
+        "realtime",
         "rerank",
         "moderation",
         "embedding",

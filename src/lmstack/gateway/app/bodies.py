@@ -1,14 +1,20 @@
 """Read a request's body in bounds, before LiteLLM parses it. Used only after the key was checked."""
 
 import asyncio
+import contextlib
 import json
 import re
 import time
+from collections.abc import Callable, Iterator
 
 from starlette.types import Message, Receive, Scope, Send
 
 IDLE_SECONDS = 30.0
-SLOWEST = 500.0  # bytes in a second, after twice the idle time
+SLOWEST, GRACE_SECONDS = 500.0, 10.0  # bytes in a second, after the first seconds
+LONGEST_SECONDS = 600.0  # for one body
+# What the bodies of all open requests may hold in one worker. LiteLLM needs several times as much for a body.
+IN_FLIGHT_BYTES = 512_000_000
+Hold = Callable[[int], None]
 MAX_DEPTH = 100
 MAX_KEYS = 100_000
 _CALLBACKS = (b'"success_callback"', b'"failure_callback"', b'"callbacks"')
@@ -29,8 +35,35 @@ class ClientLeftError(Exception):
     """The client closed the connection before its body was complete."""
 
 
-async def read(scope: Scope, receive: Receive, max_bytes: int, idle: float = IDLE_SECONDS) -> bytes:
-    """Return the whole body. Raises RefusedError (413, 408) and ClientLeftError."""
+class InFlight:
+    """Counts the bytes of the bodies that this worker holds."""
+
+    def __init__(self, most: int = IN_FLIGHT_BYTES) -> None:
+        self.most, self.held = most, 0
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[Hold]:
+        """Give a function that counts bytes for one request; it raises RefusedError (503) when there is no room."""
+        own = 0
+
+        def add(size: int) -> None:
+            nonlocal own
+            if self.held + size > self.most:
+                raise RefusedError(
+                    503, "overloaded", "The gateway holds too many large requests. Try again in a second."
+                )
+            own, self.held = own + size, self.held + size
+
+        try:
+            yield add
+        finally:
+            self.held -= own
+
+
+async def read(
+    scope: Scope, receive: Receive, max_bytes: int, idle: float = IDLE_SECONDS, hold: Hold | None = None
+) -> bytes:  # fmt: skip
+    """Return the whole body. ``hold`` counts its bytes. Raises RefusedError (413, 408, 503) and ClientLeftError."""
     for name, value in scope["headers"]:
         # Python refuses to read a number of thousands of digits.
         if name == b"content-length" and (not value.isdigit() or len(value) > 15 or int(value) > max_bytes):
@@ -39,17 +72,20 @@ async def read(scope: Scope, receive: Receive, max_bytes: int, idle: float = IDL
     size, began = 0, time.monotonic()
     while True:
         message = await _next(receive, idle)
-        if size / (time.monotonic() - began + 1) < SLOWEST and time.monotonic() - began > 2 * idle:
-            raise RefusedError(408, "request_timeout", "The body comes too slowly.")
         if message["type"] != "http.request":
             raise ClientLeftError
         part = message.get("body", b"")
         size += len(part)
         if size > max_bytes:
             raise _too_large(max_bytes)
+        if hold is not None:
+            hold(len(part))
         parts.append(part)
         if not message.get("more_body"):
             return b"".join(parts)
+        seconds = time.monotonic() - began
+        if seconds > LONGEST_SECONDS or (seconds > GRACE_SECONDS and size < SLOWEST * seconds):
+            raise RefusedError(408, "request_timeout", "The body comes too slowly.")
 
 
 def check_json(body: bytes) -> None:
@@ -119,8 +155,10 @@ async def refuse(send: Send, refusal: RefusedError) -> None:
     error = {"message": refusal.message, "type": refusal.kind, "param": None, "code": str(refusal.status)}
     body = json.dumps({"error": error}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if refusal.status in (408, 413):
+    if refusal.status in (408, 413, 503):
         headers.append((b"connection", b"close"))
+    if refusal.status == 503:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

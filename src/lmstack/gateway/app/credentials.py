@@ -19,6 +19,7 @@ HEADERS = (
 _BEARING = (b"x-litellm-api-key", b"authorization")
 _GENERATE = (":generateContent", ":streamGenerateContent", ":countTokens")
 # Browsers cannot set headers on a WebSocket; OpenAI's own clients put the key into a subprotocol.
+SUBPROTOCOLS = b"sec-websocket-protocol"
 _SUBPROTOCOL = "openai-insecure-api-key."
 
 
@@ -36,13 +37,22 @@ def key_of(headers: Mapping[bytes, bytes], path: str, query: bytes = b"") -> str
 
 def subprotocol_key(headers: Mapping[bytes, bytes]) -> str | None:
     """Return the key in a WebSocket's subprotocols, or None."""
-    offered = headers.get(b"sec-websocket-protocol", b"").decode("latin-1").split(",")
-    return next((p.strip().removeprefix(_SUBPROTOCOL) for p in offered if p.strip().startswith(_SUBPROTOCOL)), None)
+    offered = _protocols(headers.get(SUBPROTOCOLS, b""))
+    return next((name.removeprefix(_SUBPROTOCOL) for name in offered if name.startswith(_SUBPROTOCOL)), None)
+
+
+def without_key(protocols: bytes) -> bytes:
+    """Return a WebSocket's subprotocols without those that carry a key."""
+    return ", ".join(name for name in _protocols(protocols) if not name.startswith(_SUBPROTOCOL)).encode("latin-1")
 
 
 def is_same(given: str, master: str) -> bool:
     """Compare two keys in a time that does not depend on where they differ."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), master.encode("utf-8", "surrogateescape"))
+
+
+def _protocols(value: bytes) -> list[str]:
+    return [name.strip() for name in value.decode("latin-1").split(",")]
 
 
 def _without_scheme(value: str) -> str:

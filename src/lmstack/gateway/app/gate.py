@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lmstack.gateway.app import bodies, credentials, routes
-from lmstack.gateway.app.bodies import ClientLeftError, RefusedError
+from lmstack.addresses import is_loopback
+from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_ids
+from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
-from lmstack.gateway.app.origins import Origins, is_loopback_address, origins_from
+from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.routes import Access, Recorded, Route
 
 DEFAULT_MAX_BODY_MB = 50.0
@@ -47,7 +48,7 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
         megabytes = DEFAULT_MAX_BODY_MB
     if not 0 < megabytes < 10_000:
         megabytes = DEFAULT_MAX_BODY_MB
-    admin = environ.get("LITELLM_ADMIN", "").strip().lower() == "on"
+    admin = environ.get("LITELLM_ADMIN", "").strip().lower() in ("on", "true", "yes", "1")
     return GateSettings(origins_from(environ), int(megabytes * 1_000_000), admin)
 
 
@@ -61,17 +62,19 @@ class RequestGate:
         self._master_key = master_key
         self._note = note
         self._settings = settings or gate_settings(os.environ)
+        self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve or refuse one request. WebSockets are not served: their calls could not be recorded yet."""
+        """Serve or refuse one request or WebSocket."""
         if scope["type"] == "websocket":
-            await self._close(scope, receive, send)
+            await self._connect(scope, receive, send)
         elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            with self._in_flight.request() as hold:
+                await self._serve(scope, receive, send, hold)
         else:
             await self.app(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold) -> None:
         # Starlette reads the first of two headers with one name, so the first one counts here too.
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         shown = _Sender(send)
@@ -83,7 +86,7 @@ class RequestGate:
                 return
             route = self._route(scope)
             self._check_key(route, scope, headers)
-            receive = await self._with_body(scope, receive, headers, route)
+            receive = await self._with_body(scope, receive, headers, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await bodies.refuse(shown, refusal)
@@ -97,10 +100,19 @@ class RequestGate:
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
         return origin if origin in self._settings.origins.configured else ""
 
-    async def _close(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # the server waits for an answer to the client's handshake
-        self._note("not_served", _address(scope), scope["path"])
-        await send({"type": "websocket.close", "code": 1008, "reason": "lmstack does not serve WebSockets"})
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        try:
+            self._check_origin(scope, headers)
+            self._check_key(self._route(scope), scope, headers)
+            handshake.check_model(scope.get("query_string", b""))
+        except RefusedError as refusal:
+            self._note(refusal.kind, _address(scope), scope["path"])
+            await handshake.refuse(receive, send, refusal)
+            return
+        scope["headers"] = handshake.with_bearer(scope["headers"], self._master_key() or "")
+        link = handshake.Bounded(receive, send, self._settings.max_bytes)
+        await self.app(scope, link.receive, link.send)
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
@@ -110,20 +122,20 @@ class RequestGate:
             raise RefusedError(403, "foreign_origin", objection)
 
     def _route(self, scope: Scope) -> Route:
-        found = routes.find(scope["method"], scope["path"], self._settings.admin)
+        found = routes.find(scope.get("method", routes.WEBSOCKET), scope["path"], self._settings.admin)
         if found is None:
             raise RefusedError(404, "not_served", routes.closed(scope["path"]))
         return found
 
     def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
+        if not given and route.method == routes.WEBSOCKET:
+            given = credentials.subprotocol_key(headers)
         if route.access is Access.ANYONE and not given:
             # LiteLLM would refuse an empty credential, and our failure hook would write a row under the caller's own task.
             scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in credentials.HEADERS]
             return
-        if route.access is Access.OPERATOR and (
-            not is_loopback_address(_address(scope)) or not _FORWARDED.isdisjoint(headers)
-        ):
+        if route.access is Access.OPERATOR and (not is_loopback(_address(scope)) or not _FORWARDED.isdisjoint(headers)):
             raise RefusedError(
                 404, "not_served", "LiteLLM's management routes answer on loopback only, without a proxy in between."
             )
@@ -133,10 +145,15 @@ class RequestGate:
                 401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
             )
 
-    async def _with_body(self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route) -> Receive:
+    async def _with_body(
+        self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
+    ) -> Receive:
+        stored_ids.check(scope["path"])
         if scope["method"] not in ("POST", "PUT", "PATCH"):
+            if route.recorded is Recorded.MIDDLEWARE:
+                scope[TO_RECORD] = b""
             return receive
-        body = await bodies.read(scope, receive, self._settings.max_bytes)
+        body = await bodies.read(scope, receive, self._settings.max_bytes, hold=hold)
         # LiteLLM parses JSON of any content type, except for the parts of a form.
         if not headers.get(b"content-type", b"").startswith(b"multipart/") or scope["path"].endswith(JSON_ENDPOINTS):
             bodies.check_json(body)

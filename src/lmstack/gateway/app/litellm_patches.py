@@ -5,16 +5,23 @@ LiteLLM has no public interface for these changes. tests/contract/test_litellm_f
 
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import httpx
 from fastapi import HTTPException
+from litellm.llms.gemini.count_tokens.handler import GoogleAIStudioTokenCounter
 from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException
 from litellm.proxy.common_request_processing import serialize_http_exception_detail
 from starlette.routing import Route
 from starlette.types import ASGIApp
+
+from lmstack.gateway.app import credentials
+
+log = logging.getLogger(__name__)
 
 
 def wrap_app(wrap: Callable[[ASGIApp], ASGIApp], kind: type[Any]) -> bool:
@@ -74,7 +81,9 @@ def keep_error_details() -> None:
     def init(self: ProxyException, message: str, *args: Any, **kwargs: Any) -> None:
         litellm_init(self, message, *args, **kwargs)
         source = sys.exc_info()[1]  # LiteLLM makes the new error in the handler of the first one
-        if not isinstance(source, HTTPException) or message != str(source) or not isinstance(source.detail, dict):
+        if not isinstance(source, HTTPException) or not isinstance(source.detail, dict):
+            return
+        if str(message) not in (str(source), str(source.detail)):
             return
         text, fields = serialize_http_exception_detail(source.detail)
         self.message, self.provider_specific_fields = text, fields or None
@@ -83,6 +92,45 @@ def keep_error_details() -> None:
             self.param = None
 
     ProxyException.__init__ = init
+
+
+def keep_gemini_address() -> None:
+    """Ask Gemini's countTokens at the address of all other calls. LiteLLM adds a second /v1beta to it."""
+    litellm_url = GoogleAIStudioTokenCounter._construct_url
+
+    def url(self: GoogleAIStudioTokenCounter, model: str, api_base: str | None = None) -> str:
+        base = None if api_base is None else api_base.rstrip("/").removesuffix("/v1beta")
+        return str(litellm_url(self, model, base))
+
+    GoogleAIStudioTokenCounter._construct_url = url
+
+
+def refuse_foreign_redirects() -> None:
+    """Follow no redirect that takes a request with a body or a key to another host, port or scheme.
+
+    LiteLLM's clients follow every redirect. httpx then drops ``authorization``, but no other header with a key.
+    """
+    httpx_redirect = httpx.AsyncClient._build_redirect_request
+
+    def redirect(self: Any, request: httpx.Request, response: httpx.Response) -> httpx.Request:
+        made = httpx_redirect(self, request, response)
+        foreign = _origin(made.url) != _origin(request.url)
+        if foreign and (request.method not in ("GET", "HEAD") or any(name in request.headers for name in _KEYS)):
+            text = f"the provider redirects to {made.url.host}, which must get neither the request nor the key"
+            log.warning("lmstack: %s", text)  # OpenAI's SDK does not pass the text on
+            raise httpx.TooManyRedirects(text, request=request)  # LiteLLM does not repeat the call after this error
+        return made
+
+    for kind in (httpx.AsyncClient, httpx.Client):
+        kind._build_redirect_request = redirect  # type: ignore[method-assign]
+
+
+_KEYS = tuple(name.decode() for name in credentials.HEADERS)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Return scheme, host and port. httpx leaves out the port that is usual for a scheme."""
+    return url.scheme, url.host, url.port
 
 
 def disable_redis_retries() -> None:

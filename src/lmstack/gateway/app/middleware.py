@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lmstack.gateway.app import sessions
 from lmstack.gateway.app.recording import record
 from lmstack.gateway.calls.current import RequestContext, request_context
 from lmstack.gateway.calls.outcome import abandon
@@ -31,11 +32,17 @@ class GatewayMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Pass WebSocket and lifespan events on unchanged."""
+        """Serve one request or session. Pass lifespan events on unchanged."""
+        if scope["type"] == "websocket":
+            context = RequestContext(_extension_headers(scope), scope["path"], is_session=True)
+            request_context.set(context)
+            await sessions.follow(self.app, scope, receive, send, context)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        context = RequestContext(_extension_headers(scope), scope["path"])
+        unhooked = scope["method"] not in ("POST", "PUT", "PATCH") or TO_RECORD in scope
+        context = RequestContext(_extension_headers(scope), scope["path"], is_unhooked=unhooked)
         request_context.set(context)
 
         async def shown(message: Message) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from lmstack.addresses import is_loopback
+
 
 @dataclass(frozen=True, slots=True)
 class Origins:
@@ -40,13 +42,13 @@ class Origins:
         parts = _split(origin)
         if parts is None:
             return False
-        return parts[0] in ("http", "https") and (_is_loopback(parts[1]) or parts[2] == host.lower())
+        return parts[0] in ("http", "https") and (_is_loopback_name(parts[1]) or parts[2] == host.lower())
 
     def _is_own_host(self, host: str) -> bool:
         name = _name_of(host)
         # An address is no name: DNS rebinding cannot make a browser send it.
         return name is not None and (
-            name in self.hosts or _is_private_name(name) or _is_address(name) or _is_loopback(name)
+            name in self.hosts or _is_private_name(name) or _is_address(name) or _is_loopback_name(name)
         )
 
 
@@ -92,13 +94,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def is_loopback_address(text: str) -> bool:
-    """Return whether a text is an IP address that only this machine can reach."""
-    return _is_address(text) and ipaddress.ip_address(text).is_loopback
-
-
-def _is_loopback(name: str) -> bool:
-    return name == "localhost" or name.endswith(".localhost") or is_loopback_address(name)
+def _is_loopback_name(name: str) -> bool:
+    return name.endswith(".localhost") or is_loopback(name)
 
 
 def _text(value: bytes | None) -> str:

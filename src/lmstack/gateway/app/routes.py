@@ -32,7 +32,7 @@ class Cost(str, Enum):
     """How the cost of a call is found."""
 
     TOKENS = "tokens"
-    PRICE_MAP = "LiteLLM's price map"
+    PRICE_MAP = "LiteLLM's price map, or models.yaml"
     FREE = "free"
     UNKNOWN = "unknown"
 
@@ -64,6 +64,8 @@ def _azure(name: str) -> tuple[str, ...]:
 
 
 _GEMINI = "models/{model:path}"
+# What a client reads of the files and batches that it has made.
+_STORED = ("/files", "/files/{file_id:path}", "/files/{file_id:path}/content", "/batches", "/batches/{batch_id:path}")
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", Access.ANYONE),
@@ -88,6 +90,12 @@ ROUTES: tuple[Route, ...] = (
     *_calls(_versions("/audio/speech", "/audio/transcriptions"), Cost.PRICE_MAP),
     *_calls(_versions("/moderations"), Cost.FREE),
     *_calls((*_versions("/rerank"), "/v2/rerank"), Cost.PRICE_MAP),
+    *_calls(_versions("/files"), Cost.FREE),
+    *_calls(_versions("/batches"), Cost.UNKNOWN),
+    *_calls(_versions("/batches/{batch_id:path}/cancel"), Cost.FREE, Recorded.MIDDLEWARE),
+    *(Route("GET", path, Access.KEY) for path in _versions(*_STORED)),
+    *(Route("DELETE", path, Access.KEY, Recorded.MIDDLEWARE) for path in _versions("/files/{file_id:path}")),
+    *(Route(WEBSOCKET, path, Access.KEY, Recorded.HOOKS, Cost.PRICE_MAP) for path in _versions("/realtime")),
 )
 
 # The beginnings of LiteLLM's management routes. None of them calls a provider for a client.
@@ -112,13 +120,20 @@ ADMIN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 def _pattern(path: str) -> "re.Pattern[str]":
     parts = re.split(r"\{(\w+)(:path)?\}", path)
     text = re.escape(parts[0])
-    for several, literal in zip(parts[2::3], parts[3::3], strict=True):
-        text += (r".+" if several else r"[^/]+") + re.escape(literal)
+    for name, several, literal in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        text += (r"[A-Za-z0-9_-]+" if name.endswith("_id") else r".+" if several else r"[^/]+") + re.escape(literal)
     return re.compile(text)
 
 
 _EXACT = {(r.method, r.path): r for r in ROUTES if "{" not in r.path}
 _PATTERNS = tuple((r.method, _pattern(r.path), r) for r in ROUTES if "{" in r.path)
+
+
+# Why a route is closed, by the beginning of its path without /v1.
+_REASONS = {
+    "/responses/": "LiteLLM asks the other providers for a stored response too, and no call could record what it costs.",
+    "/realtime/": "such a session goes to the provider directly, so its usage never reaches the gateway. Use the WebSocket.",
+}
 
 
 def find(method: str, path: str, admin: bool = False) -> Route | None:
@@ -141,5 +156,8 @@ def is_management(path: str) -> bool:
 def closed(path: str) -> str:
     """Return the text of the 404 for a path that is not served."""
     if is_management(path):
-        return "This is a management route of LiteLLM, and it is closed. LITELLM_ADMIN=on opens it on loopback (docs/security.md)."
+        return "This is a management route of LiteLLM, and it is closed. LITELLM_ADMIN=on opens it on loopback, in the local runtime (docs/security.md)."
+    reason = next((text for begins, text in _REASONS.items() if path.removeprefix("/v1").startswith(begins)), None)
+    if reason:
+        return f"lmstack does not serve this route: {reason} docs/calls.md lists what is served."
     return "lmstack does not serve this route: a call through it would not be recorded. docs/calls.md lists what is served."

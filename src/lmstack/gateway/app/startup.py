@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from starlette.types import ASGIApp
 
+from lmstack.addresses import is_loopback
 from lmstack.gateway import worker
 from lmstack.gateway.app import litellm_patches, status
 from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
-from lmstack.gateway.app.origins import is_loopback_address
 from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body
 from lmstack.key_strength import weakness
@@ -35,12 +35,15 @@ def install() -> None:
     """Add our middleware, routes, patches and log filter to LiteLLM, and open the ledger. An error here ends the worker."""
     refuse_weak_key(os.environ)
     drop_empty_variables()
+    keep_openai_address()
     if not litellm_patches.wrap_app(_wrapped, RequestGate):
         return
     litellm_patches.add_routes_first(status.anonymous_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
     litellm_patches.keep_error_details()
+    litellm_patches.keep_gemini_address()
+    litellm_patches.refuse_foreign_redirects()
     litellm_patches.do_not_import_again()
     stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
@@ -74,7 +77,7 @@ def refuse_weak_key(environ: Mapping[str, str]) -> None:
     """
     what = weakness(environ.get("LITELLM_MASTER_KEY", ""))
     host = environ.get("LITELLM_HOST") or "127.0.0.1"
-    if what and host != "localhost" and not is_loopback_address(host.strip("[]")):
+    if what and not is_loopback(host):
         text = f"lmstack: {what} is refused while LITELLM_HOST is {host}. Choose a strong key with: lm key rotate"
         log.error(text)
         raise RuntimeError(text)
@@ -103,6 +106,13 @@ def drop_empty_variables() -> None:
     """Remove empty environment variables. Docker Compose sets each unset variable to "", and LiteLLM reads that as a value."""
     for name in [name for name, value in os.environ.items() if value == ""]:
         del os.environ[name]
+
+
+def keep_openai_address() -> None:
+    """Set OPENAI_BASE_URL to OPENAI_API_BASE. Moderations read only the first one, and would go to OpenAI itself."""
+    address = os.environ.get("OPENAI_API_BASE")
+    if address:
+        os.environ["OPENAI_BASE_URL"] = address
 
 
 def apply_log_level(level: str) -> None:

@@ -16,6 +16,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.calls import attribution, current, replies, request_shape, served
 from lmstack.ledger.records import Attribution, Call, Started, Verdict, new_id
 from lmstack.routing.policy import ChosenBy, Decision, decide, decide_free
+from lmstack.routing.prices import units_of
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import SPECIAL_FALLBACKS, Request, option, read
 
@@ -30,10 +31,13 @@ async def begin(data: dict[str, Any], call_type: str) -> None:
     """Admit a request. Raises HTTPException when it is refused, and nothing else."""
     try:
         await _begin(data, call_type)
-    except HTTPException:
+    except HTTPException as error:
+        current.note_refusal(error)
         raise
     except RefusalError as refusal:
-        raise replies.refused(refusal) from None
+        refused = replies.refused(refusal)
+        current.note_refusal(refused)
+        raise refused from None
     except Exception:
         log.exception("lmstack: a request could not be admitted as usual")
         if worker.is_strict() or _may_be_limited(data):
@@ -47,6 +51,7 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
     _ask_for_usage(data, call_type)
     request_shape.check(data, call_type)
     request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id)
+    call.units = units_of(request)
     call.fails_first, call.has_credentials = request.fails_first, request.has_credentials
     decision = decide(request, served.models(), served.rules())
     write(data, call, decision)
@@ -66,12 +71,13 @@ def write(data: dict[str, Any], call: Call, decision: Decision) -> None:
     if decision.no_fallback:
         data["disable_fallbacks"] = True
     call.estimate_usd, call.reserved_usd = decision.minimum_usd, decision.reserved_usd
-    call.budgeted = bool(decision.limits)
+    call.budgeted, call.limited = bool(decision.limits), tuple(limit.scope for limit in decision.limits)
 
 
 def _start(data: dict[str, Any], headers: Mapping[str, str]) -> Call:
     context = current.request_context.get()
     call = attribution.start_call(data, headers, context.path if context else None)
+    call.stream = call.stream or bool(context and context.is_session)
     current.begin(data, call)
     return call
 
@@ -83,6 +89,7 @@ async def _record_start(data: dict[str, Any], call: Call, request: Request, deci
         verdict = await worker.get().write(Started(call, decision.limits))
         exceeded = verdict.exceeded
         if exceeded is None and (verdict.checked or not decision.limits):
+            call.allowance_usd = _least(decision.reserved_usd, verdict.room_usd) if decision.limits else None
             return verdict
         if verdict.late or time.monotonic() > give_up or (exceeded is not None and not exceeded.waiting):
             break
@@ -124,3 +131,7 @@ def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:
     if call_type == "acompletion" and data.get("stream") is True and "stream_options" not in data:
         data["stream_options"] = {"include_usage": True}
         data["_litellm_strip_stream_usage"] = True
+
+
+def _least(*amounts: float | None) -> float | None:
+    return min((amount for amount in amounts if amount is not None), default=None)

@@ -11,6 +11,7 @@ from lmstack.gateway.calls import error_text
 from lmstack.gateway.calls.fields import mapping, redact, short_text, storable
 from lmstack.ledger.records import Attempt, Fault
 from lmstack.routing.candidates import rates_from
+from lmstack.routing.prices import flat_price_from
 
 
 def start_attempt(kwargs: Mapping[str, Any], kind: str = "") -> Attempt:
@@ -28,6 +29,7 @@ def start_attempt(kwargs: Mapping[str, Any], kind: str = "") -> Attempt:
         tier=tier if isinstance(tier, int) else None,
         rates=rates_from(info.get("lm_rates")),
         own_price=info.get("lm_own_price") is True,
+        flat_price=flat_price_from(info.get("lm_flat_price")),
         started_at=time.time(),
         kind=kind,
     )

@@ -7,10 +7,12 @@ from typing import Any
 
 import litellm
 
+from lmstack.gateway.calls.realtime import RealtimeSession
 from lmstack.ledger.records import Attempt, Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
-from lmstack.routing.prices import SOLD_BY_UNIT
+from lmstack.routing.prices import SOLD_BY_UNIT, FlatPrice, is_management
+from lmstack.routing.realtime import INPUT, OUTPUT, cost_by_map, total
 
 MAX_USD = 1e5  # of one answer
 CLIENT_LEFT = 499  # the status that LiteLLM gives to a request without a client
@@ -23,8 +25,34 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
 
     ``reported``: LiteLLM's own figure; it is 0 where LiteLLM knows no price. A negative cost would refund a budget.
     """
-    cost = _cost_of(call.attempts[-1], usage, tokens, reported) if call.attempts else None
+    last = call.attempts[-1] if call.attempts else None
+    cost = None
+    if last is not None:
+        cost = _flat_cost(last.flat_price, call) if last.flat_price else _cost_of(last, usage, tokens, reported)
     return cost if cost is not None and 0 <= cost <= MAX_USD else None
+
+
+def cost_of_session(call: Call, session: RealtimeSession) -> float | None:
+    """Return the cost of the responses of a realtime session that have ended; None when it is unknown."""
+    last = call.attempts[-1] if call.attempts else None
+    if last is None or last.free:
+        return None if last is None else 0.0
+    if session.unmetered:
+        return None
+    if last.own_price and last.rates is not None:
+        answers: float | None = cost_at(last.rates, total(session.tokens, INPUT), total(session.tokens, OUTPUT))
+    else:
+        answers = cost_by_map(session.tokens, _entry(last.litellm_model))
+    costs = [answers, *(cost_by_map(spent, _entry(name)) for name, spent in session.transcribed.items())]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) and sum(known) <= MAX_USD else None
+
+
+def _entry(model: str | None) -> Mapping[str, Any]:
+    """Return the entry of LiteLLM's price map for a model, with or without its provider's prefix."""
+    name = model or ""
+    found: Mapping[str, Any] = litellm.model_cost.get(name) or litellm.model_cost.get(name.partition("/")[2]) or {}
+    return found
 
 
 def estimate_broken_stream(call: Call, tokens: Usage, tokens_in: int, characters_out: int) -> float | None:
@@ -67,7 +95,7 @@ def reserved_cost(call: Call) -> float | None:
 
 def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -> float | None:
     known = float(reported) if reported and math.isfinite(reported) and reported > 0 else None
-    if last.free:
+    if last.free or is_management(last.kind):
         return 0.0
     if not (tokens.prompt or tokens.completion):
         return known  # images and audio are sold by the piece, and only LiteLLM knows the price
@@ -76,6 +104,12 @@ def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -
     if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
         return cost_at(last.rates, tokens.prompt or 0, tokens.completion or 0)
     return known if known is not None else _computed(last, usage, tokens)
+
+
+def _flat_cost(price: FlatPrice, call: Call) -> float | None:
+    """Return the cost by a flat price of models.yaml; None when the count of its units is unknown."""
+    units = 1 if price[0] == "per_request" else call.units
+    return None if units is None else units * price[1]
 
 
 def _computed(last: Attempt, usage: Any, tokens: Usage) -> float | None:

@@ -14,6 +14,7 @@ _call: ContextVar[Call | None] = ContextVar("lmstack_call", default=None)
 class RequestContext:
     """The path and headers that the middleware saw, and the calls of the request. ``error_headers``: to add to its answer.
 
+    ``is_session``: it is a WebSocket. ``is_unhooked``: our hooks must not record it; it costs nothing. ``refusal``: status, type and text of the error with which a session was refused.
     LiteLLM's data lacks path and headers when authentication fails.
     """
 
@@ -21,6 +22,9 @@ class RequestContext:
     path: str
     calls: list[Call] = field(default_factory=list)
     error_headers: Mapping[str, str] = field(default_factory=dict)
+    is_session: bool = False
+    is_unhooked: bool = False
+    refusal: tuple[int, str, str] | None = None
 
 
 request_context: ContextVar[RequestContext | None] = ContextVar("lmstack_request", default=None)
@@ -39,6 +43,20 @@ def begin(data: Mapping[str, Any], call: Call) -> None:
     holder = data.get("litellm_logging_obj")
     if holder is not None:
         holder.lm_call = call
+
+
+def is_unhooked() -> bool:
+    """Return whether the hooks must not record this request: it only reads, or the middleware records it."""
+    context = request_context.get()
+    return context is not None and context.is_unhooked
+
+
+def note_refusal(error: Exception) -> None:
+    """Keep an error for the client of a session. LiteLLM would send it as the text of a Python object."""
+    context, detail = request_context.get(), getattr(error, "detail", None)
+    if context is not None and isinstance(detail, Mapping):
+        kind = str(detail.get("type") or "server_error")
+        context.refusal = (int(getattr(error, "status_code", 500)), kind, str(detail.get("error")))
 
 
 def get_call() -> Call | None:

@@ -18,7 +18,14 @@ _MAX_ERROR = 2000
 _MAX_REQUEST = 16_000
 # Of a longer request, every sixteenth window of so many characters is looked for as well.
 _MAX_LONG_REQUEST = 400_000
+# A still longer request is searched for what is left of the text: at most so many characters, about 20 ms.
+_MAX_SEARCH = 20_000_000
+_SEARCH_STEP = 8
+_TOO_LONG = "*** (the request is too long to remove its words from this error)"
 _MAX_TEXT = 64_000  # of one log record
+# The data of images and sound have no words. Of them, every run of so many characters is removed.
+_DATA = re.compile(r"(?:data:[\w/+.;=-]+,)?[A-Za-z0-9+/=_\-\r\n]*")
+_DATA_RUN = re.compile(r"[A-Za-z0-9+/=_\-]{48,}")
 _TURNS = ("messages", "input", "prompt", "contents")
 _TEXT_FIELDS = (
     "messages", "input", "prompt", "contents", "system", "instructions", "systemInstruction", "system_instruction", "tools",
@@ -63,7 +70,31 @@ def remove_request(text: str, request: Mapping[str, Any] | None) -> str:
         spans += _long_request_matches(text, [*_leaves(texts, most=_MAX_LONG_REQUEST)])
     for begin, end in reversed(_merged(spans)):
         text = f"{text[:begin]}***{text[end:]}"
+    return _without_middle(text, texts) if is_long else text
+
+
+def _without_middle(text: str, texts: list[object]) -> str:
+    """Return a text without words from the middle of a request that is too long to be compared. The longer the request, the less text is kept."""
+    leaves = [*_leaves(texts, most=_MAX_SEARCH + _MAX_LONG_REQUEST)]
+    whole = [leaf for leaf in leaves if not _is_data(leaf)]
+    size = sum(map(len, whole))
+    if len(whole) < len(leaves):
+        text = _DATA_RUN.sub("***", text)
+    if size <= _MAX_LONG_REQUEST:
+        return text
+    windows = _MAX_SEARCH // size
+    if not windows:
+        return _TOO_LONG
+    text, request = text[: windows * _SEARCH_STEP], "\0".join(whole)
+    begins = range(0, max(1, len(text) - _WINDOW + 1), _SEARCH_STEP)
+    found = [(max(0, i - _SEARCH_STEP), i + _WINDOW + _SEARCH_STEP) for i in begins if text[i : i + _WINDOW] in request]
+    for begin, end in reversed(_merged(found)):
+        text = f"{text[:begin]}***{text[end:]}"
     return text
+
+
+def _is_data(leaf: str) -> bool:
+    return len(leaf) > _MAX_REQUEST and _DATA.fullmatch(leaf[:_MAX_REQUEST]) is not None
 
 
 def _unescaped(found: re.Match[str]) -> str:

@@ -35,7 +35,7 @@ from lmstack.gateway.calls import (
 )
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
 from lmstack.gateway.calls.streams import StreamUsage
-from lmstack.gateway.calls.usage import usage_in
+from lmstack.gateway.calls.usage import seconds_of, usage_in
 from lmstack.gateway.results import CLIENT_KEY
 from lmstack.ledger.records import Fault
 
@@ -70,7 +70,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
         """Admit a request."""
-        await admission.begin(data, call_type)
+        if not current.is_unhooked():
+            await admission.begin(data, call_type)
 
     @guarded
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
@@ -187,6 +188,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             return
         payload = kwargs.get("standard_logging_object") or {}
         usage = {name: payload.get(name) for name in ("prompt_tokens", "completion_tokens")}
+        call.units = call.units or seconds_of(response_obj)
         if call.stream:
             call.reported = (usage, payload.get("response_cost"))  # outcome.finish_stream may be waiting for it
         else:
@@ -212,11 +214,11 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         """Record the end of a failed or refused request, and return a better error for the client."""
         call = current.call_of(request_data)
         better = replies.better_error(request_data, original_exception, call)
-        if call is None:
+        if call is None and not current.is_unhooked():
             context = current.request_context.get() or current.RequestContext({}, "")
             headers = {**attribution.headers_of(request_data), **context.headers}
             call = attribution.start_call(request_data, headers, context.path)
-        if not call.ended:
+        if call is not None and not call.ended:
             fault = attempts.fault_of(original_exception, request_data)
             if better is not None:
                 kind = fault.type

@@ -10,11 +10,13 @@ from typing import Any
 from lmstack.gateway import worker
 from lmstack.gateway.calls.costs import (
     cost_of,
+    cost_of_session,
     estimate_abandoned,
     estimate_broken_stream,
     estimate_given_up,
     reserved_cost,
 )
+from lmstack.gateway.calls.realtime import RealtimeSession
 from lmstack.gateway.calls.streams import StreamUsage
 from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger.records import Call, Ended, Fault, Usage
@@ -57,7 +59,8 @@ def interrupt(
     call.close("interrupted", fault)
     ending = Ending("interrupted" if call.ttft_ms is not None and content else "failed")
     try:
-        ending = ending_of(seen, call, needs_of(data).tokens_in, seen.characters(response), content)
+        needs = needs_of(data)
+        ending = ending_of(seen, call, needs.tokens_in, seen.characters(response, needs.choices), content)
         readable = bool(call.attempts)  # without any attempt an error in our own code lost it
     except Exception:
         log.exception("lmstack: the cost of a broken stream could not be found")
@@ -65,6 +68,27 @@ def interrupt(
     if not readable:
         ending = Ending(ending.status, cost=reserved_cost(call), estimated=reserved_cost(call) is not None)
     worker.get().post(end(call, ending.status, ending.usage, ending.cost, fault=fault, estimated=ending.estimated))
+
+
+async def finish_session(call: Call, session: RealtimeSession, status: str, fault: Fault | None) -> None:
+    """Record the end of a realtime session."""
+    if not call.ended:
+        await worker.get().write(end_of_session(call, session, status, fault))
+
+
+def end_of_session(call: Call, session: RealtimeSession, status: str, fault: Fault | None) -> Ended:
+    """Return the end of a realtime session. A response that had not ended is missing in its cost, so that is an estimate."""
+    call.close("succeeded" if status == "succeeded" else "failed" if status == "rejected" else status, fault)
+    last = call.attempts[-1] if call.attempts else None
+    if last is not None and status in ("succeeded", "failed"):
+        worker.get().results.note(last.deployment, last.provider, fault)
+    is_known = session.done > 0 or status == "succeeded"
+    cost = cost_of_session(call, session) if is_known else None
+    least = session.running > 0 or session.has_unknown_kinds
+    reserved = reserved_cost(call) if session.opened and (cost is None or session.running) else None
+    if reserved is not None:
+        cost = max(reserved, cost or 0.0)
+    return end(call, status, session.usage, cost, fault=fault, estimated=cost is not None and (least or reserved is not None))  # fmt: skip
 
 
 def abandon(call: Call) -> None:

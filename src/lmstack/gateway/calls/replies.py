@@ -18,6 +18,10 @@ RESERVED_RETRY_SECONDS = 5
 # What LiteLLM says about a name that it does not serve.
 _UNKNOWN_NAME = "Invalid model name"
 _LISTED_NAMES = 20
+_NO_MODEL = (
+    "model: the provider that keeps the file is not known. Name one of its models in the form field model, or in the header "
+    "x-litellm-model."
+)
 
 
 def headers_of(call: Call) -> dict[str, str]:
@@ -90,6 +94,8 @@ def better_error(data: Mapping[str, Any], error: Exception, call: Call | None) -
     if no_key or kind == "no_db_connection":
         return HTTPException(401, "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")
     without_provider = kind == "cost_unknown" and str(data.get("model")) in served.unserved()
+    if "files_settings is not set" in text:
+        return HTTPException(400, {"error": _NO_MODEL})
     reason = _why_unserved(data.get("model")) if _UNKNOWN_NAME in text or without_provider else None
     if reason is None and _is_unreadable(error, call):
         first = call.attempts[0].fault if call and call.attempts else None

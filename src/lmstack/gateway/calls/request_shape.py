@@ -1,11 +1,11 @@
 """Refuses requests of a wrong shape early. LiteLLM would fail over them once for each model."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
-from lmstack.routing.prices import modes_for
+from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
@@ -37,7 +37,9 @@ _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
 def check(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a body that every provider would refuse."""
     if body.get("background"):
-        raise invalid("background", "this gateway does not support it: the answer could not be fetched.")
+        raise invalid(
+            "background", "this gateway does not support it: LiteLLM cannot fetch the answer later. See docs/calls.md."
+        )
     _check_models(body)
     _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
@@ -46,6 +48,7 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
         value = body.get(name)
         if value is not None and not fits(value):
             raise invalid(name, f"{expected} is expected.")
+    _check_tools(body.get("tools") or ())
     for name, value in body.items():
         if isinstance(value, float) and not math.isfinite(
             value
@@ -53,11 +56,19 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
             raise invalid(name, "a finite number is expected.")
 
 
+def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:
+    """Raise RefusalError for an MCP server of LiteLLM itself. LiteLLM answers 403 before a provider is asked, once for each model."""
+    if any(str(tool.get("server_url")).startswith("litellm_proxy") for tool in tools):
+        raise invalid("tools", "this gateway has no MCP servers of its own: server_url must be the address of one.")
+
+
 def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a model of another kind. Its provider would refuse the call, and LiteLLM would cool it down."""
     wanted, model = modes_for(call_type), body.get("model")
     if not wanted or not isinstance(model, str):
         return
+    if call_type in REALTIME and not served.is_served(model):  # LiteLLM would accept the session first
+        raise invalid("model", f"'{model[:100]}' is not served. GET /v1/models lists all names.")
     known = served.modes(model)
     if known and known.isdisjoint(wanted):
         kind = " or ".join(sorted(known))

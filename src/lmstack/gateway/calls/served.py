@@ -12,7 +12,7 @@ from litellm.proxy import proxy_server
 from lmstack.routing.budgets import parse_limits
 from lmstack.routing.candidates import candidate_from, rates_from
 from lmstack.routing.policy import Models, RoutingRules
-from lmstack.routing.prices import price_from
+from lmstack.routing.prices import flat_price_from, price_from
 from lmstack.routing.request import RoutingOptions
 
 
@@ -130,7 +130,8 @@ def models_of(deployments: Iterable[Mapping[str, Any]], price_map: Mapping[str, 
         name, model = deployment["model_name"], deployment["litellm_params"]["model"]
         info = deployment.get("model_info") or {}
         entry = price_map.get(model) or price_map.get(model.partition("/")[2]) or {}
-        prices[name] = price_from(rates_from(info.get("lm_rates")), entry)
+        flat = flat_price_from(info.get("lm_flat_price"))
+        prices[name] = price_from(rates_from(info.get("lm_rates")), entry, flat, info.get("mode"))
         candidate = candidate_from(name, model, info)
         if candidate is not None:
             candidates.append(candidate)

@@ -5,6 +5,7 @@ Chat and Responses streams are objects, one for each event. Messages and native 
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ class StreamUsage:
         self.final = False  # ``usage`` is of the whole answer; Messages streams begin with that of the input
         self.has_events = False  # the stream has a closing event of its own
         self.closed = False
-        self._characters = 0
+        self._came: Counter[object] = Counter()  # characters of each choice
         self._lines = Lines()
 
     def read(self, chunk: Any) -> None:
@@ -93,12 +94,18 @@ class StreamUsage:
             self.has_events or not isinstance(getattr(response, "chunks", None), list) or self.characters(response) > 0
         )
 
-    def characters(self, response: object) -> int:
-        """Return the characters of text, reasoning and tool arguments, to estimate the cost of a stream without usage."""
+    def characters(self, response: object, choices: int = 1) -> int:
+        """Return the characters of text, reasoning and tool arguments, to estimate the cost of a stream without usage.
+
+        A provider writes all ``choices`` at the same time, so each counts as the longest one, also where it has not come yet.
+        """
+        came = self._came
         chunks = getattr(response, "chunks", None)
-        if self.has_events or not isinstance(chunks, list):
-            return self._characters
-        return sum(_length(choice) for chunk in chunks for choice in _choices(chunk))
+        if not self.has_events and isinstance(chunks, list):
+            came = Counter()
+            for choice in (choice for chunk in chunks for choice in _choices(chunk)):
+                came[getattr(choice, "index", 0)] += _length(choice)
+        return max(came.total(), choices * max(came.values(), default=0))
 
     def _read_object(self, chunk: Any) -> None:
         usage = getattr(chunk, "usage", None)
@@ -109,7 +116,7 @@ class StreamUsage:
             self.has_events = True
             self.closed = self.closed or getattr(kind, "value", kind) in CLOSING_EVENTS
             delta = getattr(chunk, "delta", None)
-            self._characters += len(delta) if isinstance(delta, str) else 0
+            self._came[0] += len(delta) if isinstance(delta, str) else 0
         if usage is not None:
             self.usage, self.final = usage, True
             self.cost = (getattr(chunk, "_hidden_params", None) or {}).get("response_cost") or self.cost
@@ -131,8 +138,8 @@ class StreamUsage:
         kind = event.get("type")
         self.closed = self.closed or kind in CLOSING_EVENTS
         delta = _mapping(event.get("delta"))
-        self._characters += sum(len(text) for name in _TEXT_FIELDS if isinstance(text := delta.get(name), str))
-        self._characters += len(event["delta"]) if isinstance(event.get("delta"), str) else 0
+        self._came[0] += sum(len(text) for name in _TEXT_FIELDS if isinstance(text := delta.get(name), str))
+        self._came[0] += len(event["delta"]) if isinstance(event.get("delta"), str) else 0
         found = event.get("usage") or _mapping(event.get("message") or event.get("response")).get("usage")
         if isinstance(found, dict):
             self.final = self.final or kind == "message_delta" or kind in CLOSING_EVENTS
@@ -142,7 +149,7 @@ class StreamUsage:
         for choice in _listed(event.get("choices")):
             self.closed = self.closed or bool(choice.get("finish_reason"))
             content = _mapping(choice.get("delta")).get("content")
-            self._characters += len(content) if isinstance(content, str) else 0
+            self._came[str(choice.get("index"))] += len(content) if isinstance(content, str) else 0
         if isinstance(event.get("usage"), dict):
             self.final = True
             self._merge(event["usage"])
@@ -151,7 +158,7 @@ class StreamUsage:
         for candidate in _listed(event.get("candidates")):
             self.closed = self.closed or bool(candidate.get("finishReason"))
             for part in _listed(_mapping(candidate.get("content")).get("parts")):
-                self._characters += len(part["text"]) if isinstance(part.get("text"), str) else 0
+                self._came[str(candidate.get("index"))] += len(part["text"]) if isinstance(part.get("text"), str) else 0
         # A blocked prompt gets no candidate. Its block reason is the whole answer.
         self.closed = self.closed or bool(_mapping(event.get("promptFeedback")).get("blockReason"))
         found = event.get("usageMetadata")

@@ -24,36 +24,46 @@ def usage_of(usage: object) -> Usage:
         return _gemini_usage(usage)
     inside = field(usage, "prompt_tokens_details") or field(usage, "input_tokens_details")
     outside = field(usage, "completion_tokens_details") or field(usage, "output_tokens_details")
-    cached = _count(field(inside, "cached_tokens"))
-    completion = _count(field(usage, "completion_tokens"))
+    cached = token_count(field(inside, "cached_tokens"))
+    completion = token_count(field(usage, "completion_tokens"))
     return Usage(
         _prompt(usage),
-        completion if completion is not None else _count(field(usage, "output_tokens")),
-        cached if cached is not None else _count(field(usage, "cache_read_input_tokens")),
-        _count(field(outside, "reasoning_tokens")),
+        completion if completion is not None else token_count(field(usage, "output_tokens")),
+        cached if cached is not None else token_count(field(usage, "cache_read_input_tokens")),
+        token_count(field(outside, "reasoning_tokens")),
     )
 
 
+def seconds_of(response: object) -> float | None:
+    """Return the length of the sound that was transcribed, as LiteLLM measured it; None where it could not."""
+    hidden = field(response, "_hidden_params")
+    seconds = field(hidden, "audio_transcription_duration")
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
+
+
 def _prompt(usage: object) -> int | None:
-    prompt = _count(field(usage, "prompt_tokens"))
+    prompt = token_count(field(usage, "prompt_tokens"))
     if prompt is not None:
         return prompt
-    prompt = _count(field(usage, "input_tokens"))
+    prompt = token_count(field(usage, "input_tokens"))
     if prompt is not None and isinstance(usage, Mapping):  # Anthropic counts cached tokens beside the input
         names = ("cache_read_input_tokens", "cache_creation_input_tokens")
-        prompt += sum(_count(usage.get(name)) or 0 for name in names)
+        prompt += sum(token_count(usage.get(name)) or 0 for name in names)
     return prompt
 
 
 def _gemini_usage(usage: object) -> Usage:
     """Return the tokens of a native Gemini usage. Google counts thoughts beside the answer, and the cache in the prompt."""
-    answer, thoughts = _count(field(usage, "candidatesTokenCount")), _count(field(usage, "thoughtsTokenCount"))
+    answer, thoughts = (
+        token_count(field(usage, "candidatesTokenCount")),
+        token_count(field(usage, "thoughtsTokenCount")),
+    )
     completion = None if answer is None and thoughts is None else (answer or 0) + (thoughts or 0)
-    prompt, cached = _count(field(usage, "promptTokenCount")), _count(field(usage, "cachedContentTokenCount"))
+    prompt, cached = token_count(field(usage, "promptTokenCount")), token_count(field(usage, "cachedContentTokenCount"))
     return Usage(prompt, completion, cached, thoughts)
 
 
-def _count(value: object) -> int | None:
+def token_count(value: object) -> int | None:
     """Return a count of tokens; None for a value that cannot be one: negative, infinite, or above MAX_TOKENS."""
     if isinstance(value, float) and math.isfinite(value):
         value = int(value)
