@@ -56,7 +56,7 @@ def _resolved(python: Path, version: str) -> str:
     try:
         found = sorted(map(_line, release_packages.resolve(python, version)))
     except release_packages.ResolveError as error:
-        if re.search(rf"found for litellm=={re.escape(version)}", error.output):
+        if re.search(rf"found for litellm(\[proxy\])?=={re.escape(version)}", error.output):
             raise LmError(f"the package index has no LiteLLM {version} for this Python", "see which there are: lm upgrade --check") from None  # fmt: skip
         raise LmError(f"LiteLLM {version} could not be installed: {_last_error(error.output)}", "see which there are: lm upgrade --check") from None  # fmt: skip
     return "\n".join((f"# LiteLLM {version}, recorded by `lm upgrade` at its first installation.", *found, ""))

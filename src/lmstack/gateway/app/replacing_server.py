@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
+from granian import _signals
 from granian.log import logger as log
 from granian.net import SocketSpec  # type: ignore[attr-defined]  # it is not in the module's list of exports
 from granian.server import MPServer
@@ -173,7 +174,17 @@ def run_worker(target: Callable[..., None], *args: Any) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    _signals.set_loop_signals = set_plain_signals
     target(*args)
+
+
+def set_plain_signals(loop: object) -> Any:
+    """Let a stop signal end the worker, and return the event that it sets.
+
+    Granian uses the event loop's own handlers here. uvloop drops a signal that comes between its first run, in which
+    the app starts, and its second run, in which the app serves. The server would then wait for STOP_SECONDS.
+    """
+    return _signals.set_sync_signals()
 
 
 def load_app(has_started: Any, target: str, idx: int) -> ASGIApp:
