@@ -9,6 +9,8 @@ from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
+# With these LiteLLM sends a request, with our key, to another address than that of the model: the client chooses its path.
+_ADDRESSES = ("azure", "custom_llm_provider", "deployment_id", "use_litellm_proxy")
 _CHECKED_CALLS = ROUTED_CALLS | {"aembedding", "embedding", "embeddings"}
 
 
@@ -81,6 +83,9 @@ def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
 
 def _check_models(body: Mapping[str, Any]) -> None:
     """Raise RefusalError where LiteLLM would call models that the gateway does not know of, and charge for one only."""
+    for name in _ADDRESSES:
+        if body.get(name):
+            raise invalid(name, "this gateway does not take it from clients. The model's name decides about its provider.")
     model = body.get("model")
     if isinstance(model, str) and "," in model:
         raise invalid("model", "one name is expected, not a list.")
