@@ -9,8 +9,9 @@ from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
-# With these LiteLLM sends a request, with our key, to another address than that of the model: the client chooses its path.
-_ADDRESSES = ("azure", "custom_llm_provider", "deployment_id", "use_litellm_proxy")
+# With these LiteLLM sends a request, with our key, to another address than that of the model (the client chooses its path), or
+# to no deployment at all.
+_ADDRESSES = ("azure", "custom_llm_provider", "deployment_id", "specific_deployment", "use_litellm_proxy")
 _CHECKED_CALLS = ROUTED_CALLS | {"aembedding", "embedding", "embeddings"}
 
 
@@ -24,6 +25,11 @@ def _is_text_or_list(value: object) -> bool:
 
 def _is_object(value: object) -> bool:
     return isinstance(value, dict)
+
+
+def _is_stored_prompt(value: object, call_type: str) -> bool:
+    """Return whether ``prompt`` names a prompt that the provider keeps, as OpenAI's Responses have it."""
+    return call_type.endswith("responses") and isinstance(value, dict)
 
 
 _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -48,7 +54,7 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
         return
     for name, (fits, expected) in _SHAPES.items():
         value = body.get(name)
-        if value is not None and not fits(value):
+        if value is not None and not fits(value) and not (name == "prompt" and _is_stored_prompt(value, call_type)):
             raise invalid(name, f"{expected} is expected.")
     _check_tools(body.get("tools") or ())
     for name, value in body.items():
