@@ -1,7 +1,5 @@
 """The single checks of `lm doctor`. Each returns what was found, why it matters, and how to fix it. Changes nothing."""
 
-import contextlib
-import functools
 import os
 import shlex
 import shutil
@@ -17,17 +15,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from lmstack.catalog.models import Catalog, Provider
-from lmstack.catalog.prices import load_price_map
 from lmstack.config.settings import Settings
-from lmstack.errors import MissingToolError
 from lmstack.ledger.redact import without_userinfo
+from lmstack.operate.map_prices import has_price_in_map
 from lmstack.releases.allowed import image_objection
-from lmstack.routing.prices import UNKNOWN, price_from
 from lmstack.stack import health
-from lmstack.stack.plan import Deployment, Plan, reachable_from
+from lmstack.stack.plan import Plan, reachable_from
 from lmstack.stack.project import Project
 
-_price_map = functools.cache(load_price_map)
 OK, WARN, FAIL = "ok", "warn", "fail"
 LOW_DISK_MB, NO_DISK_MB = 1000, 200
 CLOCK_SECONDS = 60.0
@@ -176,7 +171,7 @@ def models(plan: Plan) -> list[Finding]:
         model = deployment.model
         if model.deprecated and not model.retired:
             found.append(Finding(f"model {model.name}", WARN, f"the provider ends it on {model.deprecated}", "requests for it will fail after that day", "use another name; see: lm models"))  # fmt: skip
-        if not model.priced and model.flat_price is None and not _has_price_in_map(deployment):
+        if not model.priced and model.flat_price is None and not has_price_in_map(deployment):
             found.append(Finding(f"model {model.name}", WARN, "its price is unknown", "its cost is unknown, so requests under a budget do not use it", "set its price in models.yaml (docs/providers.md)"))  # fmt: skip
     retired = [f"{d.name} by {d.model.successor}" for d in plan.deployments if d.model.successor]
     if retired:
@@ -184,16 +179,6 @@ def models(plan: Plan) -> list[Finding]:
     if not plan.deployments:
         found.append(Finding("models", FAIL, "no model can be served", "no provider has a key", "lm config set OPENAI_API_KEY"))  # fmt: skip
     return found
-
-
-def _has_price_in_map(deployment: Deployment) -> bool:
-    """Return whether LiteLLM's price map tells the price of a model that is not sold by the token alone."""
-    if deployment.model.mode in ("chat", "embedding"):
-        return False
-    with contextlib.suppress(MissingToolError):
-        entry = _price_map().get(deployment.litellm_model) or _price_map().get(deployment.model.model) or {}
-        return price_from(None, entry, mode=deployment.model.mode) != UNKNOWN
-    return False
 
 
 def memory(plan: Plan, megabytes: int) -> Finding:

@@ -155,7 +155,9 @@ class RequestGate:
             return receive
         body = await bodies.read(scope, receive, self._settings.max_bytes, hold=hold)
         # LiteLLM parses JSON of any content type, except for the parts of a form. Of "multipart/x" too.
-        if not headers.get(b"content-type", b"").startswith(b"multipart/form-data") or scope["path"].endswith(JSON_ENDPOINTS):
+        if not headers.get(b"content-type", b"").startswith(b"multipart/form-data") or scope["path"].endswith(
+            JSON_ENDPOINTS
+        ):
             bodies.check_json(body)
             bodies.check_callbacks(body)
         if route.recorded is Recorded.MIDDLEWARE:

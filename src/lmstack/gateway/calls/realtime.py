@@ -13,7 +13,9 @@ from lmstack.routing.realtime import CACHED, INPUT, OUTPUT, UNKNOWN_KIND, total
 
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 # Most messages are parts of audio. They are not parsed.
-_TOLD = re.compile(rf'"(?:response\.(?:created|done)|(?:transcription_)?session\.(?:created|updated)|error|{re.escape(_TRANSCRIBED)})"')
+_TOLD = re.compile(
+    rf'"(?:response\.(?:created|done)|(?:transcription_)?session\.(?:created|updated)|error|{re.escape(_TRANSCRIBED)})"'
+)
 # A session that only transcribes begins with the second pair.
 _SESSION = ("session.created", "session.updated", "transcription_session.created", "transcription_session.updated")
 _MAX_MODELS = 10  # that transcribe, in one session
@@ -55,7 +57,7 @@ class RealtimeSession:
         return Usage(into, out, cached, self.reasoning or None)
 
     def read(self, text: str) -> bool:
-        """Read a message for the client. Return whether it tells of something that costs: a response, or a transcription."""
+        """Read a message for the client. Return whether a response or a transcription has ended. Both cost something."""
         if not _TOLD.search(text):
             return False
         try:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
+from lmstack.routing.policy import AUTO
 from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
-# With these LiteLLM sends a request, with our key, to another address than that of the model (the client chooses its path), or
-# to no deployment at all.
+# With these LiteLLM sends a request and our key to another address than the model's, and the client may choose its path.
+# With specific_deployment it finds no deployment, and says that all of them have failed.
 _ADDRESSES = ("azure", "custom_llm_provider", "deployment_id", "specific_deployment", "use_litellm_proxy")
 _CHECKED_CALLS = ROUTED_CALLS | {"aembedding", "embedding", "embeddings"}
 
@@ -73,6 +74,8 @@ def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:
 def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a model of another kind. Its provider would refuse the call, and LiteLLM would cool it down."""
     wanted, model = modes_for(call_type), body.get("model")
+    if model == AUTO and "generate_content" in call_type:
+        raise invalid("model", "auto does not work with generateContent. Name a model or a group, for example cheap.")
     if not wanted or not isinstance(model, str):
         return
     if call_type in REALTIME and not served.is_served(model):  # LiteLLM would accept the session first
@@ -91,7 +94,9 @@ def _check_models(body: Mapping[str, Any]) -> None:
     """Raise RefusalError where LiteLLM would call models that the gateway does not know of, and charge for one only."""
     for name in _ADDRESSES:
         if body.get(name):
-            raise invalid(name, "this gateway does not take it from clients. The model's name decides about its provider.")
+            raise invalid(
+                name, "this gateway does not take it from clients. The model's name decides about its provider."
+            )
     model = body.get("model")
     if isinstance(model, str) and "," in model:
         raise invalid("model", "one name is expected, not a list.")
