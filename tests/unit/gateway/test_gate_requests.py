@@ -201,3 +201,11 @@ def test_json_from_curl_without_a_content_type_is_json(path: str, kind: bytes) -
     scope = {"type": "http", "method": "POST", "path": path, "headers": curl}
     asyncio.run(GatewayMiddleware(app)(scope, None, None))  # type: ignore[arg-type]
     assert seen == [(b"content-type", kind)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"[]", 400), (b" null", 400), (b'"x"', 400), (b"5", 400), (b' {"a": 1}', 200), (b"", 200), (b"{", 200)],
+)
+def test_json_that_is_no_object_is_refused(body: bytes, status: int) -> None:
+    assert Client(body=body).send("POST", CHAT, BEARER)[0]["status"] == status

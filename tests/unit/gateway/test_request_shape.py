@@ -33,7 +33,7 @@ def _served(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("messages", "text"), ("messages", ["text"]), ("prompt", 5), ("input", {}), ("tools", [5]), ("functions", {}),
         ("stream_options", 5), ("model", "a,b"), ("fastest_response", True), ("context_window_fallbacks", [{"m": ["n"]}]),
-        ("azure", True), ("custom_llm_provider", "anthropic"), ("deployment_id", "../x"), ("use_litellm_proxy", True), ("specific_deployment", True),
+        ("azure", True), ("custom_llm_provider", "anthropic"), ("deployment_id", "../x"), ("use_litellm_proxy", True), ("specific_deployment", True), ("extra_body", {"n": 7}),
         ("content_policy_fallbacks", [{"m": ["n"]}]), ("fallbacks", "m"), ("fallbacks", ["n"]), ("fallbacks", [{"model": "m"}]),
         ("temperature", math.nan), ("max_tokens", math.inf), ("tools", [{"type": "mcp", "server_url": "litellm_proxy/mcp/x"}]),
     ],

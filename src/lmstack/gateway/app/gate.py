@@ -160,6 +160,8 @@ class RequestGate:
         ):
             bodies.check_json(body)
             bodies.check_callbacks(body)
+        if scope["path"].endswith(JSON_ENDPOINTS):
+            bodies.check_object(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
         scope["headers"] = _with_length(scope["headers"], len(body))

@@ -49,6 +49,10 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
         raise invalid(
             "background", "this gateway does not support it: LiteLLM cannot fetch the answer later. See docs/calls.md."
         )
+    if body.get(
+        "extra_body"
+    ):  # LiteLLM writes its fields over those that routing and budgets have read, model and n too
+        raise invalid("extra_body", "put its fields into the body itself.")
     _check_models(body)
     _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
