@@ -20,9 +20,11 @@ from litellm._logging import JsonFormatter
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.llms.gemini.count_tokens.handler import GoogleAIStudioTokenCounter
+from litellm.llms.openai import openai
 from litellm.proxy._types import ProxyException
 from litellm.router_utils.cooldown_handlers import set_cooldown_deployments
 from litellm.types.router import RouterRateLimitError
+from pytest_httpserver import HTTPServer
 from starlette.routing import Router
 
 from lmstack.catalog.models import parse_catalog
@@ -35,6 +37,7 @@ from lmstack.stack.project import shipped_catalog
 
 CATALOG = parse_catalog(shipped_catalog())
 SOURCES = Path(litellm.__file__).parent
+REFUSES_THE_FIELD = json.dumps({"detail": [{"loc": ["body", "temperature"], "msg": "temperature is not supported"}]})
 
 
 def test_the_installed_version_is_the_pinned_one() -> None:
@@ -247,3 +250,23 @@ def test_gemini_counts_tokens_at_the_address_of_all_other_calls(
     litellm_patches.keep_gemini_address()
     host = "http://g.example" if base else "https://generativelanguage.googleapis.com"
     assert GoogleAIStudioTokenCounter()._construct_url("m", base) == f"{host}/v1beta/models/m:countTokens"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("message", "calls"), [("temperature: a number is expected", 1), (REFUSES_THE_FIELD, 2)])
+def test_a_request_that_the_provider_refuses_with_422_fails(
+    monkeypatch: pytest.MonkeyPatch, httpserver: HTTPServer, stream: bool, message: str, calls: int
+) -> None:
+    """LiteLLM would return nothing, so the client would get 200 and null."""
+    name = "drop_params_from_unprocessable_entity_error"
+    monkeypatch.setattr(openai, name, getattr(openai, name))
+    monkeypatch.setattr(litellm, "drop_params", True)  # as in our configuration
+    litellm_patches.report_unprocessable_requests()
+    httpserver.expect_request("/chat/completions").respond_with_json({"error": {"message": message}}, 422)
+    asked = litellm.acompletion(
+        "openai/m", [{"role": "user", "content": "hi"}], temperature=9, stream=stream, max_retries=0,
+        api_base=httpserver.url_for("/"), api_key="sk-test",
+    )  # fmt: skip
+    with pytest.raises((litellm.BadRequestError, litellm.UnprocessableEntityError), match="temperature"):
+        asyncio.run(asked)
+    assert len(httpserver.log) == calls

@@ -45,6 +45,7 @@ ROWS = (
     Row("401", "{mock}/v1", "AuthenticationError", fail={"status": 401}),
     Row("402", "{bad}/payment/v1", "APIError"),
     Row("403", "{mock}/v1", "APIError", fail={"status": 403}),
+    Row("422", "{mock}/v1", "BadRequestError", cools=False, fail={"status": 422}),
     Row("connection refused", "{closed}/v1", "InternalServerError"),
     Row("connection refused, Gemini", "{closed}/gemini/v1beta", "APIConnectionError", prefix="gemini"),
     Row("DNS failure", "http://provider.invalid/v1", "InternalServerError"),

@@ -77,3 +77,10 @@ def test_quiet_prints_only_what_is_wrong_and_on_stderr(
 
 def test_a_number_goes_with_its_noun() -> None:
     assert [counted(n, "answer") for n in (0, 1, 2)] == ["0 answers", "1 answer", "2 answers"]
+
+
+def test_a_model_name_of_any_length_leaves_the_other_columns_in_sight() -> None:
+    from lmstack.cli.requests import _model
+
+    assert [_model(name) for name in (None, "gpt-4o", "a" * 60)] == ["-", "gpt-4o", "a" * 60]
+    assert _model("a" * 200) == "a" * 59 + "…"

@@ -15,6 +15,7 @@ from lmstack.operate.follow import new_requests
 from lmstack.operate.planning import ask, refusals, seconds
 from lmstack.result import Result, say, table, terminal_width, usd
 
+_LONGEST_MODEL = 60
 _SHORT_ID = 20  # characters: the milliseconds of the id and 16 random bits
 _SHOWN_REFUSALS = 5
 
@@ -82,7 +83,7 @@ def errors(context: Context, since: SINCE = "24h") -> Result:
         return Result("errors", data, (f"No errors in the last {since}.", *told))
     shown = [
         (
-            str(r["count"]), r["error_type"] or "unknown", r["error_code"] or "-", r["provider"] or "(refused)", r["deployment"] or "-",
+            str(r["count"]), r["error_type"] or "unknown", r["error_code"] or "-", r["provider"] or "(refused)", _model(r["deployment"]),
             local_time(r["last_at"]), (r["error_message"] or "").replace("\n", " "),
         )
         for r in rows
@@ -117,9 +118,14 @@ def _show(lines: Any, quiet: bool) -> None:
 def _cells(r: dict[str, Any]) -> tuple[str, ...]:
     return (
         local_time(r["started_at"]), r["id"] if terminal_width() is None else r["id"][:_SHORT_ID], r["status"],
-        r["deployment"] or r["requested_model"] or "-", "-" if r["latency_ms"] is None else f"{r['latency_ms']:.0f}", _cost(r),
+        _model(r["deployment"] or r["requested_model"]), "-" if r["latency_ms"] is None else f"{r['latency_ms']:.0f}", _cost(r),
         r["task_id"] or "-", r["error_type"] or "",
     )  # fmt: skip
+
+
+def _model(name: str | None) -> str:
+    """Return a model's name for a table. A client may ask for a name of any length, and the other columns must stay in sight."""
+    return "-" if not name else name if len(name) <= _LONGEST_MODEL else name[: _LONGEST_MODEL - 1] + "…"
 
 
 def _cost(r: dict[str, Any]) -> str:

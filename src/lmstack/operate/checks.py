@@ -17,6 +17,7 @@ import httpx
 from lmstack.catalog.models import Catalog, Provider
 from lmstack.config.settings import Settings
 from lmstack.ledger.redact import without_userinfo
+from lmstack.operate.map_prices import has_price_in_map
 from lmstack.releases.allowed import image_objection
 from lmstack.stack import health
 from lmstack.stack.plan import Plan, reachable_from
@@ -170,7 +171,7 @@ def models(plan: Plan) -> list[Finding]:
         model = deployment.model
         if model.deprecated and not model.retired:
             found.append(Finding(f"model {model.name}", WARN, f"the provider ends it on {model.deprecated}", "requests for it will fail after that day", "use another name; see: lm models"))  # fmt: skip
-        if not model.priced and model.flat_price is None:
+        if not model.priced and model.flat_price is None and not has_price_in_map(deployment):
             found.append(Finding(f"model {model.name}", WARN, "its price is unknown", "its cost is unknown, so requests under a budget do not use it", "set its price in models.yaml (docs/providers.md)"))  # fmt: skip
     retired = [f"{d.name} by {d.model.successor}" for d in plan.deployments if d.model.successor]
     if retired:

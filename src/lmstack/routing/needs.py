@@ -3,6 +3,7 @@
 Reads the bodies of chat, Messages, Responses, embeddings and native Gemini requests. Pure.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,9 +116,10 @@ def user_texts(messages: object) -> list[str]:
 
 
 def _parse_count(value: object) -> int | None:
-    """Return a number that a client wrote as 5, 5.0 or "5", at most MAX_TOKENS; None for anything else."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        value = int(value)
+    """Return a number that a client wrote as 5, 5.0, "5" or "5.0", at most MAX_TOKENS; None for anything else."""
+    if isinstance(value, str) and len(value) < 20:
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         return None
     return int(min(value, MAX_TOKENS)) or None

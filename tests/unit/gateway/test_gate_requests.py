@@ -8,6 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lmstack.gateway.app.bodies import InFlight
 from lmstack.gateway.app.gate import RequestGate, gate_settings
+from lmstack.gateway.app.middleware import GatewayMiddleware
 
 KEY = "sk-gate-0123456789abcdef"
 BEARER = (b"authorization", f"Bearer {KEY}".encode())
@@ -31,6 +32,7 @@ class Client:
     served: list[str] = field(default_factory=list)
     refused: list[tuple[str, str, str]] = field(default_factory=list)
     reads: int = 0
+    body: bytes = b"{}"
 
     def send(self, method: str, path: str, *headers: tuple[bytes, bytes], address: str = "127.0.0.1") -> list[Message]:
         """Send one request, and return the messages of the answer."""
@@ -42,7 +44,7 @@ class Client:
 
         async def receive() -> Message:
             self.reads += 1
-            return {"type": "http.request", "body": b"{}", "more_body": False}
+            return {"type": "http.request", "body": self.body, "more_body": False}
 
         async def keep(message: Message) -> None:
             answer.append(message)
@@ -173,3 +175,37 @@ def test_a_request_without_room_for_its_body_is_asked_to_come_again() -> None:
     asyncio.run(gate({**scope}, receive, keep))
     assert [status for status, _ in statuses] == [503, 200, 200]
     assert (statuses[0][1][b"retry-after"], gate._in_flight.held) == (b"1", 0)
+
+
+def test_a_body_that_litellm_reads_as_json_is_checked_whatever_its_content_type() -> None:
+    client = Client(body=b"[" * 101 + b"]" * 101)
+    for kind, status in ((b"multipart/x", 400), (b"multipart/form-data; boundary=b", 200), (b"text/plain", 400)):
+        answer = client.send("POST", "/v1/audio/transcriptions", BEARER, (b"content-type", kind))
+        assert answer[0]["status"] == status, kind
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/rerank", b"application/json"), ("/v1/audio/speech", b"application/json"),
+        ("/v1beta/models/m:generateContent", b"application/json"), ("/v1/images/edits", b"application/x-www-form-urlencoded"),
+    ],
+)  # fmt: skip
+def test_json_from_curl_without_a_content_type_is_json(path: str, kind: bytes) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend(scope["headers"])
+
+    curl = [(b"content-type", b"application/x-www-form-urlencoded")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": curl}
+    asyncio.run(GatewayMiddleware(app)(scope, None, None))  # type: ignore[arg-type]
+    assert seen == [(b"content-type", kind)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"[]", 400), (b" null", 400), (b'"x"', 400), (b"5", 400), (b' {"a": 1}', 200), (b"", 200), (b"{", 200)],
+)
+def test_json_that_is_no_object_is_refused(body: bytes, status: int) -> None:
+    assert Client(body=body).send("POST", CHAT, BEARER)[0]["status"] == status

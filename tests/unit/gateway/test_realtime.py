@@ -89,6 +89,21 @@ def test_a_session_sums_its_responses() -> None:
     assert not session.unmetered
 
 
+@pytest.mark.parametrize("kind", ["session", "transcription_session"])
+def test_a_session_that_only_transcribes_is_open_and_each_transcription_counts_against_a_budget(kind: str) -> None:
+    session = RealtimeSession()
+    session.read(
+        json.dumps({"type": f"{kind}.created", "session": {"input_audio_transcription": {"model": "whisper-1"}}})
+    )
+    done = {
+        "type": "conversation.item.input_audio_transcription.completed",
+        "usage": {"type": "duration", "seconds": 30},
+    }
+    assert session.opened
+    assert session.read(json.dumps(done)) is True
+    assert session.transcribed == {"whisper-1": {"seconds": 30}}
+
+
 def test_a_key_in_a_subprotocol_is_found_and_taken_out() -> None:
     offered = b"openai-insecure-api-key.sk-1, realtime"
     assert subprotocol_key({b"sec-websocket-protocol": offered}) == "sk-1"

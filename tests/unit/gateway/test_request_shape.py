@@ -33,6 +33,7 @@ def _served(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("messages", "text"), ("messages", ["text"]), ("prompt", 5), ("input", {}), ("tools", [5]), ("functions", {}),
         ("stream_options", 5), ("model", "a,b"), ("fastest_response", True), ("context_window_fallbacks", [{"m": ["n"]}]),
+        ("azure", True), ("custom_llm_provider", "anthropic"), ("deployment_id", "../x"), ("use_litellm_proxy", True), ("specific_deployment", True), ("extra_body", {"n": 7}),
         ("content_policy_fallbacks", [{"m": ["n"]}]), ("fallbacks", "m"), ("fallbacks", ["n"]), ("fallbacks", [{"model": "m"}]),
         ("temperature", math.nan), ("max_tokens", math.inf), ("tools", [{"type": "mcp", "server_url": "litellm_proxy/mcp/x"}]),
     ],
@@ -46,6 +47,19 @@ def test_a_wrong_field_is_named(field: str, value: object) -> None:
 @pytest.mark.parametrize("call_type", ["acompletion", "aembedding", "anthropic_messages", "aresponses"])
 def test_a_good_request_passes(call_type: str) -> None:
     request_shape.check(GOOD, call_type)
+
+
+@pytest.mark.parametrize("call_type", ["agenerate_content", "agenerate_content_stream"])
+def test_auto_is_refused_for_native_gemini_with_what_to_do(call_type: str) -> None:
+    with pytest.raises(RefusalError, match="Name a model or a group"):
+        request_shape.check({"model": "auto", "contents": []}, call_type)
+
+
+def test_a_response_may_name_a_stored_prompt() -> None:
+    stored = {"model": "m", "prompt": {"id": "pmpt_1"}}
+    request_shape.check(stored, "aresponses")
+    with pytest.raises(RefusalError, match=r"^prompt: "):
+        request_shape.check(stored, "acompletion")
 
 
 @pytest.mark.parametrize("tool", [{"type": "mcp", "server_url": "https://mcp.example.com/mcp"}, {"server_url": None}])

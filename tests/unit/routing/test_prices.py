@@ -9,6 +9,7 @@ from lmstack.routing.request import read
 
 TOKENS = Price((1.0, 2.0))
 FREE = Price((0.0, 0.0))
+SPOKEN = {"mode": "realtime", "input_cost_per_token": 1e-6, "input_cost_per_audio_token": 3e-6, "output_cost_per_token": 2e-6, "output_cost_per_audio_token": 6e-6}  # fmt: skip
 
 
 def cost(call_type: str, price: Price, body: dict[str, Any] | None = None, size: int | None = None) -> float | None:
@@ -39,6 +40,8 @@ def cost(call_type: str, price: Price, body: dict[str, Any] | None = None, size:
         ("image_generation", price_from(None, {}, ("per_request", 0.5)), {"prompt": "a cat", "n": 3}, None, 0.5),
         ("amoderation", price_from(None, {"mode": "moderation"}, ("per_request", 0.5)), {"input": "x"}, None, 0.5),
         ("arerank", price_from((1.0, 1.0), {"input_cost_per_query": 9.0}, ("per_request", 0.5)), {"documents": []}, None, 0.5),
+        ("_arealtime", price_from(None, SPOKEN), {}, None, (32_000 * 3 + 4_096 * 6) / 1e6),
+        ("_arealtime", price_from(None, {"mode": "realtime"}), {}, None, None),
         ("avideo_generation", TOKENS, {"prompt": "a cat"}, None, None),
         ("pass_through_endpoint", TOKENS, {"messages": []}, None, None),
     ],

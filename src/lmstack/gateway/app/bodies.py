@@ -20,6 +20,7 @@ MAX_KEYS = 100_000
 _CALLBACKS = (b'"success_callback"', b'"failure_callback"', b'"callbacks"')
 MAX_BRACKETS, MAX_STRINGS = 200_000, 200_000
 _TEXT = bytes(set(range(256)) - set(b'[]{}:"'))
+_NO_OBJECT = re.compile(rb'\s*(?:[\["0-9-]|null|true|false)')
 _STRING = re.compile(rb'"[^"]*"')
 
 
@@ -121,6 +122,14 @@ def _outside_strings(body: bytes) -> bytes:
     if rest.count(b'"') > 2 * MAX_STRINGS:
         raise RefusedError(400, "invalid_request_error", f"The body has more than {MAX_STRINGS} texts.")
     return _STRING.sub(b"", rest)
+
+
+def check_object(body: bytes) -> None:
+    """Refuse JSON that is no object. LiteLLM answers it with 500 before our first hook. Raises RefusedError (400)."""
+    if _NO_OBJECT.match(body):
+        raise RefusedError(
+            400, "invalid_request_error", 'The body must be a JSON object, for example {"model": "auto"}.'
+        )
 
 
 def check_callbacks(body: bytes) -> None:

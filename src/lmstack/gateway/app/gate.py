@@ -154,10 +154,14 @@ class RequestGate:
                 scope[TO_RECORD] = b""
             return receive
         body = await bodies.read(scope, receive, self._settings.max_bytes, hold=hold)
-        # LiteLLM parses JSON of any content type, except for the parts of a form.
-        if not headers.get(b"content-type", b"").startswith(b"multipart/") or scope["path"].endswith(JSON_ENDPOINTS):
+        # LiteLLM parses JSON of any content type, except for the parts of a form. Of "multipart/x" too.
+        if not headers.get(b"content-type", b"").startswith(b"multipart/form-data") or scope["path"].endswith(
+            JSON_ENDPOINTS
+        ):
             bodies.check_json(body)
             bodies.check_callbacks(body)
+        if scope["path"].endswith(JSON_ENDPOINTS):
+            bodies.check_object(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
         scope["headers"] = _with_length(scope["headers"], len(body))

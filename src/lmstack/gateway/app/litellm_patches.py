@@ -7,12 +7,13 @@ import importlib
 import inspect
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
 from fastapi import HTTPException
 from litellm.llms.gemini.count_tokens.handler import GoogleAIStudioTokenCounter
+from litellm.llms.openai import openai
 from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException
 from litellm.proxy.common_request_processing import serialize_http_exception_detail
@@ -103,6 +104,26 @@ def keep_gemini_address() -> None:
         return str(litellm_url(self, model, base))
 
     GoogleAIStudioTokenCounter._construct_url = url
+
+
+def report_unprocessable_requests() -> None:
+    """Fail a call that a provider refuses with 422. LiteLLM answers it with 200 and ``null``, and our row would say succeeded.
+
+    With ``drop_params`` LiteLLM leaves out the fields that the 422 names, and tries twice. Then it returns nothing.
+    """
+    litellm_drop = openai.drop_params_from_unprocessable_entity_error
+
+    def drop(error: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+        left = litellm_drop(error, data)
+        if isinstance(data, _Reduced) or len(left) == len(data):
+            raise error
+        return _Reduced(left)
+
+    openai.drop_params_from_unprocessable_entity_error = drop
+
+
+class _Reduced(dict[str, Any]):
+    """A body without the fields that a provider has refused."""
 
 
 def refuse_foreign_redirects() -> None:

@@ -12,7 +12,10 @@ from lmstack.gateway.calls.outcome import abandon
 from lmstack.ledger.records import Call
 
 # These endpoints accept JSON only. A form content type there is what `curl -d` sends by default.
-JSON_ENDPOINTS = ("/chat/completions", "/completions", "/messages", "/responses", "/embeddings")
+JSON_ENDPOINTS = (
+    "/chat/completions", "/completions", "/messages", "/responses", "/embeddings", "/messages/count_tokens", "/images/generations",
+    "/audio/speech", "/moderations", "/rerank", "/batches", ":generateContent", ":streamGenerateContent", ":countTokens",
+)  # fmt: skip
 # LiteLLM closes an abandoned stream only after its response has ended, so our stream hook ends the row within this time.
 ABANDONED_SECONDS = 2.0
 # The gate puts the body here for a call that our hooks do not see.

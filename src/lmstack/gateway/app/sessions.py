@@ -84,9 +84,9 @@ class _Link:
         if refusal is not None:
             message = _error_message(*refusal)
         text = message.get("text")
-        has_response = self._session.read(text) if isinstance(text, str) else False
+        has_cost = self._session.read(text) if isinstance(text, str) else False
         await self._send(message)
-        if has_response and self._is_used_up():
+        if has_cost and self._is_used_up():
             self._ended_by_us = True
             await self._send(_error_message(429, "budget_exceeded", _BUDGET_TEXT))
             await self._record("interrupted", Fault("budget_exceeded", "429", _BUDGET_TEXT))

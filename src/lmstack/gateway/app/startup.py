@@ -43,6 +43,7 @@ def install() -> None:
     litellm_patches.disable_redis_retries()
     litellm_patches.keep_error_details()
     litellm_patches.keep_gemini_address()
+    litellm_patches.report_unprocessable_requests()
     litellm_patches.refuse_foreign_redirects()
     litellm_patches.do_not_import_again()
     stop_with_parent()

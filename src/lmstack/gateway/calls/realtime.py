@@ -13,7 +13,11 @@ from lmstack.routing.realtime import CACHED, INPUT, OUTPUT, UNKNOWN_KIND, total
 
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 # Most messages are parts of audio. They are not parsed.
-_TOLD = re.compile(rf'"(?:response\.(?:created|done)|session\.(?:created|updated)|error|{re.escape(_TRANSCRIBED)})"')
+_TOLD = re.compile(
+    rf'"(?:response\.(?:created|done)|(?:transcription_)?session\.(?:created|updated)|error|{re.escape(_TRANSCRIBED)})"'
+)
+# A session that only transcribes begins with the second pair.
+_SESSION = ("session.created", "session.updated", "transcription_session.created", "transcription_session.updated")
 _MAX_MODELS = 10  # that transcribe, in one session
 
 
@@ -53,7 +57,7 @@ class RealtimeSession:
         return Usage(into, out, cached, self.reasoning or None)
 
     def read(self, text: str) -> bool:
-        """Read a message for the client. Return whether a response has ended."""
+        """Read a message for the client. Return whether a response or a transcription has ended. Both cost something."""
         if not _TOLD.search(text):
             return False
         try:
@@ -68,7 +72,7 @@ class RealtimeSession:
             self._end(mapping(event.get("response")))
         elif kind == "response.created":
             self.created += 1
-        elif kind in ("session.created", "session.updated"):
+        elif kind in _SESSION:
             self.opened = True
             self._transcriber = _transcriber(mapping(event.get("session"))) or self._transcriber
         elif kind == "error":
@@ -77,7 +81,7 @@ class RealtimeSession:
             self.transcribed.setdefault(self._transcriber, Counter()).update(
                 _transcription(mapping(event.get("usage")))
             )
-        return kind == "response.done"
+        return kind in ("response.done", _TRANSCRIBED)
 
     def _end(self, response: Mapping[str, Any]) -> None:
         self.done += 1

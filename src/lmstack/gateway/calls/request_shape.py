@@ -5,10 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
+from lmstack.routing.policy import AUTO
 from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
 
+# With these LiteLLM sends a request and our key to another address than the model's, and the client may choose its path.
+# With specific_deployment it finds no deployment, and says that all of them have failed.
+_ADDRESSES = ("azure", "custom_llm_provider", "deployment_id", "specific_deployment", "use_litellm_proxy")
 _CHECKED_CALLS = ROUTED_CALLS | {"aembedding", "embedding", "embeddings"}
 
 
@@ -22,6 +26,11 @@ def _is_text_or_list(value: object) -> bool:
 
 def _is_object(value: object) -> bool:
     return isinstance(value, dict)
+
+
+def _is_stored_prompt(value: object, call_type: str) -> bool:
+    """Return whether ``prompt`` names a prompt that the provider keeps, as OpenAI's Responses have it."""
+    return call_type.endswith("responses") and isinstance(value, dict)
 
 
 _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -40,13 +49,17 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
         raise invalid(
             "background", "this gateway does not support it: LiteLLM cannot fetch the answer later. See docs/calls.md."
         )
+    if body.get(
+        "extra_body"
+    ):  # LiteLLM writes its fields over those that routing and budgets have read, model and n too
+        raise invalid("extra_body", "put its fields into the body itself.")
     _check_models(body)
     _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
         return
     for name, (fits, expected) in _SHAPES.items():
         value = body.get(name)
-        if value is not None and not fits(value):
+        if value is not None and not fits(value) and not (name == "prompt" and _is_stored_prompt(value, call_type)):
             raise invalid(name, f"{expected} is expected.")
     _check_tools(body.get("tools") or ())
     for name, value in body.items():
@@ -65,6 +78,8 @@ def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:
 def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a model of another kind. Its provider would refuse the call, and LiteLLM would cool it down."""
     wanted, model = modes_for(call_type), body.get("model")
+    if model == AUTO and "generate_content" in call_type:
+        raise invalid("model", "auto does not work with generateContent. Name a model or a group, for example cheap.")
     if not wanted or not isinstance(model, str):
         return
     if call_type in REALTIME and not served.is_served(model):  # LiteLLM would accept the session first
@@ -81,6 +96,11 @@ def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
 
 def _check_models(body: Mapping[str, Any]) -> None:
     """Raise RefusalError where LiteLLM would call models that the gateway does not know of, and charge for one only."""
+    for name in _ADDRESSES:
+        if body.get(name):
+            raise invalid(
+                name, "this gateway does not take it from clients. The model's name decides about its provider."
+            )
     model = body.get("model")
     if isinstance(model, str) and "," in model:
         raise invalid("model", "one name is expected, not a list.")
