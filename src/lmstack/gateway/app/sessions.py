@@ -13,7 +13,7 @@ from lmstack.gateway.calls import outcome
 from lmstack.gateway.calls.costs import cost_of_session
 from lmstack.gateway.calls.current import RequestContext
 from lmstack.gateway.calls.fields import redact
-from lmstack.gateway.calls.realtime import RealtimeSession
+from lmstack.gateway.calls.realtime import RealtimeSession, asks_beside
 from lmstack.ledger.records import Call, Fault
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 POLICY_VIOLATION = 1008
 MAX_REASON_BYTES = 120  # of a close message; the protocol allows 123
 _NORMAL = (1000, 1001)
+_BESIDE_TEXT = "response.conversation: 'none' is not possible under a budget. One response may run at a time."
 _BUDGET_TEXT = "The session has used up its budget, so the gateway has ended it."
 
 
@@ -48,9 +49,12 @@ class _Link:
 
     async def receive(self) -> Message:
         """Return the next message of the client."""
-        message = await self._receive()
-        self._by_client = self._by_client or message["type"] == "websocket.disconnect"
-        return message
+        while True:
+            message = await self._receive()
+            self._by_client = self._by_client or message["type"] == "websocket.disconnect"
+            if not (self._has_budget and asks_beside(message.get("text") or "")):
+                return message
+            await self._send(_error_message(400, "invalid_request_error", _BESIDE_TEXT))
 
     async def send(self, message: Message) -> None:
         """Pass a message to the client. Record the end of the session before its last message."""
@@ -84,9 +88,9 @@ class _Link:
         if refusal is not None:
             message = _error_message(*refusal)
         text = message.get("text")
-        has_response = self._session.read(text) if isinstance(text, str) else False
+        has_cost = self._session.read(text) if isinstance(text, str) else False
         await self._send(message)
-        if has_response and self._is_used_up():
+        if has_cost and self._is_used_up():
             self._ended_by_us = True
             await self._send(_error_message(429, "budget_exceeded", _BUDGET_TEXT))
             await self._record("interrupted", Fault("budget_exceeded", "429", _BUDGET_TEXT))
@@ -116,6 +120,10 @@ class _Link:
                 await outcome.finish_session(call, self._session, status, fault)
         except Exception:
             log.exception("lmstack: the end of a session could not be recorded")
+
+    @property
+    def _has_budget(self) -> bool:
+        return self._call is not None and self._call.allowance_usd is not None
 
     def _is_used_up(self) -> bool:
         """Return whether a session under a budget has cost what it may. So a budget is exceeded by one response at most."""

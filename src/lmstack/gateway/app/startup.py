@@ -44,6 +44,7 @@ def install() -> None:
     litellm_patches.keep_error_details()
     litellm_patches.keep_gemini_address()
     litellm_patches.refuse_foreign_redirects()
+    litellm_patches.refuse_foreign_session_redirects()
     litellm_patches.skip_cooldown_when(is_clients_fault)
     stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
