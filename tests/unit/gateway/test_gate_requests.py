@@ -31,6 +31,7 @@ class Client:
     served: list[str] = field(default_factory=list)
     refused: list[tuple[str, str, str]] = field(default_factory=list)
     reads: int = 0
+    body: bytes = b"{}"
 
     def send(self, method: str, path: str, *headers: tuple[bytes, bytes], address: str = "127.0.0.1") -> list[Message]:
         """Send one request, and return the messages of the answer."""
@@ -42,7 +43,7 @@ class Client:
 
         async def receive() -> Message:
             self.reads += 1
-            return {"type": "http.request", "body": b"{}", "more_body": False}
+            return {"type": "http.request", "body": self.body, "more_body": False}
 
         async def keep(message: Message) -> None:
             answer.append(message)
@@ -87,6 +88,23 @@ STORED = [
         ("GET", "/batches"), ("POST", "/batches"), ("GET", "/batches/batch_1"), ("POST", "/batches/batch_1/cancel"),
     ]
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/models"), ("HEAD", "/v1/models"), ("DELETE", "/v1/files/file-1")])
+def test_a_body_has_its_bounds_with_every_method(method: str, path: str) -> None:
+    """LiteLLM reads the body also of a GET."""
+    client = Client()
+    assert client.send(method, path, BEARER, (b"content-length", b"999999999"))[0]["status"] == 413
+    assert client.send(method, path, BEARER)[0]["status"] == 200
+    client.body = b'{"a":' + b"[" * 200 + b"]" * 200 + b"}"
+    assert client.send(method, path, BEARER)[0]["status"] == 400
+    assert client.served == [path]
+
+
+def test_a_body_of_a_caller_without_a_key_is_not_read() -> None:
+    client = Client()
+    assert client.send("GET", "/models", (b"content-length", b"999999999"))[0]["status"] == 200
+    assert client.reads == 0
 
 
 @pytest.mark.parametrize(("method", "path"), STORED)

@@ -149,10 +149,9 @@ class RequestGate:
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
     ) -> Receive:
         stored_ids.check(scope["path"])
-        if scope["method"] not in ("POST", "PUT", "PATCH"):
-            if route.recorded is Recorded.MIDDLEWARE:
-                scope[TO_RECORD] = b""
+        if route.access is Access.ANYONE:  # nothing behind these routes reads a body
             return receive
+        # LiteLLM reads the body of every method.
         body = await bodies.read(scope, receive, self._settings.max_bytes, hold=hold)
         # LiteLLM parses JSON of any content type, except for the parts of a form.
         if not headers.get(b"content-type", b"").startswith(b"multipart/") or scope["path"].endswith(JSON_ENDPOINTS):
@@ -160,7 +159,8 @@ class RequestGate:
             bodies.check_callbacks(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
-        scope["headers"] = _with_length(scope["headers"], len(body))
+        if body:
+            scope["headers"] = _with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
 
 
