@@ -63,7 +63,7 @@ class RealtimeProvider:
                 seen.append(event)
                 if event["type"] == "input_audio_buffer.commit":
                     _hear(connection)
-                elif event["type"] == "response.create":
+                elif event["type"] == "response.create" and "response" in event:  # LiteLLM sends one after each transcription
                     self._respond(connection, (event["response"].get("metadata") or {}).get("do", ""))
         except ConnectionClosed:
             pass

@@ -158,7 +158,7 @@ def test_a_redirect_takes_neither_the_session_nor_the_key_to_another_host(
     provider.refuse_with, provider.redirect_to = 307, f"{other.url.replace('http', 'ws')}/realtime"
     try:
         with dial(talking, headers={"x-task-id": task}) as link:
-            assert hear_end(link) == (1008, "Upstream realtime handshake rejected with HTTP 307")
+            assert hear_end(link) == (1011, "Upstream realtime handshake rejected with HTTP 307")
     finally:
         provider.refuse_with, provider.redirect_to = None, ""
         other.stop()

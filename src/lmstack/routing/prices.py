@@ -112,7 +112,7 @@ def price_from(
     response = None
     if "realtime" in (mode, entry.get("mode")):
         response = longest_response(entry) if rates is None else cost_at(rates, DEFAULT_INPUT, DEFAULT_OUTPUT)
-    return Price(rates, image, character, second, query, response)
+    return Price(rates, image, character, second, query, response=response)
 
 
 def is_free(request: Request, price: Price) -> bool:

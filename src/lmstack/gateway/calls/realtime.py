@@ -84,7 +84,7 @@ class RealtimeSession:
     def _transcribe(self, usage: Mapping[str, Any]) -> None:
         """Count a transcription. A session without a model for it has it from its own model, which counts it there."""
         spent, is_counted = _transcription(usage), self._transcriber in self.transcribed
-        if (self._transcriber and not spent) or not (is_counted or len(self.transcribed) < _MAX_MODELS):
+        if (self._transcriber and not usage) or not (is_counted or len(self.transcribed) < _MAX_MODELS):
             self.unmetered = True
             return
         self.transcribed.setdefault(self._transcriber, Counter()).update(spent)
@@ -96,7 +96,8 @@ class RealtimeSession:
             details = mapping(mapping(response.get("status_details")).get("error"))
             self.error = str(details.get("message") or details.get("code") or "a response failed")
         usage = mapping(response.get("usage"))
-        self.unmetered = self.unmetered or not (usage or response.get("status") == "failed")
+        counts = (token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens")))
+        self.unmetered = self.unmetered or (None in counts if usage else response.get("status") != "failed")
         self.tokens.update(tokens_of(usage))
         self.reasoning += token_count(mapping(usage.get("output_token_details")).get("reasoning_tokens")) or 0
 
