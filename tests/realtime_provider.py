@@ -63,7 +63,9 @@ class RealtimeProvider:
                 seen.append(event)
                 if event["type"] == "input_audio_buffer.commit":
                     _hear(connection)
-                elif event["type"] == "response.create" and "response" in event:  # LiteLLM sends one after each transcription
+                elif (
+                    event["type"] == "response.create" and "response" in event
+                ):  # LiteLLM sends one after each transcription
                     self._respond(connection, (event["response"].get("metadata") or {}).get("do", ""))
         except ConnectionClosed:
             pass
@@ -77,7 +79,7 @@ class RealtimeProvider:
             "transcribe": lambda: _transcribe(connection),
             "fail": lambda: _say(
                 connection, "response.done",
-                response={"status": "failed", "status_details": {"error": {"message": "no room"}}, "usage": None},
+                response={"status": "failed", "status_details": {"error": {"message": "no room for 'the merger closes on Friday'"}}, "usage": None},
             ),
         }  # fmt: skip
         _say(connection, "response.created", response={"id": "resp_1", "status": "in_progress"})

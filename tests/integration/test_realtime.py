@@ -148,7 +148,7 @@ def test_a_session_that_the_provider_refuses_or_whose_responses_all_fail_has_fai
     with dial(talking, headers={"x-task-id": failed}) as link:
         ask(link, "fail")
     row = row_of(talking, failed)
-    assert (row["status"], row["error_type"], row["error_message"]) == ("failed", "ResponseFailed", "no room")
+    assert (row["status"], row["error_type"], row["error_message"]) == ("failed", "ResponseFailed", "no room for '***'")
 
 
 def test_a_redirect_takes_neither_the_session_nor_the_key_to_another_host(

@@ -90,7 +90,9 @@ STORED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/models"), ("HEAD", "/v1/models"), ("DELETE", "/v1/files/file-1")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/models"), ("HEAD", "/v1/models"), ("DELETE", "/v1/files/file-1")]
+)
 def test_a_body_has_its_bounds_with_every_method(method: str, path: str) -> None:
     """LiteLLM reads the body also of a GET."""
     client = Client()

@@ -89,7 +89,16 @@ def test_a_session_sums_its_responses() -> None:
     assert not session.unmetered
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"output_tokens": 2}, {"input_tokens": -3, "output_tokens": 2}, {"input_tokens": "x", "output_tokens": 2}])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"output_tokens": 2},
+        {"input_tokens": -3, "output_tokens": 2},
+        {"input_tokens": "x", "output_tokens": 2},
+    ],
+)
 def test_a_response_whose_tokens_cannot_be_counted_makes_the_cost_unknown(usage: dict[str, Any] | None) -> None:
     session = RealtimeSession()
     session.read(json.dumps({"type": "response.done", "response": {"status": "completed", "usage": usage}}))

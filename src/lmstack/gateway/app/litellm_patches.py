@@ -135,12 +135,14 @@ def refuse_foreign_session_redirects() -> None:
         log.warning("lmstack: this release of websockets is not known; a provider may redirect a realtime session")
         return
 
-    def redirect(self: Any, error: Exception) -> Exception | str:
-        found = websockets_redirect(self, error)
+    def redirect(self: websockets.connect, exc: Exception) -> Exception | str:
+        found: Exception | str = websockets_redirect(self, exc)
         if not isinstance(found, str) or _origin(httpx.URL(found)) == _origin(httpx.URL(self.uri)):
             return found
-        log.warning("lmstack: the provider redirects a session to %s, which must not get the key", httpx.URL(found).host)
-        return error
+        log.warning(
+            "lmstack: the provider redirects a session to %s, which must not get the key", httpx.URL(found).host
+        )
+        return exc
 
     websockets.connect.process_redirect = redirect  # type: ignore[method-assign]
 

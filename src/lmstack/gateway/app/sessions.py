@@ -12,6 +12,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.calls import outcome
 from lmstack.gateway.calls.costs import cost_of_session
 from lmstack.gateway.calls.current import RequestContext
+from lmstack.gateway.calls.error_text import without_quotations
 from lmstack.gateway.calls.fields import redact
 from lmstack.gateway.calls.realtime import RealtimeSession, asks_beside
 from lmstack.ledger.records import Call, Fault
@@ -106,7 +107,7 @@ class _Link:
         elif code in _NORMAL and self._session.opened and not self._session.running:
             await self._record(*_status(self._session))
         else:
-            fault = Fault("SessionFailed", str(code), redact(self._session.error or reason or "no reason was given"))
+            fault = Fault("SessionFailed", str(code), _told(self._session.error or reason or "no reason was given"))
             await self._record("interrupted" if self._session.opened else self._failed(), fault)
         await self._send(_closing(code, reason))
 
@@ -137,8 +138,13 @@ class _Link:
 def _status(session: RealtimeSession) -> tuple[str, Fault | None]:
     """Return the status of a session that has ended in order: failed when each of its responses has failed."""
     if session.failed and session.failed == session.done:
-        return "failed", Fault("ResponseFailed", None, redact(session.error))
+        return "failed", Fault("ResponseFailed", None, _told(session.error))
     return "succeeded", None
+
+
+def _told(text: str) -> str:
+    """Return the text of an error for the row. The messages of a session are not kept, so what it quotes is not known."""
+    return redact(without_quotations(text))
 
 
 def _error_message(status: int, kind: str, text: str) -> Message:

@@ -19,6 +19,7 @@ _TOLD = re.compile(
 )
 _OPENING = ("session.created", "session.updated", "transcription_session.created", "transcription_session.updated")
 _MAX_MODELS = 10  # that transcribe, in one session
+_MAX_ERROR = 4000
 
 
 class RealtimeSession:
@@ -76,7 +77,7 @@ class RealtimeSession:
             self.opened = True
             self._transcriber = _transcriber(mapping(event.get("session"))) or self._transcriber
         elif kind == "error":
-            self.error = str(mapping(event.get("error")).get("message") or "")
+            self.error = str(mapping(event.get("error")).get("message") or "")[:_MAX_ERROR]
         elif kind == _TRANSCRIBED:
             self._transcribe(mapping(event.get("usage")))
         return kind in ("response.done", _TRANSCRIBED)
@@ -94,7 +95,7 @@ class RealtimeSession:
         if response.get("status") == "failed":
             self.failed += 1
             details = mapping(mapping(response.get("status_details")).get("error"))
-            self.error = str(details.get("message") or details.get("code") or "a response failed")
+            self.error = str(details.get("message") or details.get("code") or "a response failed")[:_MAX_ERROR]
         usage = mapping(response.get("usage"))
         counts = (token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens")))
         self.unmetered = self.unmetered or (None in counts if usage else response.get("status") != "failed")
@@ -103,7 +104,7 @@ class RealtimeSession:
 
 
 def asks_beside(text: str) -> bool:
-    """Return whether a client's message asks for a response beside the conversation: any number of them may run at once."""
+    """Return whether a client's message asks for a response beside the conversation: any number of them may run at the same time."""
     if '"none"' not in text and "\\u" not in text:
         return False
     found: list[bool] = []
