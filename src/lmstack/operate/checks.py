@@ -171,7 +171,10 @@ def models(plan: Plan) -> list[Finding]:
         if model.deprecated and not model.retired:
             found.append(Finding(f"model {model.name}", WARN, f"the provider ends it on {model.deprecated}", "requests for it will fail after that day", "use another name; see: lm models"))  # fmt: skip
         if not model.priced and model.flat_price is None:
-            found.append(Finding(f"model {model.name}", WARN, "its price is unknown", "its cost is unknown, so requests under a budget do not use it", "set its price in models.yaml (docs/providers.md)"))  # fmt: skip
+            what, why = "its price is unknown", "its cost is unknown, so requests under a budget do not use it"
+            if model.mode != "chat":
+                what, why = "it has no price in models.yaml", "only a price in LiteLLM's price map opens it for requests under a budget"
+            found.append(Finding(f"model {model.name}", WARN, what, why, "set its price in models.yaml (docs/providers.md)"))  # fmt: skip
     retired = [f"{d.name} by {d.model.successor}" for d in plan.deployments if d.model.successor]
     if retired:
         found.append(Finding("retired", WARN, f"retired names are served by other models: {', '.join(retired)}", "answers and prices are those of the other model", "use the name of the other model; see: lm models"))  # fmt: skip

@@ -23,7 +23,7 @@ POLICY_VIOLATION = 1008
 MAX_REASON_BYTES = 120  # of a close message; the protocol allows 123
 _NORMAL = (1000, 1001)
 _BESIDE_TEXT = "response.conversation: 'none' is not possible under a budget. One response may run at a time."
-_BUDGET_TEXT = "The session has used up its budget, so the gateway has ended it."
+_BUDGET_TEXT = "The session has used up what its budget set aside for it, or its cost is unknown. So the gateway has ended it."
 
 
 async def follow(app: ASGIApp, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
