@@ -173,7 +173,10 @@ def models(plan: Plan) -> list[Finding]:
         if not model.priced and model.flat_price is None:
             what, why = "its price is unknown", "its cost is unknown, so requests under a budget do not use it"
             if model.mode != "chat":
-                what, why = "it has no price in models.yaml", "only a price in LiteLLM's price map opens it for requests under a budget"
+                what, why = (
+                    "it has no price in models.yaml",
+                    "only a price in LiteLLM's price map opens it for requests under a budget",
+                )
             found.append(Finding(f"model {model.name}", WARN, what, why, "set its price in models.yaml (docs/providers.md)"))  # fmt: skip
     retired = [f"{d.name} by {d.model.successor}" for d in plan.deployments if d.model.successor]
     if retired:

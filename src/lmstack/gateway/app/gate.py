@@ -14,6 +14,7 @@ from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_i
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
 from lmstack.gateway.app.origins import Origins, origins_from
+from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
 
 DEFAULT_MAX_BODY_MB = 50.0
@@ -93,7 +94,7 @@ class RequestGate:
             return
         except ClientLeftError:
             return
-        await self.app(scope, receive, shown)
+        await self.app(scope, receive, WithoutKeys(shown))
 
     def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""

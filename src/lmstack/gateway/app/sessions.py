@@ -9,11 +9,12 @@ import logging
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway import worker
+from lmstack.gateway.app.own_keys import ERROR
 from lmstack.gateway.calls import outcome
 from lmstack.gateway.calls.costs import cost_of_session
 from lmstack.gateway.calls.current import RequestContext
 from lmstack.gateway.calls.error_text import without_quotations
-from lmstack.gateway.calls.fields import redact
+from lmstack.gateway.calls.fields import redact, without_own_secrets
 from lmstack.gateway.calls.realtime import RealtimeSession, asks_beside
 from lmstack.ledger.records import Call, Fault
 
@@ -23,7 +24,9 @@ POLICY_VIOLATION = 1008
 MAX_REASON_BYTES = 120  # of a close message; the protocol allows 123
 _NORMAL = (1000, 1001)
 _BESIDE_TEXT = "response.conversation: 'none' is not possible under a budget. One response may run at a time."
-_BUDGET_TEXT = "The session has used up what its budget set aside for it, or its cost is unknown. So the gateway has ended it."
+_BUDGET_TEXT = (
+    "The session has used up what its budget set aside for it, or its cost is unknown. So the gateway has ended it."
+)
 
 
 async def follow(app: ASGIApp, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
@@ -90,6 +93,8 @@ class _Link:
             message = _error_message(*refusal)
         text = message.get("text")
         has_cost = self._session.read(text) if isinstance(text, str) else False
+        if isinstance(text, str) and ERROR in text:
+            message = {**message, "text": without_own_secrets(text)}
         await self._send(message)
         if has_cost and self._is_used_up():
             self._ended_by_us = True
@@ -98,7 +103,7 @@ class _Link:
             await self._send(_closing(POLICY_VIOLATION, _BUDGET_TEXT))
 
     async def _close(self, message: Message) -> None:
-        code, reason = int(message.get("code") or 1000), str(message.get("reason") or "")
+        code, reason = int(message.get("code") or 1000), without_own_secrets(str(message.get("reason") or ""))
         refusal = self._context.refusal
         if refusal is not None:
             status, kind, text = refusal
