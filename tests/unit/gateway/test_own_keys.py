@@ -1,6 +1,7 @@
 """A provider that sends our key back in an error does not give it to a client."""
 
 import asyncio
+import gzip
 
 import pytest
 from starlette.types import Message
@@ -13,7 +14,7 @@ TOLD = b'{"error": {"message": "you sent odd.shape.of.a.key"}}'
 CLEAN = b'{"error": {"message": "you sent ***"}}'
 
 
-def answer(status: int, *parts: bytes, length: int | None) -> list[Message]:
+def answer(status: int, *parts: bytes, length: int | None, encoding: bytes = b"") -> list[Message]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -22,6 +23,7 @@ def answer(status: int, *parts: bytes, length: int | None) -> list[Message]:
     async def run() -> None:
         shown = WithoutKeys(send)
         headers = [] if length is None else [(b"Content-Length", str(length).encode())]
+        headers += [(b"content-encoding", encoding)] if encoding else []
         await shown({"type": "http.response.start", "status": status, "headers": headers})
         for part in parts[:-1]:
             await shown({"type": "http.response.body", "body": part, "more_body": True})
@@ -41,6 +43,13 @@ def test_an_error_comes_without_our_key_and_with_its_length(parts: tuple[bytes, 
     start, body = answer(400, *parts, length=len(TOLD))
     assert (start["status"], body["body"]) == (400, CLEAN)
     assert start["headers"] == [(b"content-length", str(len(CLEAN)).encode())]
+
+
+def test_an_error_that_litellm_has_compressed_comes_without_our_key_too() -> None:
+    start, body = answer(400, gzip.compress(TOLD), length=77, encoding=b"gzip")
+    assert (start["headers"], body["body"]) == ([(b"content-length", str(len(CLEAN)).encode())], CLEAN)
+    other = gzip.compress(b"{}")
+    assert answer(400, other, length=22, encoding=b"gzip")[1]["body"] == other
 
 
 def test_an_error_within_a_stream_comes_without_our_key() -> None:

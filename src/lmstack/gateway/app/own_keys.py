@@ -1,5 +1,7 @@
 """Take our own keys out of the errors that a client gets: a provider may send back what it received."""
 
+import gzip
+
 from starlette.types import Message, Send
 
 from lmstack.gateway.calls.fields import without_own_secrets
@@ -8,7 +10,7 @@ ERROR = '"error"'
 
 
 class WithoutKeys:
-    """Send an answer. Of an error, and of an error within a stream, send it without our keys."""
+    """Send an answer that LiteLLM may have compressed, but not a stream. Of an error, and of an error within a stream, send it without our keys."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -34,12 +36,15 @@ class WithoutKeys:
 
     async def _send_error(self, start: Message, body: bytes) -> None:
         self._held = None
-        cleaned = _cleaned(body)
-        if cleaned != body:
-            kept = [(name, value) for name, value in start.get("headers", ()) if name.lower() != b"content-length"]
+        headers = [(name.lower(), value) for name, value in start.get("headers", ())]
+        plain = gzip.decompress(body) if (b"content-encoding", b"gzip") in headers and body else body
+        cleaned = _cleaned(plain)
+        if cleaned != plain:
+            kept = [(name, value) for name, value in headers if name not in (b"content-length", b"content-encoding")]
             start = {**start, "headers": [*kept, (b"content-length", str(len(cleaned)).encode())]}
+            body = cleaned
         await self._send(start)
-        await self._send({"type": "http.response.body", "body": cleaned})
+        await self._send({"type": "http.response.body", "body": body})
 
 
 def _cleaned(body: bytes) -> bytes:
