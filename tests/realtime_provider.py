@@ -32,6 +32,7 @@ class RealtimeProvider:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.refuse_with: int | None = None
+        self.redirect_to = ""  # with ``refuse_with``: where the refusal points to
         self._server: Server = serve(self._session, "127.0.0.1", 0, process_request=self._admit)
         self.port = int(self._server.socket.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}/v1"
@@ -45,7 +46,12 @@ class RealtimeProvider:
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         self.asked.append({"path": request.path, "key": request.headers.get("authorization"), "events": []})
-        return connection.respond(HTTPStatus(self.refuse_with), "no") if self.refuse_with else None
+        if self.refuse_with is None:
+            return None
+        answer = connection.respond(HTTPStatus(self.refuse_with), "no")
+        if self.redirect_to:
+            answer.headers["location"] = self.redirect_to
+        return answer
 
     def _session(self, connection: ServerConnection) -> None:
         seen = self.asked[-1]["events"]
@@ -55,7 +61,11 @@ class RealtimeProvider:
             for text in connection:
                 event = json.loads(text)
                 seen.append(event)
-                if event["type"] == "response.create":
+                if event["type"] == "input_audio_buffer.commit":
+                    _hear(connection)
+                elif (
+                    event["type"] == "response.create" and "response" in event
+                ):  # LiteLLM sends one after each transcription
                     self._respond(connection, (event["response"].get("metadata") or {}).get("do", ""))
         except ConnectionClosed:
             pass
@@ -69,7 +79,7 @@ class RealtimeProvider:
             "transcribe": lambda: _transcribe(connection),
             "fail": lambda: _say(
                 connection, "response.done",
-                response={"status": "failed", "status_details": {"error": {"message": "no room"}}, "usage": None},
+                response={"status": "failed", "status_details": {"error": {"message": "no room for 'the merger closes on Friday'"}}, "usage": None},
             ),
         }  # fmt: skip
         _say(connection, "response.created", response={"id": "resp_1", "status": "in_progress"})
@@ -82,9 +92,13 @@ def _answer(connection: ServerConnection, usage: dict[str, Any] | None) -> None:
 
 
 def _transcribe(connection: ServerConnection) -> None:
+    _hear(connection)
+    _answer(connection, USAGE)
+
+
+def _hear(connection: ServerConnection) -> None:
     kind = "conversation.item.input_audio_transcription.completed"
     _say(connection, kind, transcript="hello", usage={"type": "duration", "seconds": 30})
-    _answer(connection, USAGE)
 
 
 def _say(connection: ServerConnection, kind: str, **more: Any) -> None:

@@ -148,7 +148,22 @@ def test_a_session_that_the_provider_refuses_or_whose_responses_all_fail_has_fai
     with dial(talking, headers={"x-task-id": failed}) as link:
         ask(link, "fail")
     row = row_of(talking, failed)
-    assert (row["status"], row["error_type"], row["error_message"]) == ("failed", "ResponseFailed", "no room")
+    assert (row["status"], row["error_type"], row["error_message"]) == ("failed", "ResponseFailed", "no room for '***'")
+
+
+def test_a_redirect_takes_neither_the_session_nor_the_key_to_another_host(
+    talking: Stack, provider: RealtimeProvider
+) -> None:
+    task, other = new_task(), RealtimeProvider()
+    provider.refuse_with, provider.redirect_to = 307, f"{other.url.replace('http', 'ws')}/realtime"
+    try:
+        with dial(talking, headers={"x-task-id": task}) as link:
+            assert hear_end(link) == (1011, "Upstream realtime handshake rejected with HTTP 307")
+    finally:
+        provider.refuse_with, provider.redirect_to = None, ""
+        other.stop()
+    assert other.asked == []
+    assert row_of(talking, task)["status"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +206,24 @@ def test_under_a_budget_a_session_of_unknown_price_is_refused_and_one_that_has_u
     assert row["cost_usd"] == pytest.approx(2 * COST)
     with dial(talking, headers={"x-task-id": task, "x-task-budget": budget}) as link:
         assert hear(link, "error")["error"]["type"] == "budget_exceeded"
+
+
+def test_a_budget_counts_transcriptions_without_a_response_and_allows_one_response_at_a_time(
+    talking: Stack, provider: RealtimeProvider
+) -> None:
+    task = new_task()
+    with dial(talking, headers={"x-task-id": task, "x-task-budget": "0.004"}) as link:
+        hear(link, "session.created")
+        link.send(json.dumps({"type": "response.create", "response": {"conversation": "none"}}))
+        assert "one response may run at a time" in hear(link, "error")["error"]["message"].lower()
+        assert provider.asked[-1]["events"] == []
+        for _ in range(2):  # 30 seconds each
+            link.send(json.dumps({"type": "input_audio_buffer.commit"}))
+        assert hear(link, "error")["error"]["type"] == "budget_exceeded"
+        assert hear_end(link)[0] == 1008
+    row = row_of(talking, task)
+    assert (row["status"], row["error_type"]) == ("interrupted", "budget_exceeded")
+    assert (row["cost_usd"], row["cost_estimated"]) == (pytest.approx(60 * 0.0001), 0)
 
 
 @pytest.mark.parametrize(

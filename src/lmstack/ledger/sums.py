@@ -115,12 +115,9 @@ def _is_counted_by_a_budget(end: Ended, kind: str) -> bool:
 
 
 def _has_room(conn: sqlite3.Connection, dimension: str, hour: int) -> bool:
-    """Return whether a new name gets a row in this hour. The names are counted only until the first one is left out."""
-    sql = "SELECT 1 FROM rollups WHERE dimension = ? AND hour = ? AND name = ?"
-    if conn.execute(sql, (dimension, hour, OTHER)).fetchone() is not None:
-        return False
-    sql = "SELECT COUNT(*) FROM rollups WHERE dimension = ? AND hour = ?"
-    return int(conn.execute(sql, (dimension, hour)).fetchone()[0]) < MAX_NAMES
+    """Return whether a new name gets a row in this hour. A row of OTHER tells nothing: a client may choose that name."""
+    sql = "SELECT 1 FROM rollups WHERE dimension = ? AND hour = ? LIMIT 1 OFFSET ?"
+    return conn.execute(sql, (dimension, hour, MAX_NAMES - 1)).fetchone() is None
 
 
 def _has_room_in_totals(conn: sqlite3.Connection, kind: str, started_at: float) -> bool:

@@ -59,9 +59,14 @@ def test_the_cost_of_an_answer(
 def test_a_flat_price_is_charged_whatever_litellm_reports(
     price: tuple[str, float], units: float | None, cost: float | None
 ) -> None:
-    call = a_call(flat_price=price, rates=None)
+    call = a_call(flat_price=price, rates=None, kind="aimage_generation")
     call.units = units
     assert cost_of(call, None, TEN, 9.0) == (cost if cost is None else pytest.approx(cost))
+
+
+@pytest.mark.parametrize(("kind", "cost"), [("acreate_file", 0.0), ("acreate_batch", None), ("acompletion", None)])
+def test_a_price_per_request_is_for_the_calls_that_are_sold_so(kind: str, cost: float | None) -> None:
+    assert cost_of(a_call(flat_price=("per_request", 0.5), rates=None, kind=kind), None, Usage(), 0.0) == cost
 
 
 def test_a_call_without_any_attempt_has_no_cost() -> None:

@@ -44,6 +44,14 @@ def test_short_and_long_texts_of_the_request_are_removed(text: str, kept: str) -
     assert error_text.remove_request(text, request) == kept
 
 
+@pytest.mark.parametrize("quote", ["'", '"', "`"])
+def test_a_long_quotation_is_removed_where_the_request_is_not_at_hand(quote: str) -> None:
+    error = f"Invalid value: {quote}{SECRET}{quote}. Use {quote}audio{quote}."
+    assert error_text.without_quotations(error) == f"Invalid value: {quote}***{quote}. Use {quote}audio{quote}."
+    assert SECRET[:30] not in error_text.without_quotations(error[:60])
+    assert len(error_text.without_quotations("x" * 9_000_000)) <= 2000
+
+
 SECRET = "the merger with Contoso closes on Friday at 40 dollars a share"
 
 

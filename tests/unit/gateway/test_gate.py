@@ -176,6 +176,8 @@ def test_json_that_takes_long_to_parse_is_refused(body: bytes, refused: bool) ->
     [
         (_json({"model": "m", "success_callback": ["langfuse"]}), True),
         (_json({"callbacks": ["x"]}), True),
+        (b'{"c\\u0061llbacks": ["x"]}', True),
+        (b'{"success\\u005Fcallback": ["x"]}', True),
         (_json({"messages": [{"content": '{"success_callback": 1}'}]}), False),
         (_json({"metadata": {"callbacks": 1}}), False),
         (b'"success_callback" is no JSON', False),

@@ -91,6 +91,25 @@ STORED = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/models"), ("HEAD", "/v1/models"), ("DELETE", "/v1/files/file-1")]
+)
+def test_a_body_has_its_bounds_with_every_method(method: str, path: str) -> None:
+    """LiteLLM reads the body also of a GET."""
+    client = Client()
+    assert client.send(method, path, BEARER, (b"content-length", b"999999999"))[0]["status"] == 413
+    assert client.send(method, path, BEARER)[0]["status"] == 200
+    client.body = b'{"a":' + b"[" * 200 + b"]" * 200 + b"}"
+    assert client.send(method, path, BEARER)[0]["status"] == 400
+    assert client.served == [path]
+
+
+def test_a_body_of_a_caller_without_a_key_is_not_read() -> None:
+    client = Client()
+    assert client.send("GET", "/models", (b"content-length", b"999999999"))[0]["status"] == 200
+    assert client.reads == 0
+
+
 @pytest.mark.parametrize(("method", "path"), STORED)
 def test_files_and_batches_are_for_those_with_the_key_and_no_web_page(method: str, path: str) -> None:
     client = Client()

@@ -12,7 +12,7 @@ from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.app.credentials import subprotocol_key, without_key
 from lmstack.gateway.app.handshake import Bounded, check_model, with_bearer
 from lmstack.gateway.app.stored_ids import check as check_id
-from lmstack.gateway.calls.realtime import RealtimeSession, tokens_of
+from lmstack.gateway.calls.realtime import RealtimeSession, asks_beside, tokens_of
 from lmstack.ledger.records import Usage
 from lmstack.routing.realtime import cost_by_map, longest_response
 
@@ -102,6 +102,72 @@ def test_a_session_that_only_transcribes_is_open_and_each_transcription_counts_a
     assert session.opened
     assert session.read(json.dumps(done)) is True
     assert session.transcribed == {"whisper-1": {"seconds": 30}}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"output_tokens": 2},
+        {"input_tokens": -3, "output_tokens": 2},
+        {"input_tokens": "x", "output_tokens": 2},
+    ],
+)
+def test_a_response_whose_tokens_cannot_be_counted_makes_the_cost_unknown(usage: dict[str, Any] | None) -> None:
+    session = RealtimeSession()
+    session.read(json.dumps({"type": "response.done", "response": {"status": "completed", "usage": usage}}))
+    assert session.unmetered
+
+
+WHISPER = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+
+
+@pytest.mark.parametrize(
+    ("usage", "unmetered"),
+    [({"type": "duration", "seconds": 1.2}, False), ({"input_tokens": 5, "output_tokens": 2}, False), ({}, True), (None, True)],
+)  # fmt: skip
+def test_a_transcription_costs_also_without_a_response_and_is_unmetered_without_its_usage(
+    usage: dict[str, Any] | None, unmetered: bool
+) -> None:
+    session = RealtimeSession()
+    assert session.read(json.dumps({"type": "session.created", "session": WHISPER})) is False
+    assert session.read(json.dumps({"type": TRANSCRIBED, "usage": usage})) is True
+    assert (session.unmetered, bool(session.transcribed)) == (unmetered, not unmetered)
+
+
+@pytest.mark.parametrize(
+    ("text", "beside"),
+    [
+        ('{"type": "response.create", "response": {"conversation": "none"}}', True),
+        ('{"type": "response.create", "response": {"conversation": "n\\u006fne"}}', True),
+        ('{"type": "response.create", "response": {"conversation": "none"}, "response": {}}', True),
+        ('{"type": "response.create", "response": {"conversation": "auto"}}', False),
+        ('{"type": "session.update", "session": {"tool_choice": "none"}}', False),
+        ('{"type": "response.create", "response": {"input": "the conversation: \\"none\\""}}', False),
+        ('{"conversation": "none"', False),
+        ("[" * 9000 + '"none"', False),
+    ],
+)
+def test_a_response_beside_the_conversation_is_found(text: str, beside: bool) -> None:
+    assert asks_beside(text) is beside
+
+
+def test_a_model_that_transcribes_by_itself_counts_it_in_its_responses() -> None:
+    session = RealtimeSession()
+    session.read(json.dumps({"type": "session.created", "session": {}}))
+    session.read(json.dumps({"type": TRANSCRIBED, "transcript": "hello"}))
+    assert not session.unmetered
+
+
+def test_transcriptions_by_more_models_than_are_counted_make_the_cost_unknown() -> None:
+    session = RealtimeSession()
+    for number in range(12):
+        named = {"audio": {"input": {"transcription": {"model": f"m{number}"}}}}
+        session.read(json.dumps({"type": "session.updated", "session": named}))
+        session.read(json.dumps({"type": TRANSCRIBED, "usage": {"input_tokens": 5}}))
+    assert (len(session.transcribed), session.unmetered) == (10, True)
 
 
 def test_a_key_in_a_subprotocol_is_found_and_taken_out() -> None:

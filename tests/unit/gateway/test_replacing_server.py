@@ -186,8 +186,8 @@ def test_a_process_that_cannot_be_made_is_a_failed_start(tmp_path: Path) -> None
 
 def test_a_death_that_is_reported_late_does_not_stop_the_new_worker(tmp_path: Path) -> None:
     with running(tmp_path, 3, LATE_REPORT) as server:
-        old = server.worker_pids()
-        os.kill(old[0], signal.SIGKILL)
+        old = [int(pid) for pid in re.findall(r"Spawning worker-\d with PID: (\d+)", server.log.read_text())]
+        os.kill(old[0], signal.SIGKILL)  # worker 1: its id need not be the lowest, because ids begin again
         server.wait_for_log("worker 1 is dead")  # So that the report of worker 2's death makes the server find both.
         os.kill(old[1], signal.SIGKILL)
         server.wait_for_log("reported worker 1")

@@ -100,6 +100,14 @@ def test_the_end_of_a_request_that_was_taken_for_dead_counts_once(flooded: sqlit
     assert _usage(flooded, "task") == (FLOOD + 2, pytest.approx(0.5 + 0.75))
 
 
+def test_a_client_that_calls_its_task_as_the_sum_of_the_rest_hides_no_other_name(conn: sqlite3.Connection) -> None:
+    apply(conn, [ended(request(sums.OTHER), 0.5)])
+    apply(conn, [ended(request("next"), 0.25)])
+    found = conn.execute("SELECT name, cost_usd FROM rollups WHERE dimension = 'task' ORDER BY name").fetchall()
+    assert found == [("(other)", 0.5), ("next", 0.25)]
+    assert conn.execute("SELECT cost_usd FROM totals WHERE kind = 'task' AND id = 'next'").fetchone() == (0.25,)
+
+
 def test_the_totals_have_a_bound_of_their_own(conn: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sums, "MAX_TOTALS", 10)
     apply(conn, (ended(request(f"t{n}"), 0.01) for n in range(50)))

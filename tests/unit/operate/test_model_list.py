@@ -4,7 +4,13 @@ from typing import Any
 
 import pytest
 
+from lmstack.catalog.models import parse_catalog
+from lmstack.config.envfile import parse_env
+from lmstack.config.settings import parse_settings
+from lmstack.operate import checks
 from lmstack.operate.model_list import names_lines, status_of
+from lmstack.stack.plan import Facts, plan_stack
+from lmstack.stack.project import shipped_catalog
 
 ROW: dict[str, Any] = {
     "provider": "openai",
@@ -37,3 +43,19 @@ def test_groups_are_not_counted_among_the_models() -> None:
         "Names that choose a model for you: auto, cheap",
     ]
     assert names_lines(["gpt-4o"]) == ["Models: gpt-4o"]
+
+
+def test_doctor_says_what_a_model_without_a_price_means_under_a_budget() -> None:
+    models = """
+models:
+  ears: {provider: openai, model: whisper-1, mode: audio_transcription}
+  new: {provider: openai, model: gpt-of-tomorrow}
+  paid: {provider: openai, model: whisper-2, mode: audio_transcription, per_second: 0.01}
+"""
+    settings = parse_settings(parse_env("OPENAI_API_KEY=sk-x123456"), {}, {})
+    found = checks.models(plan_stack(settings, parse_catalog(shipped_catalog(), models), Facts("local")))
+    told = {f.name: f.why for f in found if "price" in f.what}
+    assert told == {
+        "model ears": "only a price in LiteLLM's price map opens it for requests under a budget",
+        "model new": "its cost is unknown, so requests under a budget do not use it",
+    }

@@ -10,6 +10,10 @@ from lmstack.routing.request import read
 TOKENS = Price((1.0, 2.0))
 FREE = Price((0.0, 0.0))
 SPOKEN = {"mode": "realtime", "input_cost_per_token": 1e-6, "input_cost_per_audio_token": 3e-6, "output_cost_per_token": 2e-6, "output_cost_per_audio_token": 6e-6}  # fmt: skip
+TALK = {
+    "mode": "realtime", "input_cost_per_token": 4e-6, "input_cost_per_audio_token": 32e-6, "max_input_tokens": 1000,
+    "output_cost_per_token": 16e-6, "output_cost_per_audio_token": 64e-6, "max_output_tokens": 100,
+}  # fmt: skip
 
 
 def cost(call_type: str, price: Price, body: dict[str, Any] | None = None, size: int | None = None) -> float | None:
@@ -34,6 +38,9 @@ def cost(call_type: str, price: Price, body: dict[str, Any] | None = None, size:
         ("rerank", TOKENS, {"query": "q" * 400, "documents": []}, None, 100 / 1e6),
         ("moderation", FREE, {"input": "x"}, None, 0.0),
         ("agenerate_content", TOKENS, {"contents": "x" * 400, "generationConfig": {"maxOutputTokens": 50}}, None, 200 / 1e6),
+        ("_arealtime", price_from(None, TALK), {}, None, 1000 * 32e-6 + 100 * 64e-6),
+        ("_arealtime", price_from((10.0, 20.0), {}, mode="realtime"), {}, None, (32_000 * 10 + 4096 * 20) / 1e6),
+        ("_arealtime", price_from(None, {"mode": "realtime"}), {}, None, None),
         ("aimage_edit", price_from(None, {}, ("per_image", 0.04)), {"prompt": "a cat", "n": "3"}, None, 0.12),
         ("aspeech", price_from(None, {}, ("per_character", 1e-5)), {"input": "x" * 500}, None, 0.005),
         ("transcription", price_from(None, {}, ("per_second", 1e-4)), {}, 2_000_000, 0.1),

@@ -14,6 +14,7 @@ from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_i
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
 from lmstack.gateway.app.origins import Origins, origins_from
+from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
 
 DEFAULT_MAX_BODY_MB = 50.0
@@ -93,7 +94,7 @@ class RequestGate:
             return
         except ClientLeftError:
             return
-        await self.app(scope, receive, shown)
+        await self.app(scope, receive, WithoutKeys(shown))
 
     def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""
@@ -149,10 +150,9 @@ class RequestGate:
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
     ) -> Receive:
         stored_ids.check(scope["path"])
-        if scope["method"] not in ("POST", "PUT", "PATCH"):
-            if route.recorded is Recorded.MIDDLEWARE:
-                scope[TO_RECORD] = b""
+        if route.access is Access.ANYONE:  # nothing behind these routes reads a body
             return receive
+        # LiteLLM reads the body of every method.
         body = await bodies.read(scope, receive, self._settings.max_bytes, hold=hold)
         # LiteLLM parses JSON of any content type, except for the parts of a form. Of "multipart/x" too.
         if not headers.get(b"content-type", b"").startswith(b"multipart/form-data") or scope["path"].endswith(
@@ -164,7 +164,8 @@ class RequestGate:
             bodies.check_object(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
-        scope["headers"] = _with_length(scope["headers"], len(body))
+        if body:
+            scope["headers"] = _with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
+import websockets
 from fastapi import HTTPException
 from litellm.llms.gemini.count_tokens.handler import GoogleAIStudioTokenCounter
 from litellm.llms.openai import openai
@@ -144,6 +145,25 @@ def refuse_foreign_redirects() -> None:
 
     for kind in (httpx.AsyncClient, httpx.Client):
         kind._build_redirect_request = redirect  # type: ignore[method-assign]
+
+
+def refuse_foreign_session_redirects() -> None:
+    """Open no realtime session at another host, port or scheme: ``websockets`` would send the provider's key there."""
+    websockets_redirect = getattr(websockets.connect, "process_redirect", None)
+    if websockets_redirect is None:
+        log.warning("lmstack: this release of websockets is not known; a provider may redirect a realtime session")
+        return
+
+    def redirect(self: websockets.connect, exc: Exception) -> Exception | str:
+        found: Exception | str = websockets_redirect(self, exc)
+        if not isinstance(found, str) or _origin(httpx.URL(found)) == _origin(httpx.URL(self.uri)):
+            return found
+        log.warning(
+            "lmstack: the provider redirects a session to %s, which must not get the key", httpx.URL(found).host
+        )
+        return exc
+
+    websockets.connect.process_redirect = redirect  # type: ignore[method-assign]
 
 
 _KEYS = tuple(name.decode() for name in credentials.HEADERS)

@@ -9,11 +9,13 @@ import logging
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway import worker
+from lmstack.gateway.app.own_keys import ERROR
 from lmstack.gateway.calls import outcome
 from lmstack.gateway.calls.costs import cost_of_session
 from lmstack.gateway.calls.current import RequestContext
-from lmstack.gateway.calls.fields import redact
-from lmstack.gateway.calls.realtime import RealtimeSession
+from lmstack.gateway.calls.error_text import without_quotations
+from lmstack.gateway.calls.fields import redact, without_own_secrets
+from lmstack.gateway.calls.realtime import RealtimeSession, asks_beside
 from lmstack.ledger.records import Call, Fault
 
 log = logging.getLogger(__name__)
@@ -21,7 +23,10 @@ log = logging.getLogger(__name__)
 POLICY_VIOLATION = 1008
 MAX_REASON_BYTES = 120  # of a close message; the protocol allows 123
 _NORMAL = (1000, 1001)
-_BUDGET_TEXT = "The session has used up its budget, so the gateway has ended it."
+_BESIDE_TEXT = "response.conversation: 'none' is not possible under a budget. One response may run at a time."
+_BUDGET_TEXT = (
+    "The session has used up what its budget set aside for it, or its cost is unknown. So the gateway has ended it."
+)
 
 
 async def follow(app: ASGIApp, scope: Scope, receive: Receive, send: Send, context: RequestContext) -> None:
@@ -48,9 +53,12 @@ class _Link:
 
     async def receive(self) -> Message:
         """Return the next message of the client."""
-        message = await self._receive()
-        self._by_client = self._by_client or message["type"] == "websocket.disconnect"
-        return message
+        while True:
+            message = await self._receive()
+            self._by_client = self._by_client or message["type"] == "websocket.disconnect"
+            if not (self._has_budget and asks_beside(message.get("text") or "")):
+                return message
+            await self._send(_error_message(400, "invalid_request_error", _BESIDE_TEXT))
 
     async def send(self, message: Message) -> None:
         """Pass a message to the client. Record the end of the session before its last message."""
@@ -85,6 +93,8 @@ class _Link:
             message = _error_message(*refusal)
         text = message.get("text")
         has_cost = self._session.read(text) if isinstance(text, str) else False
+        if isinstance(text, str) and ERROR in text:
+            message = {**message, "text": without_own_secrets(text)}
         await self._send(message)
         if has_cost and self._is_used_up():
             self._ended_by_us = True
@@ -93,7 +103,7 @@ class _Link:
             await self._send(_closing(POLICY_VIOLATION, _BUDGET_TEXT))
 
     async def _close(self, message: Message) -> None:
-        code, reason = int(message.get("code") or 1000), str(message.get("reason") or "")
+        code, reason = int(message.get("code") or 1000), without_own_secrets(str(message.get("reason") or ""))
         refusal = self._context.refusal
         if refusal is not None:
             status, kind, text = refusal
@@ -102,7 +112,7 @@ class _Link:
         elif code in _NORMAL and self._session.opened and not self._session.running:
             await self._record(*_status(self._session))
         else:
-            fault = Fault("SessionFailed", str(code), redact(self._session.error or reason or "no reason was given"))
+            fault = Fault("SessionFailed", str(code), _told(self._session.error or reason or "no reason was given"))
             await self._record("interrupted" if self._session.opened else self._failed(), fault)
         await self._send(_closing(code, reason))
 
@@ -117,6 +127,10 @@ class _Link:
         except Exception:
             log.exception("lmstack: the end of a session could not be recorded")
 
+    @property
+    def _has_budget(self) -> bool:
+        return self._call is not None and self._call.allowance_usd is not None
+
     def _is_used_up(self) -> bool:
         """Return whether a session under a budget has cost what it may. So a budget is exceeded by one response at most."""
         call = self._call
@@ -129,8 +143,13 @@ class _Link:
 def _status(session: RealtimeSession) -> tuple[str, Fault | None]:
     """Return the status of a session that has ended in order: failed when each of its responses has failed."""
     if session.failed and session.failed == session.done:
-        return "failed", Fault("ResponseFailed", None, redact(session.error))
+        return "failed", Fault("ResponseFailed", None, _told(session.error))
     return "succeeded", None
+
+
+def _told(text: str) -> str:
+    """Return the text of an error for the row. The messages of a session are not kept, so what it quotes is not known."""
+    return redact(without_quotations(text))
 
 
 def _error_message(status: int, kind: str, text: str) -> Message:

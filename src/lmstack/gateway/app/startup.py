@@ -46,6 +46,7 @@ def install() -> None:
     litellm_patches.report_unprocessable_requests()
     litellm_patches.refuse_foreign_redirects()
     litellm_patches.do_not_import_again()
+    litellm_patches.refuse_foreign_session_redirects()
     stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
     redaction = RedactionFilter(body.get)

@@ -28,7 +28,8 @@ def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> fl
     last = call.attempts[-1] if call.attempts else None
     cost = None
     if last is not None:
-        cost = _flat_cost(last.flat_price, call) if last.flat_price else _cost_of(last, usage, tokens, reported)
+        flat = last.flat_price if last.kind in SOLD_BY_UNIT else None  # uploads and batches are not sold so
+        cost = _flat_cost(flat, call) if flat else _cost_of(last, usage, tokens, reported)
     return cost if cost is not None and 0 <= cost <= MAX_USD else None
 
 

@@ -56,6 +56,12 @@ def message_of(text: str, request: Mapping[str, Any] | None) -> str:
     return remove_request(_TAIL.sub("", text[:_MAX_ERROR]).rstrip(), request)
 
 
+def without_quotations(text: str) -> str:
+    """Return an error's own message with ``***`` in place of each long quotation, where the request is not at hand."""
+    message = message_of(text, None)
+    return _QUOTED.sub(lambda found: f"{found[1]}***{found[1]}" if len(found[2]) > _WINDOW else found[0], message)
+
+
 def remove_request(text: str, request: Mapping[str, Any] | None) -> str:
     """Return ``text`` with ``***`` in place of the request's own texts and of each quoted request or answer."""
     text = _QUOTE.sub(r"\1***", _ESCAPED.sub(_unescaped, text[:_MAX_TEXT]))

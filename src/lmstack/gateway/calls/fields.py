@@ -18,6 +18,13 @@ def redact(text: str, secrets: tuple[str, ...] | None = None) -> str:
     return storable(redacted(text, _own_secrets() if secrets is None else secrets)[:MAX_MESSAGE])
 
 
+def without_own_secrets(text: str) -> str:
+    """Return a text for a client without the keys of this process. What only looks like a key stays: it may be the client's."""
+    for secret in _own_secrets():
+        text = text.replace(secret, "***")
+    return text
+
+
 def _own_secrets() -> tuple[str, ...]:
     """Return the secret values of this process. The configuration lists secret variables that have ordinary names."""
     configured = (litellm.callback_settings or {}).get("lmstack") or {}

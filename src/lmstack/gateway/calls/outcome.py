@@ -82,7 +82,7 @@ def end_of_session(call: Call, session: RealtimeSession, status: str, fault: Fau
     last = call.attempts[-1] if call.attempts else None
     if last is not None and status in ("succeeded", "failed"):
         worker.get().results.note(last.deployment, last.provider, fault)
-    is_known = session.done > 0 or status == "succeeded"
+    is_known = session.done > 0 or bool(session.transcribed) or status == "succeeded"
     cost = cost_of_session(call, session) if is_known else None
     least = session.running > 0 or session.has_unknown_kinds
     reserved = reserved_cost(call) if session.opened and (cost is None or session.running) else None

@@ -1,5 +1,6 @@
 """Read what a provider sends in a realtime session: how many responses there were, and what they used."""
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -16,9 +17,9 @@ _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 _TOLD = re.compile(
     rf'"(?:response\.(?:created|done)|(?:transcription_)?session\.(?:created|updated)|error|{re.escape(_TRANSCRIBED)})"'
 )
-# A session that only transcribes begins with the second pair.
-_SESSION = ("session.created", "session.updated", "transcription_session.created", "transcription_session.updated")
+_OPENING = ("session.created", "session.updated", "transcription_session.created", "transcription_session.updated")
 _MAX_MODELS = 10  # that transcribe, in one session
+_MAX_ERROR = 4000
 
 
 class RealtimeSession:
@@ -31,7 +32,7 @@ class RealtimeSession:
     def __init__(self) -> None:
         self.opened = False
         self.created = self.done = self.failed = 0
-        self.unmetered = False  # a response came without its usage
+        self.unmetered = False  # a response or a transcription came without its usage
         self.error = ""  # the last error that was sent to the client
         self.tokens: Counter[str] = Counter()
         self.reasoning = 0
@@ -57,7 +58,7 @@ class RealtimeSession:
         return Usage(into, out, cached, self.reasoning or None)
 
     def read(self, text: str) -> bool:
-        """Read a message for the client. Return whether a response or a transcription has ended. Both cost something."""
+        """Read a message for the client. Return whether something has ended that costs: a response or a transcription."""
         if not _TOLD.search(text):
             return False
         try:
@@ -72,27 +73,44 @@ class RealtimeSession:
             self._end(mapping(event.get("response")))
         elif kind == "response.created":
             self.created += 1
-        elif kind in _SESSION:
+        elif kind in _OPENING:
             self.opened = True
             self._transcriber = _transcriber(mapping(event.get("session"))) or self._transcriber
         elif kind == "error":
-            self.error = str(mapping(event.get("error")).get("message") or "")
-        elif kind == _TRANSCRIBED and (self._transcriber in self.transcribed or len(self.transcribed) < _MAX_MODELS):
-            self.transcribed.setdefault(self._transcriber, Counter()).update(
-                _transcription(mapping(event.get("usage")))
-            )
+            self.error = str(mapping(event.get("error")).get("message") or "")[:_MAX_ERROR]
+        elif kind == _TRANSCRIBED:
+            self._transcribe(mapping(event.get("usage")))
         return kind in ("response.done", _TRANSCRIBED)
+
+    def _transcribe(self, usage: Mapping[str, Any]) -> None:
+        """Count a transcription. A session without a model for it has it from its own model, which counts it there."""
+        spent, is_counted = _transcription(usage), self._transcriber in self.transcribed
+        if (self._transcriber and not usage) or not (is_counted or len(self.transcribed) < _MAX_MODELS):
+            self.unmetered = True
+            return
+        self.transcribed.setdefault(self._transcriber, Counter()).update(spent)
 
     def _end(self, response: Mapping[str, Any]) -> None:
         self.done += 1
         if response.get("status") == "failed":
             self.failed += 1
             details = mapping(mapping(response.get("status_details")).get("error"))
-            self.error = str(details.get("message") or details.get("code") or "a response failed")
+            self.error = str(details.get("message") or details.get("code") or "a response failed")[:_MAX_ERROR]
         usage = mapping(response.get("usage"))
-        self.unmetered = self.unmetered or not (usage or response.get("status") == "failed")
+        counts = (token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens")))
+        self.unmetered = self.unmetered or (None in counts if usage else response.get("status") != "failed")
         self.tokens.update(tokens_of(usage))
         self.reasoning += token_count(mapping(usage.get("output_token_details")).get("reasoning_tokens")) or 0
+
+
+def asks_beside(text: str) -> bool:
+    """Return whether a client's message asks for a response beside the conversation: any number of them may run at the same time."""
+    if '"none"' not in text and "\\u" not in text:
+        return False
+    found: list[bool] = []
+    with contextlib.suppress(ValueError, RecursionError):  # the provider refuses it
+        json.loads(text, object_pairs_hook=lambda pairs: found.append(("conversation", "none") in pairs))
+    return any(found)
 
 
 def tokens_of(usage: Mapping[str, Any]) -> "Counter[str]":
