@@ -48,7 +48,6 @@ def cost(call_type: str, price: Price, body: dict[str, Any] | None = None, size:
         ("amoderation", price_from(None, {"mode": "moderation"}, ("per_request", 0.5)), {"input": "x"}, None, 0.5),
         ("arerank", price_from((1.0, 1.0), {"input_cost_per_query": 9.0}, ("per_request", 0.5)), {"documents": []}, None, 0.5),
         ("_arealtime", price_from(None, SPOKEN), {}, None, (32_000 * 3 + 4_096 * 6) / 1e6),
-        ("_arealtime", price_from(None, {"mode": "realtime"}), {}, None, None),
         ("avideo_generation", TOKENS, {"prompt": "a cat"}, None, None),
         ("pass_through_endpoint", TOKENS, {"messages": []}, None, None),
     ],

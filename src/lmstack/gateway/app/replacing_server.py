@@ -184,7 +184,7 @@ def set_plain_signals(loop: object) -> Any:
     Granian uses the event loop's own handlers here. uvloop drops a signal that comes between its first run, in which
     the app starts, and its second run, in which the app serves. The server would then wait for STOP_SECONDS.
     """
-    return _signals.set_sync_signals()
+    return _signals.set_sync_signals()  # type: ignore[no-untyped-call]
 
 
 def load_app(has_started: Any, target: str, idx: int) -> ASGIApp:
