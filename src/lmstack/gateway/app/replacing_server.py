@@ -181,8 +181,8 @@ def run_worker(target: Callable[..., None], *args: Any) -> None:
 def set_plain_signals(loop: object) -> Any:
     """Let a stop signal end the worker, and return the event that it sets.
 
-    Granian uses the event loop's own handlers here. uvloop drops a signal that comes between its first run, in which
-    the app starts, and its second run, in which the app serves. The server would then wait for STOP_SECONDS.
+    Granian itself uses the event loop's handlers. The loop runs twice: the app starts in the first run and serves in
+    the second. uvloop drops a signal that comes between them. The server would then wait for STOP_SECONDS.
     """
     return _signals.set_sync_signals()  # type: ignore[no-untyped-call]
 
