@@ -48,6 +48,38 @@ def ask(stack: Stack, model: str, path: str = CHAT, body: dict[str, Any] | None 
     return stack.post(path, {"model": model, **shape, **(body or {})}, **headers)
 
 
+@pytest.mark.parametrize("call", ["generateContent", "streamGenerateContent?alt=sse"])
+@pytest.mark.parametrize(
+    ("model", "prompt", "tier"),
+    [("auto", "Hello!", "cheap"), ("auto", HARD, "premium"), ("premium", "Hello!", "premium")],
+)
+def test_native_gemini_requests_are_routed_over_all_providers(
+    routed: Stack, mock: Mock, call: str, model: str, prompt: str, tier: str
+) -> None:
+    answer = routed.post(f"/v1beta/models/{model}:{call}", {"contents": [{"parts": [{"text": prompt}]}]})
+    assert answer.status_code == 200, answer.text
+    assert "candidates" in answer.text
+    assert answer.headers["x-lm-tier"] == tier
+    row = routed.row(answer.headers["x-litellm-call-id"])
+    assert (row["status"], row["requested_model"]) == ("succeeded", model)
+    assert row["completion_tokens"] > 0
+    if tier == "premium":  # another provider's models come first there
+        assert row["provider"] != "google"
+
+
+@pytest.mark.parametrize(
+    ("model", "call"),
+    [("gemini-2.5-flash", "generateContent"), ("gemini-3.8-flash", "streamGenerateContent?alt=sse")],
+)
+def test_a_native_gemini_request_falls_back(routed: Stack, mock: Mock, model: str, call: str) -> None:
+    mock.script({"type": "fail", "status": 503, "times": 1, "match": {"model": model}})
+    answer = routed.post(f"/v1beta/models/{model}:{call}", {"contents": [{"parts": [{"text": "Hello!"}]}]})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-lm-fallbacks"] == "1"
+    row = routed.row(answer.headers["x-litellm-call-id"])
+    assert (row["status"], row["fallbacks"]) == ("succeeded", 1)
+
+
 @pytest.mark.parametrize(("path", "stream"), [(CHAT, False), (CHAT, True), (MESSAGES, False), (RESPONSES, False)])
 def test_the_response_says_what_happened(routed: Stack, path: str, stream: bool) -> None:
     answer = ask(routed, "gpt-4o-mini", path, {"stream": stream})

@@ -78,25 +78,32 @@ def has_special_content(body: Mapping[str, Any]) -> bool:
     """Return whether a request has tools, asks for JSON, or has content in blocks, which may be images. Fast."""
     if body.get("tools") or body.get("functions") or body.get("response_format") or body.get("text"):
         return True
+    if body.get("contents"):  # of native Gemini, always in parts
+        return True
     turns = body.get("messages") or body.get("input")
     return isinstance(turns, list) and any(isinstance(t, Mapping) and isinstance(t.get("content"), list) for t in turns)
 
 
 def output_limit(body: Mapping[str, Any]) -> int | None:
     """Return the most tokens that the request allows for an answer; None when it sets no limit."""
-    config = body.get("generationConfig")
     values = [body.get(name) for name in _LIMIT_FIELDS]
-    values.append(config.get("maxOutputTokens") if isinstance(config, Mapping) else None)
+    values += _gemini_options(body, "maxOutputTokens", "max_output_tokens")
     return max((count for value in values if (count := _parse_count(value)) is not None), default=None)
 
 
 def choices_of(body: Mapping[str, Any]) -> int:
     """Return how many answers the request asks for; each one is paid for. A list of prompts has one answer for each."""
-    config, prompt = body.get("generationConfig"), body.get("prompt")
-    values = [body.get("n"), body.get("best_of"), config.get("candidateCount") if isinstance(config, Mapping) else None]
+    prompt = body.get("prompt")
+    values = [body.get("n"), body.get("best_of"), *_gemini_options(body, "candidateCount", "candidate_count")]
     choices = max((count for value in values if (count := _parse_count(value)) is not None), default=1)
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     return min(choices, MAX_CHOICES) * min(prompts, MAX_PROMPTS)
+
+
+def _gemini_options(body: Mapping[str, Any], *names: str) -> list[object]:
+    """Return an option of a native Gemini request under each of its names. LiteLLM also reads ``config``."""
+    configs = [found for key in ("generationConfig", "config") if isinstance(found := body.get(key), Mapping)]
+    return [config.get(name) for config in configs for name in names]
 
 
 def tokens_of(text: str) -> int:
@@ -110,9 +117,14 @@ def user_texts(messages: object) -> list[str]:
     """Return the text of each user turn of a conversation, the oldest first. Tool results are left out."""
     if isinstance(messages, str):
         return [messages]
-    turns = messages if isinstance(messages, list) else []
-    found = (_text(turn.get("content")) for turn in turns if isinstance(turn, Mapping) and turn.get("role") == "user")
-    return [text for text in found if text]
+    turns = messages if isinstance(messages, list) else [messages]
+    users = (turn for turn in turns if isinstance(turn, Mapping) and turn.get("role", _role_of(turn)) == "user")
+    return [text for turn in users if (text := _text(turn.get("content") or turn.get("parts")))]
+
+
+def _role_of(turn: Mapping[str, Any]) -> str | None:
+    """Return the role of a turn that names none: Google reads such parts as the user's."""
+    return "user" if "parts" in turn else None
 
 
 def _parse_count(value: object) -> int | None:
@@ -139,6 +151,8 @@ def _capabilities(body: Mapping[str, Any], has_images: bool) -> frozenset[str]:
 
 
 def _wants_json(body: Mapping[str, Any]) -> bool:
+    if "application/json" in _gemini_options(body, "responseMimeType", "response_mime_type"):
+        return True
     wanted = body.get("response_format")
     text = body.get("text")
     if not isinstance(wanted, Mapping) and isinstance(text, Mapping):

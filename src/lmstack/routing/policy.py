@@ -10,7 +10,7 @@ from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, cost_at,
 from lmstack.routing.needs import BYTES_PER_TOKEN, Needs
 from lmstack.routing.prices import REALTIME, UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import NO_OPTIONS, Request, RoutingOptions
+from lmstack.routing.request import NATIVE_GEMINI, NO_OPTIONS, Request, RoutingOptions
 
 AUTO = "auto"
 
@@ -92,7 +92,7 @@ def decide(request: Request, models: Models, rules: RoutingRules) -> Decision:
     if not request.is_routed or (request.model != AUTO and request.model not in models.orders):
         return _unrouted(request, models, limits)
     options = rules.options_of(request)
-    if not options and not limits and _any_model_fits(request, models):
+    if not options and not limits and not _is_ours_to_choose(request) and _any_model_fits(request, models):
         return _as_configured(request, models)
     return _chosen(request, models, options, limits)
 
@@ -140,9 +140,14 @@ def _chosen(request: Request, models: Models, options: RoutingOptions, limits: t
         _require_named(name, fitting[0], request, models)
         return _list_of(fitting[:1], request, options, limits)
     decision = _list_of(fitting, request, options, limits)
-    if len(fitting) < len(order):
+    if len(fitting) < len(order) or (name == AUTO and _is_ours_to_choose(request)):
         return decision
     return replace(decision, chosen_by=ChosenBy.CONFIGURATION, model=name, fallbacks=(), limits=limits)
+
+
+def _is_ours_to_choose(request: Request) -> bool:
+    """Return whether LiteLLM cannot choose a model for ``auto``: it asks no strategy for native Gemini calls."""
+    return request.model == AUTO and request.call_type in NATIVE_GEMINI
 
 
 def _priced(name: str, fitting: Sequence[Candidate], request: Request, options: RoutingOptions) -> list[Candidate]:

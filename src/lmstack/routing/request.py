@@ -11,7 +11,8 @@ from lmstack.routing.needs import Needs, has_special_content, needs_of, output_l
 from lmstack.routing.refusals import invalid
 
 # The gateway knows the body and the fallbacks of these call types. All others keep LiteLLM's own routing.
-ROUTED_CALLS = frozenset({"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"})  # fmt: skip
+NATIVE_GEMINI = frozenset({"agenerate_content", "agenerate_content_stream"})
+ROUTED_CALLS = NATIVE_GEMINI | {"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"}  # fmt: skip
 # The fields of a body that carry a key or an account of the client.
 _CREDENTIALS = ("api_key", "extra_headers", "headers", "organization")
 # LiteLLM's lists of fallbacks for special errors.
@@ -75,7 +76,8 @@ class Request:
     @cached_property
     def group(self) -> str:
         """Return the group that ``auto`` chooses for the request."""
-        return conversation_group(user_texts(self.body.get("messages") or self.body.get("input") or self.body.get("prompt")))  # fmt: skip
+        turns = (self.body.get(name) for name in ("messages", "input", "prompt", "contents"))
+        return conversation_group(user_texts(next(filter(None, turns), None)))
 
     @property
     def has_special_content(self) -> bool:

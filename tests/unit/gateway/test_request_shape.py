@@ -49,12 +49,6 @@ def test_a_good_request_passes(call_type: str) -> None:
     request_shape.check(GOOD, call_type)
 
 
-@pytest.mark.parametrize("call_type", ["agenerate_content", "agenerate_content_stream"])
-def test_auto_is_refused_for_native_gemini_with_what_to_do(call_type: str) -> None:
-    with pytest.raises(RefusalError, match="Name a model or a group"):
-        request_shape.check({"model": "auto", "contents": []}, call_type)
-
-
 def test_a_response_may_name_a_stored_prompt() -> None:
     stored = {"model": "m", "prompt": {"id": "pmpt_1"}}
     request_shape.check(stored, "aresponses")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
-from lmstack.routing.policy import AUTO
 from lmstack.routing.prices import REALTIME, modes_for
 from lmstack.routing.refusals import invalid
 from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
@@ -78,8 +77,6 @@ def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:
 def _check_mode(body: Mapping[str, Any], call_type: str) -> None:
     """Raise RefusalError for a model of another kind. Its provider would refuse the call, and LiteLLM would cool it down."""
     wanted, model = modes_for(call_type), body.get("model")
-    if model == AUTO and "generate_content" in call_type:
-        raise invalid("model", "auto does not work with generateContent. Name a model or a group, for example cheap.")
     if not wanted or not isinstance(model, str):
         return
     if call_type in REALTIME and not served.is_served(model):  # LiteLLM would accept the session first
