@@ -132,6 +132,8 @@ def test_each_endpoint_goes_to_the_address_of_its_provider(
     provider.paths.clear()
     answer = send(elsewhere, path, dict(body))
     assert (answer.status_code, provider.paths) == (200, [upstream]), answer.text
+    if path == "/v1/moderations" and body.get("model") != "own-moderation":  # OpenAI's own are free
+        assert elsewhere.row(answer.headers["x-litellm-call-id"])["cost_usd"] == 0
 
 
 CALLS = [

@@ -36,9 +36,9 @@ _SPEECH = frozenset({"speech", "aspeech"})
 _TRANSCRIPTION = frozenset({"transcription", "atranscription"})
 _RERANK = frozenset({"rerank", "arerank"})
 REALTIME = frozenset({"realtime", "arealtime", "_arealtime"})
-_MODERATION = frozenset({"moderation", "amoderation"})
+MODERATION = frozenset({"moderation", "amoderation"})
 # The answers of these calls may have a cost without any tokens.
-SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | _MODERATION
+SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | MODERATION
 # The modes of models that can answer a call, by the call type without LiteLLM's "a". Chat is not in it: it is routed.
 MODES = {
     "embedding": ("embedding",), "embeddings": ("embedding",), "image_generation": ("image_generation", "image_edit"),
@@ -119,7 +119,7 @@ def is_free(request: Request, price: Price) -> bool:
     """Return whether the call surely costs nothing: a free model without fallbacks, or a call that only manages."""
     if is_management(request.call_type):
         return True
-    if request.call_type in _MODERATION and request.model is None:
+    if request.call_type in MODERATION and request.model is None:
         return True  # LiteLLM then asks OpenAI's moderation model, which is free
     return price.free and not request.has_fallbacks
 
@@ -156,7 +156,7 @@ def estimate(request: Request, price: Price) -> float | None:
         return price.response
     if kind in _RERANK and price.query is not None:
         return price.query * _queries(body)
-    if kind in _MODERATION | _RERANK | _EMBEDDING:
+    if kind in MODERATION | _RERANK | _EMBEDDING:
         return None if price.rates is None else cost_at(price.rates, request.needs.tokens_in, 0)
     if is_counted_in_tokens(request) and price.rates is not None:
         return cost_at(price.rates, request.needs.tokens_in, request.needs.paid_out)

@@ -1,5 +1,6 @@
 """What an answer cost, by its price, its usage and LiteLLM's report."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,16 @@ def a_call(**attempt: Any) -> Call:
     call = Call("r", None, None, 0.0, "/", False, "m", Attribution())
     call.attempts.append(Attempt("m", "m", "p", "p/nobody-knows-it", 1, started_at=0.0, **made))
     return call
+
+
+@pytest.mark.parametrize(
+    ("model", "cost"),
+    [(None, 0.0), ("openai/omni-moderation-latest", 0.0), ("openai/own-moderation", None)],
+)
+def test_a_moderation_that_costs_nothing_is_no_unknown_cost(model: str | None, cost: float | None) -> None:
+    call = a_call(kind="amoderation", rates=None)
+    call.attempts[0] = replace(call.attempts[0], litellm_model=model)
+    assert cost_of(call, None, Usage(), None) == cost
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ def test_a_good_request_passes(call_type: str) -> None:
     request_shape.check(GOOD, call_type)
 
 
+def test_a_gemini_call_that_cannot_stream_says_which_does() -> None:
+    body = {"model": "gemini-2.5-flash", "contents": [], "stream": True}
+    with pytest.raises(RefusalError, match="Call streamGenerateContent"):
+        request_shape.check(body, "agenerate_content")
+    request_shape.check(body, "agenerate_content_stream")
+
+
 def test_a_response_may_name_a_stored_prompt() -> None:
     stored = {"model": "m", "prompt": {"id": "pmpt_1"}}
     request_shape.check(stored, "aresponses")

@@ -11,7 +11,7 @@ from lmstack.gateway.calls.realtime import RealtimeSession
 from lmstack.ledger.records import Attempt, Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
-from lmstack.routing.prices import SOLD_BY_UNIT, FlatPrice, is_management
+from lmstack.routing.prices import MODERATION, SOLD_BY_UNIT, FlatPrice, is_management
 from lmstack.routing.realtime import INPUT, OUTPUT, cost_by_map, total
 
 MAX_USD = 1e5  # of one answer
@@ -96,7 +96,7 @@ def reserved_cost(call: Call) -> float | None:
 
 def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -> float | None:
     known = float(reported) if reported and math.isfinite(reported) and reported > 0 else None
-    if last.free or is_management(last.kind):
+    if last.free or is_management(last.kind) or (last.kind in MODERATION and _is_free_by_map(last.litellm_model)):
         return 0.0
     if not (tokens.prompt or tokens.completion):
         return known  # images and audio are sold by the piece, and only LiteLLM knows the price
@@ -105,6 +105,12 @@ def _cost_of(last: Attempt, usage: Any, tokens: Usage, reported: float | None) -
     if last.own_price:  # models.yaml's price counts for streams too, which LiteLLM reports without a cost
         return cost_at(last.rates, tokens.prompt or 0, tokens.completion or 0)
     return known if known is not None else _computed(last, usage, tokens)
+
+
+def _is_free_by_map(model: str | None) -> bool:
+    """Return whether a moderation model costs nothing by LiteLLM's price map. Without a name it is OpenAI's, which is free."""
+    entry = _entry(model)
+    return model is None or (entry.get("input_cost_per_token") == 0 and entry.get("output_cost_per_token") == 0)
 
 
 def _flat_cost(price: FlatPrice, call: Call) -> float | None:

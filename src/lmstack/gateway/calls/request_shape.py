@@ -48,10 +48,13 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
         raise invalid(
             "background", "this gateway does not support it: LiteLLM cannot fetch the answer later. See docs/calls.md."
         )
-    if body.get(
-        "extra_body"
-    ):  # LiteLLM writes its fields over those that routing and budgets have read, model and n too
+    # LiteLLM writes the fields of extra_body over those that routing and budgets have read, model and n too.
+    if body.get("extra_body"):
         raise invalid("extra_body", "put its fields into the body itself.")
+    if call_type == "agenerate_content" and body.get(
+        "stream"
+    ):  # the provider would be asked, and LiteLLM would answer 500
+        raise invalid("stream", "generateContent does not stream. Call streamGenerateContent.")
     _check_models(body)
     _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
@@ -62,9 +65,8 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
             raise invalid(name, f"{expected} is expected.")
     _check_tools(body.get("tools") or ())
     for name, value in body.items():
-        if isinstance(value, float) and not math.isfinite(
-            value
-        ):  # LiteLLM reads NaN and 1e999, but JSON has no such number
+        # LiteLLM reads NaN and 1e999, but JSON has no such number.
+        if isinstance(value, float) and not math.isfinite(value):
             raise invalid(name, "a finite number is expected.")
 
 
