@@ -38,16 +38,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_until(check: Callable[[], T], seconds: float) -> T:
+    """Call ``check`` until it returns something true, or the time is over. Return its last value."""
+    deadline = time.monotonic() + seconds
+    while not (value := check()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return value
+
+
 def wait_for(check: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
     """Call ``check`` until it returns something true, and return that. A failure shows the last value."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = check()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:g} s for {what or check}: last {value!r}")
-        time.sleep(0.05)
+    value = wait_until(check, seconds)
+    if not value:
+        pytest.fail(f"waited {seconds:g} s for {what or check}: last {value!r}")
+    return value
 
 
 def clean_environ(home: Path, **more: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import wait_for
+from support import wait_until
 
 # Pinned: a test runs what it was written against.
 NODE_CLIENTS = (
@@ -49,9 +49,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _installer.append(process)
 
 
-def pytest_sessionfinish() -> None:
-    """End an installation that no test has waited for."""
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Wait for the installation: another worker of xdist may still need it. End it when the tests were stopped."""
     for process in _installer:
+        if not (session.shouldstop or session.shouldfail):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(INSTALL_SECONDS + 30)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
@@ -63,7 +66,8 @@ def node_clients(request: pytest.FixtureRequest) -> Path:
     folder = _folder(request.config)
     if not folder.exists():
         pytest.skip("npm is not installed")
-    wait_for((folder / "code").exists, INSTALL_SECONDS + 30, "npm to install the clients")
+    if not wait_until((folder / "code").exists, INSTALL_SECONDS + 30):
+        pytest.skip(f"npm did not install the clients within {INSTALL_SECONDS} seconds")
     if (folder / "code").read_text().strip() != "0":
         pytest.skip(f"npm cannot install the clients: {(folder / 'log').read_text().strip()[:200]}")
     return folder / "node_modules"
