@@ -15,8 +15,8 @@ test-docker: setup ## run the tests that need a Docker engine, one process
 	.venv/bin/python -m pytest -m docker tests/docker tests/integration
 test-exhaustive: setup ## run the rest: every option, setting, system call and variant, and clients from npm
 	$(PYTEST) -m "exhaustive and not docker" -n 4 --durations=25 tests/unit tests/contract tests/integration
-test-quick: setup ## run the tests that need no proxy
-	$(PYTEST) -m "not docker and not exhaustive" -n 3 --durations=5 tests/unit tests/contract
+test-quick: setup ## run the tests that need no proxy and little time
+	$(PYTEST) -m "not docker and not exhaustive and not slow" -n 2 --durations=5 tests/unit tests/contract
 lint: setup ## ruff, import-linter, prose, module length, shellcheck, yamllint, hadolint, compose schema
 	.venv/bin/python tools/lint.py
 types: setup ## mypy, strict

@@ -43,6 +43,12 @@ SLOWEST_OF_THE_REST = (
     "test_cli_values", "test_setting_values", "test_delivery_faults", "test_writer_faults", "test_replacing_server",
     "test_any_request", "test_poster", "test_cli",
 )  # fmt: skip
+# Files whose tests need no proxy, but much time together: `make test-quick` leaves them out.
+SLOW = {
+    "test_names", "test_any_request", "test_stream_splits", "test_config_edit", "test_broken_setups", "test_replacing_server",
+    "test_batches", "test_poster", "test_outbox", "test_compose_env", "test_engines", "test_receiver", "test_processes",
+    "test_current_runtime", "test_engine_errors", "test_image_digests", "test_spool", "test_stack_commands", "test_archive", "test_failed_changes", "test_edits",
+}  # fmt: skip
 # Files with tests that start much each and share nothing: any worker may run any of them.
 SPREAD = ("integration", "test_command_line.py")
 
@@ -73,6 +79,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     why = docker_missing() if wanting else ""
     for item in wanting if why else []:
         item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker("slow")
     items.sort(key=_turn)
     for item in items if getattr(config.option, "loadgroup", False) else []:
         if group := group_of(item):
