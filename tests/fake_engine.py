@@ -1,12 +1,15 @@
 """A Docker engine that answers over HTTP and runs nothing, for tests of how lm chooses and finds an engine."""
 
 import json
+import os
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import pytest
 
 DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
@@ -58,6 +61,14 @@ class FakeEngine(socketserver.ThreadingTCPServer):
     @property
     def host(self) -> str:
         return f"tcp://127.0.0.1:{self.server_address[1]}"
+
+
+def select_stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str = "") -> None:
+    """Put a docker command on PATH that runs a shell script. No setting or configuration of Docker selects an engine."""
+    for name in DOCKER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{docker_stub(tmp_path / 'bin', script)}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
 
 
 def docker_stub(folder: Path, script: str = "") -> Path:

@@ -5,7 +5,7 @@ import functools
 
 from lmstack.catalog.prices import load_price_map
 from lmstack.errors import MissingToolError
-from lmstack.routing.prices import UNKNOWN, price_from
+from lmstack.routing.prices import UNKNOWN, entry_of, price_from
 from lmstack.stack.plan import Deployment
 
 _price_map = functools.cache(load_price_map)
@@ -16,6 +16,6 @@ def has_price_in_map(deployment: Deployment) -> bool:
     if deployment.model.mode in ("chat", "embedding"):
         return False
     with contextlib.suppress(MissingToolError):
-        entry = _price_map().get(deployment.litellm_model) or _price_map().get(deployment.model.model) or {}
+        entry = entry_of(_price_map(), deployment.litellm_model)
         return price_from(None, entry, mode=deployment.model.mode) != UNKNOWN
     return False

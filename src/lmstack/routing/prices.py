@@ -78,6 +78,11 @@ class Price:
 UNKNOWN = Price()
 
 
+def entry_of(price_map: Mapping[str, Mapping[str, Any]], model: str) -> Mapping[str, Any]:
+    """Return a model's entry of LiteLLM's price map, which names it with or without its provider's prefix; else an empty one."""
+    return price_map.get(model) or price_map.get(model.partition("/")[2]) or {}
+
+
 def flat_price_from(found: object) -> FlatPrice | None:
     """Return the flat price that a rendered deployment states as ``lm_flat_price``; None when it states none."""
     return (str(found[0]), float(found[1])) if isinstance(found, list) and len(found) == 2 else None

@@ -15,11 +15,8 @@ from typing import Any
 from lmstack import files, proc
 from lmstack.errors import LmError
 from lmstack.runtime import release_packages
+from lmstack.runtime.release_packages import PIP_INSTALL, PIP_SECONDS
 from lmstack.stack.project import Project
-
-INSTALL_SECONDS = 1800.0
-# A source package would run its own code while it is built, with build tools that no hash covers.
-_PIP = ["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--only-binary", ":all:"]
 
 
 def lock_file(project: Project, version: str) -> Path:
@@ -40,7 +37,7 @@ def install(python: Path, version: str, lock: Path) -> None:
     elif f"\nlitellm=={version} " not in text:
         raise LmError(f"{lock} is damaged: it does not name LiteLLM {version}", f"delete it: {_delete(lock)}")
     done = proc.run(
-        [str(python), *_PIP, "--require-hashes", "--no-deps", "-r", str(lock)], timeout=INSTALL_SECONDS, check=False
+        [str(python), *PIP_INSTALL, "--require-hashes", "--no-deps", "-r", str(lock)], timeout=PIP_SECONDS, check=False
     )
     if done.code:
         raise _difference(done.stderr, version, lock)
@@ -56,9 +53,11 @@ def _resolved(python: Path, version: str) -> str:
     try:
         found = sorted(map(_line, release_packages.resolve(python, version)))
     except release_packages.ResolveError as error:
-        if re.search(rf"found for litellm(\[proxy\])?=={re.escape(version)}", error.output):
-            raise LmError(f"the package index has no LiteLLM {version} for this Python", "see which there are: lm upgrade --check") from None  # fmt: skip
-        raise LmError(f"LiteLLM {version} could not be installed: {_last_error(error.output)}", "see which there are: lm upgrade --check") from None  # fmt: skip
+        is_missing = re.search(rf"found for litellm(\[proxy\])?=={re.escape(version)}", error.output)
+        what = f"LiteLLM {version} could not be installed: {_last_error(error.output)}"
+        if is_missing:
+            what = f"the package index has no LiteLLM {version} for this Python"
+        raise LmError(what, "see which there are: lm upgrade --check") from None
     return "\n".join((f"# LiteLLM {version}, recorded by `lm upgrade` at its first installation.", *found, ""))
 
 

@@ -15,18 +15,9 @@ from packaging.utils import canonicalize_name
 from lmstack import proc
 from lmstack.releases.pins import OVERRIDES
 
-RESOLVE_SECONDS = 1800.0
-_PIP = (
-    "-m",
-    "pip",
-    "install",
-    "--disable-pip-version-check",
-    "--quiet",
-    "--only-binary",
-    ":all:",
-    "--dry-run",
-    "--ignore-installed",
-)
+PIP_SECONDS = 1800.0
+# A source package would run its own code while it is built, with build tools that no hash covers.
+PIP_INSTALL = ("-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--only-binary", ":all:")
 _EXTRA = "proxy"
 
 
@@ -57,7 +48,11 @@ def _applies(requirement: Requirement) -> bool:
 
 
 def _report(python: Path, *wanted: str) -> list[dict[str, Any]]:
-    done = proc.run([str(python), *_PIP, "--report", "-", *wanted], timeout=RESOLVE_SECONDS, check=False)
+    done = proc.run(
+        [str(python), *PIP_INSTALL, "--dry-run", "--ignore-installed", "--report", "-", *wanted],
+        timeout=PIP_SECONDS,
+        check=False,
+    )
     if done.code:
         raise ResolveError(done.stderr)
     found: list[dict[str, Any]] = json.loads(done.stdout)["install"]

@@ -1,12 +1,11 @@
 """What the Docker engine refuses, and files that are damaged, are errors with a next step and never tracebacks."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, select_stub
 from lmstack.errors import ConfigError, LmError
 from lmstack.operate import upgrade
 from lmstack.runtime import images
@@ -21,14 +20,8 @@ GONE = "deadbeef" * 8
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     """Run an engine that lists a container which is removed before lm can look at it."""
-    stub = tmp_path / "bin" / "docker"
-    stub.parent.mkdir()
-    stub.write_text("#!/bin/sh\n")
-    stub.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
-    for name in ("DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "COMPOSE_PROJECT_NAME"):
-        monkeypatch.delenv(name, raising=False)
+    select_stub(monkeypatch, tmp_path)
+    monkeypatch.delenv("COMPOSE_PROJECT_NAME", raising=False)
     with FakeEngine("engine", containers=(GONE,)) as server:
         server.refused[f"/{GONE}/json"] = (404, "no such container")
         monkeypatch.setenv("DOCKER_HOST", server.host)

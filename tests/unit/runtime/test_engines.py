@@ -1,12 +1,11 @@
 """Two Docker engines: a stack that was started on one is never taken for stopped because another one is selected."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fake_engine import DOCKER_VARIABLES, FakeEngine, docker_stub
+from fake_engine import FakeEngine, select_stub
 from lmstack.errors import LmError
 from lmstack.runtime import engine
 from lmstack.runtime.base import State, save_state
@@ -32,10 +31,7 @@ def two() -> Iterator[FakeEngine]:
 @pytest.fixture
 def project(tmp_path: Path, one: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make a stack that was started on engine one. The docker command is a stub that does nothing."""
-    for name in DOCKER_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", f"{docker_stub(tmp_path / 'bin')}:{os.environ['PATH']}")
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
+    select_stub(monkeypatch, tmp_path)
     made = Project(tmp_path / "stack")
     lay_down(made)
     started = {"chosen_by": f"DOCKER_HOST={one.host}", "host": one.host, "id": "engine-one"}

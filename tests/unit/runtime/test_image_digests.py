@@ -1,13 +1,12 @@
 """A Docker stack records the digest of its image and stays with it, whatever its tag names later."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fake_engine import DOCKER_VARIABLES, FakeEngine, docker_stub
+from fake_engine import FakeEngine, select_stub
 from lmstack.cli.status import _status_lines
 from lmstack.errors import LmError
 from lmstack.releases.allowed import release_image
@@ -32,11 +31,7 @@ def engine() -> Iterator[FakeEngine]:
 @pytest.fixture
 def project(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make a stack that ran the first image. The docker command writes down what it should do."""
-    for name in DOCKER_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    script = f'echo "$@" >> {tmp_path}/said\n'
-    monkeypatch.setenv("PATH", f"{docker_stub(tmp_path / 'bin', script)}:{os.environ['PATH']}")
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker-config"))
+    select_stub(monkeypatch, tmp_path, f'echo "$@" >> {tmp_path}/said\n')
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     made = Project(tmp_path / "stack")
     lay_down(made)

@@ -11,7 +11,7 @@ from lmstack.gateway.calls.realtime import RealtimeSession
 from lmstack.ledger.records import Attempt, Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
-from lmstack.routing.prices import MODERATION, SOLD_BY_UNIT, FlatPrice, is_management
+from lmstack.routing.prices import MODERATION, SOLD_BY_UNIT, FlatPrice, entry_of, is_management
 from lmstack.routing.realtime import INPUT, OUTPUT, cost_by_map, total
 
 MAX_USD = 1e5  # of one answer
@@ -50,10 +50,7 @@ def cost_of_session(call: Call, session: RealtimeSession) -> float | None:
 
 
 def _entry(model: str | None) -> Mapping[str, Any]:
-    """Return the entry of LiteLLM's price map for a model, with or without its provider's prefix."""
-    name = model or ""
-    found: Mapping[str, Any] = litellm.model_cost.get(name) or litellm.model_cost.get(name.partition("/")[2]) or {}
-    return found
+    return entry_of(litellm.model_cost, model or "")
 
 
 def estimate_broken_stream(call: Call, tokens: Usage, tokens_in: int, characters_out: int) -> float | None:

@@ -12,7 +12,7 @@ from litellm.proxy import proxy_server
 from lmstack.routing.budgets import parse_limits
 from lmstack.routing.candidates import candidate_from, rates_from
 from lmstack.routing.policy import Models, RoutingRules
-from lmstack.routing.prices import flat_price_from, price_from
+from lmstack.routing.prices import entry_of, flat_price_from, price_from
 from lmstack.routing.request import RoutingOptions
 
 
@@ -70,7 +70,7 @@ def modes(name: str) -> frozenset[str]:
         found: dict[str, frozenset[str]] = {}
         for deployment in (router.model_list if router else None) or []:
             model = deployment["litellm_params"]["model"]
-            entry = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
+            entry = entry_of(litellm.model_cost, model)
             own = "chat" if model.startswith(_AUTO_ROUTER) else (deployment.get("model_info") or {}).get("mode")
             found[deployment["model_name"]] = frozenset(mode for mode in (own, entry.get("mode")) if mode)
         _modes = (router, found)
@@ -129,7 +129,7 @@ def models_of(deployments: Iterable[Mapping[str, Any]], price_map: Mapping[str, 
     for deployment in deployments:
         name, model = deployment["model_name"], deployment["litellm_params"]["model"]
         info = deployment.get("model_info") or {}
-        entry = price_map.get(model) or price_map.get(model.partition("/")[2]) or {}
+        entry = entry_of(price_map, model)
         flat = flat_price_from(info.get("lm_flat_price"))
         prices[name] = price_from(rates_from(info.get("lm_rates")), entry, flat, info.get("mode"))
         candidate = candidate_from(name, model, info)
