@@ -51,6 +51,24 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process. ``memory_mb`` is None when it is not known. ``started_at`` in Unix seconds."""
+
+    number: int
+    pid: int
+    memory_mb: int | None
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The worker processes of the server, and how many died and were replaced since the server started."""
+
+    workers: tuple[Worker, ...] = ()
+    replaced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LogQuery:
     """Which log lines a command shows. ``since`` in seconds before now. ``until``: ``follow`` ends when it returns True."""
 
@@ -123,6 +141,18 @@ class Runtime(Protocol):
 
     def up(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
         """Start the stack, or apply a change; return when its processes were started."""
+
+    def can_change(self) -> bool:
+        """Return whether the running server can apply a change without a restart."""
+
+    def change(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
+        """Have the running server apply a change; return when all its workers are new.
+
+        Raises UnhealthyError when the change does not work. Then everything is as before.
+        """
+
+    def workers(self) -> Workers:
+        """Return the worker processes; none when they are not known."""
 
     def settle(self) -> None:
         """Record what runs, once every model is served."""

@@ -119,6 +119,18 @@ class ComposeRuntime:
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
         images.record_image(self.project, plan.settings.image)
 
+    def can_change(self) -> bool:
+        """Return False: a container gets its settings when it is created."""
+        return False
+
+    def change(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Raise LmError: see can_change."""
+        raise LmError("a container cannot change its settings", "start it again: lm restart")
+
+    def workers(self) -> base.Workers:
+        """Return no workers: they are inside the container."""
+        return base.Workers()
+
     def settle(self) -> None:
         """Do nothing: the engine knows its containers."""
 
