@@ -57,7 +57,9 @@ class SlowProvider:
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hello!"}}
         text = json.dumps({**HEAD, "object": "chat.completion", "choices": [choice], "usage": USAGE}).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text) + text)
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text) + text
+        )
         await writer.drain()
 
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
@@ -138,7 +140,9 @@ class Load:
         """Return the failures that no killed worker explains: a request that it had in hand has an interrupted row."""
         ids = [task for task, _, _ in self.failed]
         rows = {task: [row["status"] for row in self.stack.ask("requests", task=task)] for task in ids}
-        return [f"{task}: {error}; rows {rows[task]}" for task, _, error in self.failed if rows[task] != ["interrupted"]]
+        return [
+            f"{task}: {error}; rows {rows[task]}" for task, _, error in self.failed if rows[task] != ["interrupted"]
+        ]
 
 
 def kill_a_worker(stack: Stack) -> float:

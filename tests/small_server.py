@@ -63,6 +63,8 @@ from lmstack.gateway.app.replacing_server import ReplacingServer
 {extra}
 ReplacingServer(target="small:app", address="127.0.0.1", port=int(sys.argv[1]), workers=int(sys.argv[2]), interface="asgi").serve()
 """
+
+
 class Server:
     """One server process in a folder of its own."""
 

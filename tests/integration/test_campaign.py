@@ -13,7 +13,11 @@ from support import running
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kills_and_changes_refuse_no_request_and_cut_no_stream(tmp_path: Path, workers: int) -> None:
     provider = SlowProvider(5)
-    env = {"OPENAI_API_KEY": "sk-test-openai-0123456789", "OPENAI_API_BASE": provider.base, "LITELLM_WORKERS": str(workers)}
+    env = {
+        "OPENAI_API_KEY": "sk-test-openai-0123456789",
+        "OPENAI_API_BASE": provider.base,
+        "LITELLM_WORKERS": str(workers),
+    }
     took: list[float] = []
     with running(tmp_path, **env) as stack:
         load = Load(stack)

@@ -8,7 +8,15 @@ from lmstack import files
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import Started, check, is_unchanged, prepare, restart_reasons, start_prepared, state_kept_on_failure
+from lmstack.operate.start import (
+    Started,
+    check,
+    is_unchanged,
+    prepare,
+    restart_reasons,
+    start_prepared,
+    state_kept_on_failure,
+)
 from lmstack.runtime import base
 from lmstack.runtime.choose import current_runtime, own_address, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers

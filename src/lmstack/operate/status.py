@@ -6,9 +6,10 @@ from typing import Any
 
 from lmstack.errors import ConfigError
 from lmstack.operate.planning import service_rows
-from lmstack.runtime.base import Workers, load_state
+from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime
 from lmstack.runtime.leftovers import leftovers
+from lmstack.runtime.workers import Workers
 from lmstack.stack.project import Project
 
 

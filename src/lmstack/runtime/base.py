@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmstack import files
+from lmstack.runtime.workers import Workers
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
@@ -48,24 +49,6 @@ class Service:
     restarts: int = 0
     health: str = ""
     is_known: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """One worker process. ``memory_mb`` is None when it is not known. ``started_at`` in Unix seconds."""
-
-    number: int
-    pid: int
-    memory_mb: int | None
-    started_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """The worker processes of the server, and how many died and were replaced since the server started."""
-
-    workers: tuple[Worker, ...] = ()
-    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)

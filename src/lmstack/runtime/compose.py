@@ -20,6 +20,7 @@ from lmstack.runtime.compose_settings import require_settings_for_docker
 from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
+from lmstack.runtime.workers import NoChanges
 from lmstack.stack import assets, proxy_side
 from lmstack.stack.plan import STOCK_ENVIRON, Plan, no_models
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -48,7 +49,7 @@ services:
 """
 
 
-class ComposeRuntime:
+class ComposeRuntime(NoChanges):
     """Implements base.Runtime with docker compose."""
 
     name = "docker"
@@ -118,18 +119,6 @@ class ComposeRuntime:
         images.record_volumes(self.project, self.compose.volumes())
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
         images.record_image(self.project, plan.settings.image)
-
-    def can_change(self) -> bool:
-        """Return False: a container gets its settings when it is created."""
-        return False
-
-    def change(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
-        """Raise LmError: see can_change."""
-        raise LmError("a container cannot change its settings", "start it again: lm restart")
-
-    def workers(self) -> base.Workers:
-        """Return no workers: they are inside the container."""
-        return base.Workers()
 
     def settle(self) -> None:
         """Do nothing: the engine knows its containers."""

@@ -24,16 +24,16 @@ from lmstack.runtime.processes import (
     end_processes,
     forget_processes,
     is_supervised,
-    memory_mb,
     processes,
     record_processes,
     socket_path,
 )
+from lmstack.runtime.programs import MODEL, PROXY, programs
+from lmstack.runtime.workers import Workers, reported
 from lmstack.stack import proxy_side
 from lmstack.stack.plan import Plan, no_models
 from lmstack.stack.project import Project
 
-PROXY, MODEL = "litellm-proxy", "embedded-model"
 _STATES = {
     "RUNNING": "running",
     "STARTING": "starting",
@@ -116,13 +116,9 @@ class LocalRuntime:
         port = urlsplit(address).port if plan.embedded else None
         server_control.change(self.project, plan, config, self._settings(plan, port), pid, options, say)
 
-    def workers(self) -> base.Workers:
+    def workers(self) -> Workers:
         """Return the worker processes, as the server reports them."""
-        found = server_control.report(self.project, self._server_pid())
-        rows = tuple(
-            base.Worker(one["number"], one["pid"], memory_mb(one["pid"]), one["started_at"]) for one in found.get("workers", ())
-        )  # fmt: skip
-        return base.Workers(rows, found.get("replaced", 0))
+        return reported(server_control.report(self.project, self._server_pid()))
 
     def _server_pid(self) -> int | None:
         infos = supervisor.process_infos(self.project.root) or []
@@ -245,29 +241,3 @@ class LocalRuntime:
         # A log file has no terminal: no colour codes in it.
         env["NO_COLOR"] = "1"
         return env
-
-
-def _clean_environment(project: Project) -> list[str]:
-    """Return the beginning of a command line that takes all keys out of a program's environment.
-
-    The built-in model is a parser in C++ and needs no key. supervisord itself has the keys, because it starts the proxy.
-    """
-    kept = {name: os.environ[name] for name in _PLAIN_VARIABLES if name in os.environ}
-    kept |= {MARK: str(project.root), "PYTHONUNBUFFERED": "1"}
-    return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in sorted(kept.items()))]
-
-
-# Where programs, files and certificates are: no key is in them.
-_PLAIN_VARIABLES = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_DATA_HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH",
-)  # fmt: skip
-
-
-def programs(project: Project, plan: Plan, model_port: int | None) -> dict[str, list[str]]:
-    """Return the programs that supervisord runs: name -> argv."""
-    serve = [*releases.command(project, plan.settings.version), "--config", str(project.config_file)]
-    serve += ["--host", plan.settings.host, "--port", str(plan.settings.port)]
-    # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.
-    serve += ["--run_granian", "--num_workers", str(plan.workers)]
-    model = [*_clean_environment(project), sys.executable, "-m", "lmstack.runtime.embedded", str(model_port), str(project.root)]  # fmt: skip
-    return {MODEL: model, PROXY: serve} if model_port is not None else {PROXY: serve}

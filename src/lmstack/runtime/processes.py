@@ -73,21 +73,6 @@ def record_processes(root: Path, known: Iterable[int]) -> None:
     files.write(_record_file(root), json.dumps(found) + "\n")
 
 
-def memory_mb(pid: int) -> int | None:
-    """Return the memory of a process in MB: its own, and its share of what it has in common with others.
-
-    Systems other than Linux do not tell shares. There all its memory counts. None when the process is gone.
-    """
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        found = process.memory_full_info() if psutil.LINUX else process.memory_info()
-    except psutil.Error:
-        return None
-    return round(getattr(found, "pss", found.rss) / 1024 / 1024)
-
-
 def forget_processes(root: Path) -> None:
     """Delete the record: nothing runs any more."""
     files.remove(_record_file(root))

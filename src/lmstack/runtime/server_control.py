@@ -56,7 +56,13 @@ def report(project: Project, pid: int | None) -> dict[str, Any]:
 
 
 def change(
-    project: Project, plan: Plan, config: str, settings: Mapping[str, str], pid: int, options: base.UpOptions, say: base.Say
+    project: Project,
+    plan: Plan,
+    config: str,
+    settings: Mapping[str, str],
+    pid: int,
+    options: base.UpOptions,
+    say: base.Say,
 ) -> None:
     """Have the running server apply a change; return when all its workers are new.
 
@@ -73,7 +79,9 @@ def change(
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
         files.remove(folder(project) / "next.json")
-        raise LmError(f"the server, process {pid}, cannot be reached: {error.strerror}", "start it again: lm restart") from None
+        raise LmError(
+            f"the server, process {pid}, cannot be reached: {error.strerror}", "start it again: lm restart"
+        ) from None
     _wait(project, str(ask["id"]), pid, options.timeout)
 
 

@@ -15,6 +15,10 @@ import pytest
 from small_server import Server, running
 from support import wait_for
 
+APPLY = """
+from lmstack.gateway.app import server_files as f
+f.ServerFiles(f.os.environ[f.FOLDER_VARIABLE]).apply_environment()
+"""
 FAST = "from lmstack.gateway.app import worker_memory as m; m.INTERVAL, m.MIN_AGE = 0.2, 0.0"
 
 
@@ -57,7 +61,7 @@ def test_a_change_brings_new_settings_and_removes_old_ones(tmp_path: Path, worke
     files = tmp_path / "server"
     files.mkdir()
     (files / "environment.json").write_text('{"TASTE": "sweet"}')
-    with running(tmp_path, workers, "server_files = __import__('lmstack.gateway.app.server_files').gateway.app.server_files\nserver_files.ServerFiles(server_files.os.environ[server_files.FOLDER_VARIABLE]).apply_environment()") as server:
+    with running(tmp_path, workers, APPLY) as server:
         assert server.get()["TASTE"] == "sweet"
         assert server.change("three", "one two three", COLOUR="blue")["state"] == "done"
         found = [server.get() for _ in range(8)]

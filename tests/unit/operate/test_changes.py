@@ -59,7 +59,9 @@ RUNNING = {"models": "a: 1", "code": "x = 1", "workers": 2, "names": ("auto", "g
 
 def plan_of(digest: str = "new", runtime: str = "local", text: str = "", **differs: Any) -> Any:
     has = {**RUNNING, **differs}
-    plan = SimpleNamespace(settings=settings(text), workers=has["workers"], names=has["names"], rules=Rules(), embedded=has["embedded"])
+    plan = SimpleNamespace(
+        settings=settings(text), workers=has["workers"], names=has["names"], rules=Rules(), embedded=has["embedded"]
+    )
     made = SimpleNamespace(name=runtime, code=lambda: has["code"])
     variables = frozenset({"ACME_API_KEY"})
     return SimpleNamespace(plan=plan, runtime=made, digest=digest, models_file=has["models"], variables=variables)

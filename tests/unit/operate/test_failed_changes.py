@@ -102,7 +102,8 @@ def test_a_change_that_the_server_applies_stops_nothing(machine: Machine) -> Non
     after = base.load_state(machine.project)
     assert machine.steps[-1] == "change"
     assert "up" not in machine.steps
-    assert before and after
+    assert before
+    assert after
     assert (after.started_at, after.settings["LITELLM_TIMEOUT"]) == (before.started_at, "99")
     assert after.digest != before.digest
 
@@ -121,7 +122,9 @@ def test_a_change_that_the_server_refuses_leaves_everything_as_it_was(machine: M
     assert machine.project.config_file.read_text() == config
 
 
-@pytest.mark.parametrize(("flags", "action"), [({"LITELLM_TIMEOUT": "99"}, "reload"), ({"LITELLM_PORT": "4918"}, "restart")])
+@pytest.mark.parametrize(
+    ("flags", "action"), [({"LITELLM_TIMEOUT": "99"}, "reload"), ({"LITELLM_PORT": "4918"}, "restart")]
+)
 def test_a_preview_says_whether_the_gateway_stops(machine: Machine, flags: dict[str, str], action: str) -> None:
     machine.starts()
     machine.can_change = True

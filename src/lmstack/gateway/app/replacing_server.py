@@ -54,6 +54,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self._stop_reason = ""  # empty while no failed start stops the server
         self._failed_starts = [0] * self.workers  # in a row, for each worker
         self._start_times: dict[int, float] = {}  # when to start the successor of a dead worker, in monotonic seconds
+        self.reload_signal = False
         self._began, self._deaths = time.time(), 0
         self._memory = worker_memory.Watch()
 
@@ -98,7 +99,9 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self._closed.append(listener)  # Its holder would close the handle again, which may belong to another file then.
         self._listeners[idx] = None
 
-    def _spawn_worker(self, idx: int, target: Any, callback_loader: Callable[..., ASGIApp], begun: Start | None = None) -> Any:
+    def _spawn_worker(
+        self, idx: int, target: Any, callback_loader: Callable[..., ASGIApp], begun: Start | None = None
+    ) -> Any:
         listener = self._listeners[idx] = self._listeners[idx] or self._listen()
         others = {other.handle for other in self._listeners if other} - {listener.handle}
         begun = begun or Start()
@@ -155,7 +158,9 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
                 self._replacements.replace(idx)
 
     def _report(self) -> None:
-        workers = [{"number": w.idx + 1, "pid": w.inner.pid, "started_at": w.born_at} for w in self.wrks if w.is_alive()]
+        workers = [
+            {"number": w.idx + 1, "pid": w.inner.pid, "started_at": w.born_at} for w in self.wrks if w.is_alive()
+        ]
         self._files.report(
             {"pid": os.getpid(), "started_at": self._began, "replaced": self._deaths, "workers": workers, "reload": self._replacements.reload}
         )  # fmt: skip

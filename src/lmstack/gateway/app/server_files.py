@@ -1,4 +1,4 @@
-"""The private files through which `lm` and the running server exchange a change. Only the local runtime has them.
+"""The private files through which `lm` and the running server exchange a change. Only the local runtime uses them.
 
 ``environment.json`` holds the settings that run, ``next.json`` those to try, ``report.json`` what the server does. The first
 two hold keys, so all of them have mode 600. lmstack.runtime.server_control has the other end.
@@ -22,7 +22,7 @@ CANDIDATE = ".litellm-config.next.yaml"
 class Change:
     """What `lm up` wants the server to run. ``names``: the models that a worker must serve. ``seconds``: for the first start.
 
-    ``environ`` is the complete environment for new workers. Without an ``id``, nothing changes but the workers.
+    ``environ`` is the complete environment for new workers. Without an ``id``, only the workers change.
     """
 
     id: str = ""
@@ -73,7 +73,7 @@ class ServerFiles:
         """Make a proven change the one that runs: its configuration, its settings, and this process's environment."""
         if not change.id or self.folder is None:
             return
-        _replace_text(Path(change.config_file), change.config)
+        _write(Path(change.config_file), change.config, keep_mode=True)
         _write(self.folder / "environment.json", json.dumps(dict(change.settings)))
         replace_environment(change.environ)
         self.forget_candidate(change)
@@ -124,27 +124,16 @@ def _candidate(change: Change) -> Path:
     return Path(change.config_file).with_name(CANDIDATE)
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a private file in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Replace a file of the user's. A link stays a link, and the mode stays as it is."""
+def _write(path: Path, text: str, keep_mode: bool = False) -> None:
+    """Replace a file in one step. It is private, or with ``keep_mode`` as open as it was. A link stays a link."""
     path = path.resolve()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
-        shutil.copymode(path, name)
-        os.replace(name, path)
+        if keep_mode and path.exists():
+            shutil.copymode(path, made)
+        Path(made).replace(path)
     except BaseException:
-        os.unlink(name)
+        Path(made).unlink()
         raise

@@ -40,7 +40,8 @@ def _resident_mb(pid: int) -> float:
     from granian._granian import ProcInfoCollector
 
     try:
-        return float(ProcInfoCollector().memory([pid]).get(pid, 0)) / 1024 / 1024
+        found: Any = ProcInfoCollector().memory([pid])
+        return float(found.get(pid, 0)) / 1024 / 1024
     except Exception:  # Granian raises its own kinds of errors.
         return 0.0
 
@@ -74,4 +75,4 @@ class Watch:
 
     def _counts(self, worker: Any) -> bool:
         """Return whether a worker serves for some time. If a new one is too large, one replacement would follow the other."""
-        return worker.is_alive() and worker.begun.flags[STARTED] and time.time() - worker.born_at >= MIN_AGE
+        return bool(worker.is_alive() and worker.begun.flags[STARTED] and time.time() - worker.born_at >= MIN_AGE)

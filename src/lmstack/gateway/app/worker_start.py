@@ -5,13 +5,14 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any
 
 import httpx
+from granian.log import logger as log
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app.serve import collect_and_freeze
@@ -51,7 +52,9 @@ def run_worker(start: Start, target: Callable[..., None], *args: Any) -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # A terminal's, or one for the whole group. The main process handles it.
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # A terminal's, or one for the whole group. The main process handles it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _close(start.closed)
     if start.log:
@@ -133,7 +136,7 @@ async def _proven(app: ASGIApp, start: Start, complete: Message) -> Message:
     """Return the message that ends the start: it failed when the worker does not serve every model."""
     missing = await _missing(app, start.names) if start.names else ()
     if missing:
-        print(f"ERROR: lmstack: the new configuration does not serve: {', '.join(missing)}", file=sys.stderr, flush=True)  # fmt: skip
+        log.error(f"lmstack: the new configuration does not serve: {', '.join(missing)}")
         return {"type": "lifespan.startup.failed", "message": "not every model is served"}
     _use_final_name(start.config_file)
     collect_and_freeze()
@@ -156,5 +159,3 @@ def _use_final_name(config_file: str) -> None:
     server = sys.modules.get("litellm.proxy.proxy_server")
     if config_file and server is not None:
         server.user_config_file_path = config_file  # type: ignore[attr-defined]
-
-
