@@ -91,6 +91,7 @@ class Load:
     answered: int = 0
     streams: int = 0
     longest: float = 0.0  # seconds to the first byte
+    kills: list[float] = field(default_factory=list)  # when a worker was killed (Unix seconds)
     failed: list[tuple[str, float, str]] = field(default_factory=list)  # task, when it was sent (Unix seconds), error
 
     @contextlib.contextmanager
@@ -138,17 +139,26 @@ class Load:
 
     def beyond_killed_workers(self) -> list[str]:
         """Return the failures that no killed worker explains: a request that it had in hand has an interrupted row."""
-        ids = [task for task, _, _ in self.failed]
-        rows = {task: [row["status"] for row in self.stack.ask("requests", task=task)] for task in ids}
-        return [
-            f"{task}: {error}; rows {rows[task]}" for task, _, error in self.failed if rows[task] != ["interrupted"]
-        ]
+        wait_for(
+            lambda: not [task for task, _, _ in self.failed if self._statuses(task) == ["started"]], 90, "ended rows"
+        )
+        return [f"{task}: {error}; {self._statuses(task)}" for task, sent, error in self.failed if not self._explained(task, sent)]  # fmt: skip
+
+    def _statuses(self, task: str) -> list[str]:
+        return [row["status"] for row in self.stack.ask("requests", task=task)]
+
+    def _explained(self, task: str, sent: float) -> bool:
+        """Return whether a killed worker had this request in hand: shortly after its arrival it has no row yet."""
+        found = self._statuses(task)
+        return found == ["interrupted"] or (not found and any(kill - 1 < sent <= kill for kill in self.kills))
 
 
-def kill_a_worker(stack: Stack) -> float:
+def kill_a_worker(load: Load) -> float:
     """Kill a worker that serves; return the seconds until it was replaced."""
+    stack = load.stack
     before = {worker["pid"] for worker in stack.json("status")["data"]["workers"]}
     began = time.monotonic()
+    load.kills.append(time.time())
     os.kill(victim := min(before), signal.SIGKILL)
 
     def replaced() -> bool:

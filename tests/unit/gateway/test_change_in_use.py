@@ -118,3 +118,14 @@ def test_connections_that_wait_at_a_worker_of_several_survive_its_death(tmp_path
             os.kill(pid, signal.SIGKILL)
         answers = [one.makefile("rb").read() for one in waiting]
         assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 8
+
+
+def test_new_connections_go_to_the_other_worker_while_one_does_not_serve(tmp_path: Path) -> None:
+    with running(tmp_path, 2) as server:
+        (tmp_path / "killed").write_text("2")  # The next two starts fail, so that the successor serves after 3 s.
+        dead, alive = server.worker_pids()
+        os.kill(dead, signal.SIGKILL)
+        server.wait_for_log("before it had started")
+        assert [server.answer() for _ in range(20)] == [alive] * 20
+        server.wait_for_log("Started worker", 3)
+        wait_for(lambda: server.answer() != alive, what="an answer of the successor")

@@ -4,21 +4,19 @@ Granian has no public interface for most of this. tests/unit/gateway/test_replac
 """
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from granian.log import logger as log
-from granian.net import SocketSpec  # type: ignore[attr-defined]  # it is not in the module's list of exports
 from granian.server import MPServer
 from starlette.types import ASGIApp
 
 from lmstack.gateway.app import worker_memory
-from lmstack.gateway.app.replacement import PAUSE_SECONDS, Replacements, reason
+from lmstack.gateway.app.listeners import Listeners
+from lmstack.gateway.app.replacement import LOOK, PAUSE_SECONDS, Replacements, reason
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, Change, ServerFiles, environment
 from lmstack.gateway.app.worker_start import STARTED, Start, load_app, run_worker, start_with_blocked_signals
 
@@ -27,15 +25,6 @@ STOP_SECONDS = 40
 
 # Granian's own methods have no type annotations.
 _Granian: Any = MPServer
-
-
-@dataclass
-class Listener:
-    """A listening socket. Its holder owns the handle, so that it must live as long as the socket is open."""
-
-    holder: Any
-    socket: socket.socket
-    handle: int
 
 
 class ReplacingServer(_Granian):  # type: ignore[misc]
@@ -49,8 +38,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         super().__init__(**options, workers_kill_timeout=STOP_SECONDS)
         self._files = ServerFiles(os.environ.get(FOLDER_VARIABLE))
         self._replacements = Replacements(self, self._files)
-        self._listeners: list[Listener | None] = [None] * self.workers
-        self._closed: list[Listener] = []
+        self._listeners = Listeners(self.workers)
         self._stop_reason = ""  # empty while no failed start stops the server
         self._failed_starts = [0] * self.workers  # in a row, for each worker
         self._start_times: dict[int, float] = {}  # when to start the successor of a dead worker, in monotonic seconds
@@ -62,50 +50,20 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         """Serve until a signal ends the server."""
         super().serve(*args, target_loader=load_app, **kwargs)
 
-    @property
-    def _has_one_socket(self) -> bool:
-        """Return whether all workers take their connections from one socket. Only Linux spreads them over several."""
-        return self.workers == 1 or sys.platform != "linux"
-
     def _init_shared_socket(self) -> None:
-        """Listen, or exit with an error line.
-
-        All listening sockets belong to this process, so none closes with its worker, and no connection that waits there
-        is reset. On Linux each worker has its own, and the kernel spreads the connections evenly.
-        """
+        """Listen, or exit with an error line."""
         try:
-            for idx in range(1 if self._has_one_socket else self.workers):
-                self._listeners[idx] = self._listen()
+            self._listeners.open(self.bind_addr, self.bind_port, self.backlog)
         except (OSError, RuntimeError) as error:
             log.error(
                 f"lmstack: cannot listen on {self.bind_addr} port {self.bind_port}: {error}. Is another program using it?"
             )
             sys.exit(1)
-        if self._has_one_socket:
-            self._listeners = self._listeners[:1] * self.workers
-
-    def _listen(self) -> Listener:
-        holder = SocketSpec(self.bind_addr, self.bind_port, self.backlog).build()
-        found = socket.socket(fileno=holder.get_fd())
-        found.set_inheritable(True)
-        return Listener(holder, found, found.fileno())
-
-    def _stop_listening(self, idx: int) -> None:
-        """Let the other workers get all connections, while a worker cannot be started."""
-        listener = self._listeners[idx]
-        if listener is None or self._has_one_socket:
-            return
-        os.close(listener.socket.detach())
-        self._closed.append(listener)  # Its holder would close the handle again, which may belong to another file then.
-        self._listeners[idx] = None
 
     def _spawn_worker(
         self, idx: int, target: Any, callback_loader: Callable[..., ASGIApp], begun: Start | None = None
     ) -> Any:
-        listener = self._listeners[idx] = self._listeners[idx] or self._listen()
-        others = {other.handle for other in self._listeners if other} - {listener.handle}
-        begun = begun or Start()
-        begun = Start(begun.flags, begun.names, begun.log, tuple(others), begun.config_file)
+        listener, begun = self._listeners.of(idx), begun or Start()
         self._ssp, self._shd, self._sso = None, listener.holder, listener.socket
         worker = super()._spawn_worker(idx, partial(run_worker, begun, target), partial(callback_loader, start=begun))
         worker.begun, worker.born_at = begun, time.time()
@@ -139,8 +97,10 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         """
         self._make_worker = partial(self._spawn_worker, target=spawn_target, callback_loader=target_loader)
         while True:
+            serving = [idx for idx, worker in enumerate(self.wrks) if worker.is_alive() and worker.begun.flags[STARTED]]
+            self._listeners.choose(serving)
             self._report()
-            self.main_loop_interrupt.wait(self._seconds_to_next_look())
+            self.main_loop_interrupt.wait(self._seconds_to_next_look(len(serving) < self.workers))
             self.main_loop_interrupt.clear()
             self.interrupt_children.clear()  # Granian's list of deaths. If it is not empty at the end, the status is 1.
             if self.interrupt_signal:
@@ -165,9 +125,16 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
             {"pid": os.getpid(), "started_at": self._began, "replaced": self._deaths, "workers": workers, "reload": self._replacements.reload}
         )  # fmt: skip
 
-    def _seconds_to_next_look(self) -> float | None:
+    def _seconds_to_next_look(self, starting: bool) -> float | None:
         start = max(0.0, min(self._start_times.values()) - time.monotonic()) if self._start_times else None
-        return min((s for s in (start, self._replacements.pause, self._memory.pause) if s is not None), default=None)
+        return min(
+            (
+                s
+                for s in (start, LOOK if starting else None, self._replacements.pause, self._memory.pause)
+                if s is not None
+            ),
+            default=None,
+        )
 
     def _replace_dead(self) -> list[int]:
         """Plan and start successors of dead workers. Return the workers that must stop the server, because their start failed."""
@@ -185,8 +152,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
 
     def _drop_shared_socket(self) -> None:
         """Close all listening sockets."""
-        for listener in {id(one): one for one in self._listeners if one}.values():
-            listener.socket.close()
+        self._listeners.close()
 
     def _newly_dead(self) -> list[int]:
         return [idx for idx, worker in enumerate(self.wrks) if idx not in self._start_times and not worker.is_alive()]
@@ -211,7 +177,6 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         if not any(worker.begun.flags[STARTED] and worker.is_alive() for worker in self.wrks):
             self._stop_reason = what
             return False
-        self._stop_listening(idx)
         pause = PAUSE_SECONDS[min(self._failed_starts[idx], len(PAUSE_SECONDS) - 1)]
         self._failed_starts[idx] += 1
         self._start_times[idx] = time.monotonic() + pause

@@ -26,13 +26,12 @@ class Start:
     """How one worker starts. ``flags`` are shared with the main process: the worker has started, and it must leave soon.
 
     ``names`` are the models that it must serve, or else its start fails. ``log`` gets its output until it has started.
-    ``closed`` are listening sockets of other workers. ``config_file`` is the name that a candidate file will get.
+    ``config_file`` is the name that a candidate file will get.
     """
 
     flags: Any = field(default_factory=lambda: RawArray("b", 2))
     names: tuple[str, ...] = ()
     log: Path | None = None
-    closed: tuple[int, ...] = ()
     config_file: str = ""
 
 
@@ -56,17 +55,9 @@ def run_worker(start: Start, target: Callable[..., None], *args: Any) -> None:
         signal.SIGHUP, signal.SIG_IGN
     )  # A terminal's, or one for the whole group. The main process handles it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    _close(start.closed)
     if start.log:
         _Output.divert(start.log)
     target(*args)
-
-
-def _close(handles: Iterable[int]) -> None:
-    """Close inherited sockets. Otherwise they would go on listening after the main process has closed them."""
-    for handle in handles:
-        with contextlib.suppress(OSError):
-            os.close(handle)
 
 
 class _Output:
