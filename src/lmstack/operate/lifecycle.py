@@ -18,7 +18,7 @@ from lmstack.operate.start import (
     state_kept_on_failure,
 )
 from lmstack.runtime import base
-from lmstack.runtime.choose import current_runtime, own_address, running_runtime
+from lmstack.runtime.choose import current_runtime, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
 from lmstack.stack.assets import lay_down
 from lmstack.stack.project import Project
@@ -90,7 +90,7 @@ def preview(project: Project, flags: dict[str, str], options: base.UpOptions) ->
     changes = since_the_last_start(base.load_state(project), wanted)
     unchanged = is_unchanged(project, wanted)
     remarks = () if unchanged else check(project, wanted, replace(options, dry_run=True))
-    reasons = None if unchanged or own_address(project) is None else restart_reasons(project, wanted)
+    reasons = None if unchanged else restart_reasons(project, wanted)
     action = "nothing" if unchanged else "start" if reasons is None else "restart" if reasons else "reload"
     return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks), tuple(reasons or ()))
 

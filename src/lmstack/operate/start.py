@@ -42,11 +42,11 @@ def is_unchanged(project: Project, wanted: Planned) -> bool:
 
 def restart_reasons(project: Project, wanted: Planned) -> list[str] | None:
     """Return why the running gateway must stop for a change; empty when it need not, None when nothing runs."""
-    state, services = base.load_state(project), wanted.runtime.services()
-    if state is None or not services:
+    state = base.load_state(project)
+    if state is None or own_address(project) is None:
         return None
     reasons = changes.restart_reasons(state, wanted)
-    all_run = all(service.state == "running" for service in services)
+    all_run = all(service.state == "running" for service in wanted.runtime.services())
     return reasons or ([] if all_run and wanted.runtime.can_change() else ["not everything of it runs"])
 
 

@@ -1,11 +1,10 @@
 """What happens in a worker process before it serves: signals, output, LiteLLM's start, and the proof of a new configuration."""
 
-import contextlib
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
