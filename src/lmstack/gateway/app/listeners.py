@@ -1,7 +1,7 @@
 """The listening sockets of the workers. All of them belong to the main process, so none closes with its worker.
 
-On Linux each worker has its own, and the kernel spreads new connections evenly. While a worker does not serve, the kernel
-is told to leave its socket out. What waits there already is served by the successor.
+On Linux each worker has its own, and the kernel spreads new connections evenly. While a worker does not serve, a small
+program in the kernel leaves its socket out. The successor serves the connections that wait there already.
 """
 
 import ctypes

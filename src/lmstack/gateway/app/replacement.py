@@ -87,6 +87,7 @@ class Replacements:
             log.error(f"lmstack: the change cannot be read ({type(error).__name__}), and nothing is changed")
             return
         log.info("lmstack: SIGHUP received; new workers replace the present ones")
+        self._end_candidate()  # It has the settings of before, so it proves nothing.
         self._change, self._proven = change, False
         self._queue, self._not_before = list(range(len(self._server.wrks))), 0.0
         self._report("running")
@@ -109,8 +110,7 @@ class Replacements:
 
     def stop(self) -> list[Any]:
         """End what starts. Return the old workers that still finish requests."""
-        if self._candidate:
-            _kill(self._candidate.worker)
+        self._end_candidate()
         if self._change and not self._proven:
             self._files.forget_candidate(self._change)
         return [leaver.worker for leaver in self._leavers]
@@ -191,14 +191,18 @@ class Replacements:
 
     def _fail(self, why: str) -> None:
         """Forget a change that is not proven."""
-        if self._candidate:
-            _kill(self._candidate.worker)
+        self._end_candidate()
         if self._change:
             self._files.forget_candidate(self._change)
         self._show_start_log()
         log.error(f"lmstack: {why}; the present workers go on, and nothing has changed")
         self._report("failed", why)
-        self._queue, self._candidate, self._change = [], None, None
+        self._queue, self._change = [], None
+
+    def _end_candidate(self) -> None:
+        if self._candidate:
+            _kill(self._candidate.worker)
+            self._candidate = None
 
     def _show_start_log(self) -> None:
         """Add the output of a failed start to the server's log. The file stays for `lm up`."""
