@@ -65,6 +65,12 @@ ReplacingServer(target="small:app", address="127.0.0.1", port=int(sys.argv[1]), 
 """
 
 
+def _serves(worker: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return worker.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 class Server:
     """One server process in a folder of its own."""
 
@@ -82,7 +88,7 @@ class Server:
             self.process = subprocess.Popen(argv, cwd=folder, env=environ, stdout=log, stderr=log)
 
     def worker_pids(self) -> list[int]:
-        return [p.pid for p in psutil.Process(self.process.pid).children() if p.status() != psutil.STATUS_ZOMBIE]
+        return [p.pid for p in psutil.Process(self.process.pid).children() if _serves(p)]
 
     def answer(self) -> int:
         return int(self.get()["pid"])

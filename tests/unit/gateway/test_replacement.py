@@ -18,7 +18,7 @@ class Worker:
 
     def __init__(self, idx: int, settings: str) -> None:
         self.idx, self.settings, self.alive, self.stopped = idx, settings, True, False
-        self.begun = SimpleNamespace(flags=[0, 0])
+        self.begun = SimpleNamespace(flags=[1, 0] if settings == "old" else [0, 0])
         self.inner = SimpleNamespace(pid=1, exitcode=None)
 
     def is_alive(self) -> bool:

@@ -1,7 +1,6 @@
 """The listening sockets of the workers. All of them belong to the main process, so none closes with its worker.
 
-On Linux each worker has its own, and the kernel spreads new connections evenly. While a worker does not serve, a small
-program in the kernel leaves its socket out. The successor serves the connections that wait there already.
+On Linux each worker has its own, and a small program in the kernel spreads new connections evenly over those that serve.
 """
 
 import ctypes
@@ -9,14 +8,13 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from granian.net import SocketSpec  # type: ignore[attr-defined]  # it is not in the module's list of exports
 
-# Linux: asm-generic/socket.h. Python's socket module does not name them.
-_ATTACH, _DETACH = 51, 68
+# SO_ATTACH_REUSEPORT_CBPF of Linux. Python's socket module does not name it. It needs no privilege.
+_ATTACH = 51
 # Classic BPF, linux/bpf_common.h: load the ancillary value "random"; take it modulo k; compare with k; return k.
 _LOAD, _MODULO, _IF_EQUAL, _RETURN = 0x20, 0x94, 0x15, 0x06
 _RANDOM = 0xFFFFF000 + 56
@@ -31,49 +29,65 @@ class Listener:
 
 
 class Listeners:
-    """One socket for each worker, or one for all: for a single worker, and where a system does not spread connections."""
+    """Two places for each worker, so that a worker and its successor need not share a socket.
+
+    The successor of a dead worker takes its place, and serves what waits there. The successor of a worker that leaves takes
+    the other place. So the one that leaves has no new connection when it stops. Where the kernel takes no program, both
+    places are one socket; where it does not even spread connections, all workers share one.
+    """
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._own = workers > 1 and sys.platform == "linux"
         self._open: list[Listener] = []
         self._chosen: list[int] = []
+        self._steers = False
 
     def open(self, address: str, port: int, backlog: int) -> None:
         """Listen. Raises OSError or RuntimeError."""
-        for _ in range(self._workers if self._own else 1):
+        linux = sys.platform == "linux"
+        self._listen(self._workers if linux else 1, address, port, backlog)
+        if linux and self._attach([*range(self._workers)]):
+            self._steers = True
+            self._listen(self._workers, address, port, backlog)
+
+    def of(self, idx: int, place: int) -> Listener:
+        """Return the socket of a worker in one of its two places, 0 or 1."""
+        return self._open[self._number(idx, place) % len(self._open)]
+
+    def choose(self, serving: Sequence[tuple[int, int]]) -> None:
+        """Let only the workers with these numbers and places get new connections."""
+        chosen = [self._number(idx, place) for idx, place in serving]
+        if self._steers and chosen and chosen != self._chosen and self._attach(chosen):
+            self._chosen = chosen
+
+    def _number(self, idx: int, place: int) -> int:
+        return idx + place * self._workers
+
+    def _listen(self, count: int, address: str, port: int, backlog: int) -> None:
+        for _ in range(count):
             holder = SocketSpec(address, port, backlog).build()
             found = socket.socket(fileno=holder.get_fd())
             found.set_inheritable(True)
+            found.listen(backlog)  # Here, and not in the worker: the kernel numbers the sockets in this order.
             self._open.append(Listener(holder, found))
 
-    def of(self, idx: int) -> Listener:
-        """Return the socket of a worker."""
-        return self._open[idx if self._own else 0]
+    def _attach(self, chosen: list[int]) -> bool:
+        """Give the kernel a program that picks one of these sockets at random; return whether it takes it.
 
-    def choose(self, serving: Sequence[int]) -> None:
-        """Let these workers get all new connections. When none serves, new connections wait for each worker."""
-        chosen = list(serving) or list(range(self._workers))
-        if not self._own or chosen == self._chosen or not self._open:
-            return
-        self._chosen = chosen
-        with suppress(OSError):  # An older kernel. Then a share of the connections waits for the successor.
-            if len(chosen) == self._workers:
-                self._open[0].socket.setsockopt(socket.SOL_SOCKET, _DETACH, 0)
-            else:
-                self._attach(chosen)
-
-    def _attach(self, chosen: list[int]) -> None:
-        """Give the kernel a program that picks one of the chosen sockets. They are numbered in the order of opening."""
+        The kernel numbers the sockets in the order in which they began to listen.
+        """
         steps = [(_LOAD, 0, 0, _RANDOM), (_MODULO, 0, 0, len(chosen))]
         for number, idx in enumerate(chosen):
             steps += [(_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, idx)]
         steps.append((_RETURN, 0, 0, chosen[0]))
         text = b"".join(struct.pack("HBBI", *step) for step in steps)
         program = ctypes.create_string_buffer(text, len(text))
-        self._open[0].socket.setsockopt(
-            socket.SOL_SOCKET, _ATTACH, struct.pack("HP", len(steps), ctypes.addressof(program))
-        )
+        try:
+            value = struct.pack("HP", len(steps), ctypes.addressof(program))
+            self._open[0].socket.setsockopt(socket.SOL_SOCKET, _ATTACH, value)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close all sockets of this process."""

@@ -18,7 +18,7 @@ from lmstack.gateway.app.worker_start import LEAVING, STARTED
 
 # How often the state of a replacement is looked at, in seconds.
 LOOK = 0.1
-# For this time an old worker ends its connections after each answer. Then it takes no new ones.
+# For this time an old worker, which gets no new connections, ends those that it has after each answer.
 LEAVE_SECONDS = 1.0
 # From the signal that stops a worker until it certainly takes no new connection any more.
 SETTLE_SECONDS = 0.3
@@ -167,7 +167,8 @@ class Replacements:
             self._leavers.remove(leaver)
             log.info(f"Stopped old worker-{worker.idx + 1}")
         elif leaver.stopped_at is None:
-            if now >= leaver.stop_at:
+            # A worker that has not started yet took the place of a dead one. It must serve what waits there.
+            if now >= leaver.stop_at + (0 if worker.begun.flags[STARTED] else START_SECONDS):
                 worker.terminate()
                 leaver.stopped_at = now
         elif now >= leaver.stopped_at + FINISH_SECONDS:

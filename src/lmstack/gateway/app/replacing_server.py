@@ -63,10 +63,12 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
     def _spawn_worker(
         self, idx: int, target: Any, callback_loader: Callable[..., ASGIApp], begun: Start | None = None
     ) -> Any:
-        listener, begun = self._listeners.of(idx), begun or Start()
+        before = self.wrks[idx] if idx < len(self.wrks) else None
+        place = 0 if before is None else 1 - before.place if before.is_alive() else before.place
+        listener, begun = self._listeners.of(idx, place), begun or Start()
         self._ssp, self._shd, self._sso = None, listener.holder, listener.socket
         worker = super()._spawn_worker(idx, partial(run_worker, begun, target), partial(callback_loader, start=begun))
-        worker.begun, worker.born_at = begun, time.time()
+        worker.begun, worker.place, worker.born_at = begun, place, time.time()
         worker.start = partial(start_with_blocked_signals, worker.start)
         return worker
 
@@ -97,7 +99,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         """
         self._make_worker = partial(self._spawn_worker, target=spawn_target, callback_loader=target_loader)
         while True:
-            serving = [idx for idx, worker in enumerate(self.wrks) if worker.is_alive() and worker.begun.flags[STARTED]]
+            serving = [(w.idx, w.place) for w in self.wrks if w.is_alive() and w.begun.flags[STARTED]]
             self._listeners.choose(serving)
             self._report()
             self.main_loop_interrupt.wait(self._seconds_to_next_look(len(serving) < self.workers))
