@@ -19,6 +19,7 @@ class Machine:
     steps: list[str] = field(default_factory=list)
     raises: dict[str, BaseException] = field(default_factory=dict)
 
+    can_change: bool = False
     checked: list[str] = field(default_factory=list)  # the release of each plan that was checked
 
     def do(self, step: str) -> None:
@@ -61,6 +62,12 @@ class FakeRuntime(LocalRuntime):
             self.down(False, say)
         self.machine.do("up")
         self.machine.services = [base.Service("litellm-proxy", "running", pid=2)]
+
+    def can_change(self) -> bool:
+        return self.machine.can_change
+
+    def change(self, *_: Any) -> None:
+        self.machine.do("change")
 
     def down(self, volumes: Any, say: Any) -> base.Stopped:
         self.machine.do("down")

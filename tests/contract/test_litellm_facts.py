@@ -1,5 +1,6 @@
 """What we lean on in the pinned LiteLLM. A bump of the pin that breaks one of these breaks us."""
 
+import ast
 import asyncio
 import contextlib
 import importlib.metadata
@@ -7,7 +8,9 @@ import importlib.util
 import inspect
 import json
 import logging
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from starlette.routing import Router
 
 from lmstack.catalog.models import parse_catalog
 from lmstack.catalog.prices import differences, load_price_map
+from lmstack.config.settings import BY_NAME
 from lmstack.gateway.app import litellm_patches
 from lmstack.gateway.calls import hooks as ours
 from lmstack.releases import pins
@@ -270,3 +274,41 @@ def test_a_request_that_the_provider_refuses_with_422_fails(
     with pytest.raises((litellm.BadRequestError, litellm.UnprocessableEntityError), match="temperature"):
         asyncio.run(asked)
     assert len(httpserver.log) == calls
+
+
+def test_no_module_of_litellm_reads_a_setting_of_ours_when_it_is_imported() -> None:
+    """The server imports LiteLLM once. A setting that is read then would keep its old value in new workers."""
+    names = {*BY_NAME, *CATALOG.variables}
+    quoted = re.compile("|".join(f"[\"']{name}[\"']" for name in names))
+    texts = [text for path in SOURCES.rglob("*.py") if quoted.search(text := path.read_text(encoding="utf-8"))]
+    assert len(texts) > 20
+    found = [name for text in texts for node in _run_at_import(ast.parse(text)) for name in _read_from_environ(node)]
+    assert not set(found) & names
+    sample = "import os\nclass A:\n    x = os.getenv('OPENAI_API_KEY')\ndef f(y=os.environ['REDIS_URL']):\n    os.getenv('A')"
+    assert [name for node in _run_at_import(ast.parse(sample)) for name in _read_from_environ(node)] == ["OPENAI_API_KEY", "REDIS_URL"]  # fmt: skip
+
+
+def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield each part of a module that runs when it is imported: everything but the bodies of functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _run_at_import(child.args)
+        else:
+            yield child
+            yield from _run_at_import(child)
+
+
+def _read_from_environ(node: ast.AST) -> list[str]:
+    """Return the names of the variables that an expression reads."""
+    given: list[ast.expr] = []
+    if isinstance(node, ast.Call) and re.search(r"getenv|environ|get_secret", ast.unparse(node.func)):
+        given = node.args[:1]
+    elif isinstance(node, ast.Subscript) and "environ" in ast.unparse(node.value):
+        given = [node.slice]
+    return [one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+
+
+def test_the_proxy_has_the_name_of_its_configuration_file_where_we_set_it() -> None:
+    from litellm.proxy import proxy_server
+
+    assert hasattr(proxy_server, "user_config_file_path")

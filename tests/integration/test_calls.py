@@ -272,11 +272,13 @@ def test_no_secret_and_no_prompt_reaches_ledger_logs_or_files(gateway: Stack, mo
     with sqlite3.connect(gateway.ledger) as conn:
         dump = "\n".join(conn.iterdump())
     texts = {"ledger": dump}
-    # .env is where the keys belong; everything else must be free of them.
+    # .env is where the keys belong, and a private file from which new workers read them. All else must be free of them.
+    private = gateway.root / ".lmstack" / "server" / "environment.json"
+    assert (private.stat().st_mode & 0o777, private.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     texts |= {
         str(p): p.read_text(errors="replace")
         for p in gateway.root.rglob("*")
-        if p.is_file() and p.suffix != ".db" and p.name != ".env"
+        if p.is_file() and p.suffix != ".db" and p.name != ".env" and p != private
     }
     secrets = [v for k, v in mock.bases().items() if k.endswith("KEY")] + [
         KEY,

@@ -1,5 +1,6 @@
 """status, ls, health: what runs, and how it is."""
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -67,7 +68,21 @@ def _status_lines(data: dict[str, Any], project: Project) -> tuple[str, ...]:
         *names_lines(data["models"]),
         *([f"Image {data['image']}, {shown_digest(data['image_digest'] or '')}"] if data["image"] else []),
         *rows,
+        *_worker_lines(data),
     )
+
+
+def _worker_lines(data: dict[str, Any]) -> list[str]:
+    """Return a table of the workers, and how many had to be replaced."""
+    if not data["workers"]:
+        return []
+    now = time.time()
+    found = [
+        (str(w["number"]), str(w["pid"]), "?" if w["memory_mb"] is None else f"{w['memory_mb']} MB", _duration(max(0.0, now - w["started_at"])))
+        for w in data["workers"]
+    ]  # fmt: skip
+    lost = [f"Workers that died and were replaced: {data['workers_replaced']}"] if data["workers_replaced"] else []
+    return [*table(("WORKER", "PID", "MEMORY", "UP"), found), *lost]
 
 
 def _no_stack(project: Project) -> str:

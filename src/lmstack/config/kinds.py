@@ -10,6 +10,8 @@ from lmstack.releases.pins import LITELLM_VERSION
 REFUSED_KEYS = frozenset({"", "sk-1234"})
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 TRUE_WORDS, FALSE_WORDS = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
+# A worker needs this much when it is new. A lower limit would replace workers all the time.
+MIN_WORKER_MB = 300
 MAX_SECONDS, MAX_WORKERS, MAX_BODY_MB = 3600, 1000, 2000
 _LONGEST_NUMBER = 9  # digits; a longer one is a slip, and some programs cannot hold it
 
@@ -59,6 +61,11 @@ def _megabytes(text: str) -> str:
     return (
         "" if _whole_number(text, 1, MAX_BODY_MB) else f"must be a whole number from 1 to {MAX_BODY_MB}, not '{text}'"
     )
+
+
+def _worker_megabytes(text: str) -> str:
+    ok = text == "0" or _whole_number(text, MIN_WORKER_MB)
+    return "" if ok else f"must be 0 (no limit) or a whole number of MB from {MIN_WORKER_MB}, not '{text}'"
 
 
 def _origins(text: str) -> str:
@@ -132,6 +139,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "version": _version,
     "number": _number,
     "megabytes": _megabytes,
+    "worker_megabytes": _worker_megabytes,
     "origins": _origins,
     "text": lambda text: "",
     "level": _one_of(*LOG_LEVELS),

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from lmstack.config.settings import SETTINGS, Settings
+from lmstack.config.settings import BY_NAME, SETTINGS, Settings
 from lmstack.ledger.redact import without_userinfo
 from lmstack.operate.planning import Planned
 from lmstack.routing.budgets import Limit, dump_limits
@@ -29,7 +29,38 @@ def parts(wanted: Planned) -> dict[str, str]:
         "models.yaml": _digest(wanted.models_file),
         "code": _digest(wanted.runtime.code()),
         "workers": str(wanted.plan.workers),
+        "built-in model": "on" if wanted.plan.embedded else "off",
     }
+
+
+# The server reads these once: where it listens, and which release it is. Most settings are read by each new worker.
+_FIXED = ("LITELLM_HOST", "LITELLM_PORT", "LITELLM_VERSION")
+
+
+def restart_reasons(state: State, wanted: Planned) -> list[str]:
+    """Return why the running gateway must stop for this plan; empty when its server can apply the change as it runs."""
+    if state.runtime != wanted.runtime.name:
+        return [f"the runtime changes from {state.runtime} to {wanted.runtime.name}"]
+    if wanted.runtime.name == "docker":
+        return ["a container gets its settings when it starts"]
+    if state.digest == wanted.digest:
+        return ["not everything of it serves"]
+    before, now = state.parts, parts(wanted)
+    sentences = {"code": "lmstack itself has changed", "workers": "the number of workers changes", "built-in model": "the built-in model starts or stops"}  # fmt: skip
+    found = [text for name, text in sentences.items() if before.get(name) != now[name]]
+    return found + [f"{name} is read only at the start" for name in _fixed_changes(state, wanted)]
+
+
+def _fixed_changes(state: State, wanted: Planned) -> list[str]:
+    """Return the changed variables that a new worker does not read again.
+
+    A variable that neither a setting nor a provider has is LiteLLM's own. Its modules read most of those when they are
+    imported, which happens once in the server.
+    """
+    now = marks(wanted.plan.settings)
+    names = [name for name in sorted({*now, *state.settings}) if now.get(name) != state.settings.get(name)]
+    readable = {*BY_NAME, *wanted.variables} - {*_FIXED}
+    return [name for name in names if name not in readable]
 
 
 def budgets_digest(budgets: Sequence[Limit]) -> str:

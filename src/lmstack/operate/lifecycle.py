@@ -8,9 +8,17 @@ from lmstack import files
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
-from lmstack.operate.start import Started, check, is_unchanged, prepare, start_prepared, state_kept_on_failure
+from lmstack.operate.start import (
+    Started,
+    check,
+    is_unchanged,
+    prepare,
+    restart_reasons,
+    start_prepared,
+    state_kept_on_failure,
+)
 from lmstack.runtime import base
-from lmstack.runtime.choose import current_runtime, own_address, running_runtime
+from lmstack.runtime.choose import current_runtime, running_runtime
 from lmstack.runtime.leftovers import leftovers, stop_leftovers
 from lmstack.stack.assets import lay_down
 from lmstack.stack.project import Project
@@ -31,12 +39,16 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What `lm up` would do. ``action`` is start, restart or nothing; ``changes`` has a sentence for each setting."""
+    """What `lm up` would do. ``action`` is start, reload, restart or nothing; ``changes`` has a sentence for each setting.
+
+    ``restart_reasons`` says why a reload is not enough.
+    """
 
     wanted: Planned
     action: str
     changes: list[str]
     remarks: tuple[str, ...]
+    restart_reasons: tuple[str, ...] = ()
 
 
 def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: base.Progress) -> Up:
@@ -78,9 +90,9 @@ def preview(project: Project, flags: dict[str, str], options: base.UpOptions) ->
     changes = since_the_last_start(base.load_state(project), wanted)
     unchanged = is_unchanged(project, wanted)
     remarks = () if unchanged else check(project, wanted, replace(options, dry_run=True))
-    running = own_address(project) is not None
-    action = "nothing" if unchanged else "restart" if running else "start"
-    return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks))
+    reasons = None if unchanged else restart_reasons(project, wanted)
+    action = "nothing" if unchanged else "start" if reasons is None else "restart" if reasons else "reload"
+    return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks), tuple(reasons or ()))
 
 
 def down(project: Project, volumes: bool, say: base.Progress) -> base.Stopped:

@@ -27,6 +27,7 @@ class Planned:
     why: str
     flags: dict[str, str]
     models_file: str = ""
+    variables: frozenset[str] = frozenset()  # that hold the key or address of a provider
 
     @property
     def digest(self) -> str:
@@ -43,7 +44,9 @@ def planned(project: Project, flags: dict[str, str]) -> Planned:
     choice = choose(settings, project, served)
     plan = plan_stack(settings, catalog, Facts(choice.name, ollama, embedded.available(), *machine()))
     models_file = files.read(project.models_file) or ""
-    return Planned(plan, render_config(plan), runtime_for(choice.name, project), choice.why, flags, models_file)
+    return Planned(
+        plan, render_config(plan), runtime_for(choice.name, project), choice.why, flags, models_file, catalog.variables
+    )
 
 
 def runtime_flags(runtime: str | None, redis: bool, port: int | None, workers: int | None) -> dict[str, str]:

@@ -40,6 +40,16 @@ def is_unchanged(project: Project, wanted: Planned) -> bool:
     return all_run and not missing_names(wanted.plan)
 
 
+def restart_reasons(project: Project, wanted: Planned) -> list[str] | None:
+    """Return why the running gateway must stop for a change; empty when it need not, None when nothing runs."""
+    state = base.load_state(project)
+    if state is None or own_address(project) is None:
+        return None
+    reasons = changes.restart_reasons(state, wanted)
+    all_run = all(service.state == "running" for service in wanted.runtime.services())
+    return reasons or ([] if all_run and wanted.runtime.can_change() else ["not everything of it runs"])
+
+
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
     """Check everything that can fail, before anything is changed; return remarks."""
     return wanted.runtime.check(wanted.plan, replace(options, own_address=own_address(project)))
@@ -64,9 +74,23 @@ def start_prepared(
     project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, remarks: tuple[str, ...]
 ) -> Started:
     """Start what `prepare` prepared, and wait until every planned model is served."""
+    reasons = restart_reasons(project, wanted)
+    if reasons == []:
+        return Started(_change_running(project, wanted, options, say), remarks)
+    if reasons:
+        say(f"This needs a restart, and the gateway does not answer meanwhile: {'; '.join(reasons)}")
     with state_kept_on_failure(project):
         took = _replace_running(project, wanted, options, say)
     return Started(took, remarks)
+
+
+def _change_running(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> float:
+    """Let the running server apply the plan, and return the seconds that it took. If it fails, nothing has changed."""
+    began, state = time.monotonic(), base.load_state(project)
+    wanted.runtime.change(wanted.plan, wanted.config, options, say)
+    base.save_state(project, _state(wanted, state.started_at if state else time.time()))
+    wanted.runtime.settle()
+    return time.monotonic() - began
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What runs in a stack's folder: address, models, services, and since when."""
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from lmstack.errors import ConfigError
@@ -8,6 +9,7 @@ from lmstack.operate.planning import service_rows
 from lmstack.runtime.base import load_state
 from lmstack.runtime.choose import current_runtime
 from lmstack.runtime.leftovers import leftovers
+from lmstack.runtime.workers import Workers
 from lmstack.stack.project import Project
 
 
@@ -16,6 +18,7 @@ def stack_status(project: Project) -> dict[str, Any]:
     state = load_state(project)
     services = leftovers(project) or current_runtime(project).services()
     running = any(s.state == "running" for s in services)
+    workers = current_runtime(project).workers() if running else Workers()
     since = state.started_at if state and running else None
     return {
         "running": running,
@@ -28,6 +31,8 @@ def stack_status(project: Project) -> dict[str, Any]:
         "image": state.image if state else None,
         "image_digest": state.image_digest if state else None,
         "services": service_rows(services),
+        "workers": [asdict(worker) for worker in workers.workers],
+        "workers_replaced": workers.replaced,
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmstack import files
+from lmstack.runtime.workers import Workers
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
@@ -123,6 +124,18 @@ class Runtime(Protocol):
 
     def up(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
         """Start the stack, or apply a change; return when its processes were started."""
+
+    def can_change(self) -> bool:
+        """Return whether the running server can apply a change without a restart."""
+
+    def change(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
+        """Have the running server apply a change; return when all its workers are new.
+
+        Raises UnhealthyError when the change does not work. Then everything is as before.
+        """
+
+    def workers(self) -> Workers:
+        """Return the worker processes; none when they are not known."""
 
     def settle(self) -> None:
         """Record what runs, once every model is served."""

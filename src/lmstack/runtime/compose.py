@@ -20,6 +20,7 @@ from lmstack.runtime.compose_settings import require_settings_for_docker
 from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
+from lmstack.runtime.workers import NoChanges
 from lmstack.stack import assets, proxy_side
 from lmstack.stack.plan import STOCK_ENVIRON, Plan, no_models
 from lmstack.stack.project import PROXY_SERVICE, Project
@@ -48,7 +49,7 @@ services:
 """
 
 
-class ComposeRuntime:
+class ComposeRuntime(NoChanges):
     """Implements base.Runtime with docker compose."""
 
     name = "docker"

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lmstack import files, proc
-from lmstack.errors import ConfigError
+from lmstack.errors import ConfigError, LmError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
-from lmstack.runtime import base, releases, supervisor, weights
+from lmstack.runtime import base, releases, server_control, supervisor, weights
 from lmstack.runtime.ledger_file import ask_ledger, ledger_errors
 from lmstack.runtime.logs import follow, stored_lines, wanted_lines
 from lmstack.runtime.ports import check_port_free, free_port
@@ -27,11 +28,12 @@ from lmstack.runtime.processes import (
     record_processes,
     socket_path,
 )
+from lmstack.runtime.programs import MODEL, PROXY, programs
+from lmstack.runtime.workers import Workers, reported
 from lmstack.stack import proxy_side
 from lmstack.stack.plan import Plan, no_models
 from lmstack.stack.project import Project
 
-PROXY, MODEL = "litellm-proxy", "embedded-model"
 _STATES = {
     "RUNNING": "running",
     "STARTING": "starting",
@@ -92,14 +94,35 @@ class LocalRuntime:
             self.down(False, say)
         port = free_port() if plan.embedded else None
         started = programs(self.project, plan, port)
-        env = self._environment(plan, port) | supervisor.argument_variables(started)
+        env = self._environment(plan) | supervisor.argument_variables(started)
         files.write(self.project.config_file, config)
+        server_control.write_environment(self.project, self._settings(plan, port))
         files.write(self._conf, supervisor.supervisor_conf(started, socket_path(root)), 0o600)
         self._log_start = self._proxy_log.stat().st_size if self._proxy_log.exists() else 0
         argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._conf)]
         pid = proc.start_detached(argv, env=env, cwd=root, log=self.project.logs / "supervisord.log")
         files.write(self.project.state / "supervisord.pid", f"{pid}\n")
         record_processes(root, [pid])
+
+    def can_change(self) -> bool:
+        """Return whether the server runs and has reported that it takes changes."""
+        return bool(server_control.report(self.project, self._server_pid()))
+
+    def change(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Have the running server apply the change: new workers take the place of the old ones."""
+        pid, address = self._server_pid(), server_control.environment(self.project).get("EMBEDDED_API_BASE", "")
+        if pid is None:
+            raise LmError("the server does not run any more", "start it again: lm restart")
+        port = urlsplit(address).port if plan.embedded else None
+        server_control.change(self.project, plan, config, self._settings(plan, port), pid, options, say)
+
+    def workers(self) -> Workers:
+        """Return the worker processes, as the server reports them."""
+        return reported(server_control.report(self.project, self._server_pid()))
+
+    def _server_pid(self) -> int | None:
+        infos = supervisor.process_infos(self.project.root) or []
+        return next((info["pid"] or None for info in infos if info["name"] == PROXY), None)
 
     def settle(self) -> None:
         """Record every process, so that `lm down` finds them where the system hides command lines."""
@@ -120,6 +143,7 @@ class LocalRuntime:
         end_processes(left, supervisor.STOP_SECONDS + 5, already_stopping=reached)
         base.clear_state(self.project, self.name)
         forget_processes(self.project.root)
+        server_control.forget_environment(self.project)
         for name in ("supervisord.pid", "supervisor.sock"):
             files.remove(self.project.state / name)
         return base.Stopped(reached or bool(left), self._delete_ledger() if volumes else ())
@@ -204,38 +228,16 @@ class LocalRuntime:
     def _proxy_log(self) -> Path:
         return self.project.logs / f"{PROXY}.log"
 
-    def _environment(self, plan: Plan, port: int | None) -> dict[str, str]:
-        env = {**os.environ, **plan.environ, MARK: str(self.project.root), "LEDGER_PATH": str(self.project.ledger)}
-        env["PYTHONUNBUFFERED"] = "1"
+    def _settings(self, plan: Plan, port: int | None) -> dict[str, str]:
+        """Return the variables that the server reads from its private file. A change replaces all of them."""
+        found = {**plan.environ, "LEDGER_PATH": str(self.project.ledger)}
+        return found if port is None else {**found, "EMBEDDED_API_BASE": f"http://127.0.0.1:{port}/v1"}
+
+    def _environment(self, plan: Plan) -> dict[str, str]:
+        """Return the environment of supervisord. The settings are not in it: they may change while it runs."""
+        env = {**os.environ, MARK: str(self.project.root), "PYTHONUNBUFFERED": "1"}
+        env[server_control.FOLDER_VARIABLE] = str(server_control.folder(self.project))
         env |= releases.environ(self.project, plan.settings.version)
-        if port is not None:
-            env["EMBEDDED_API_BASE"] = f"http://127.0.0.1:{port}/v1"
         # A log file has no terminal: no colour codes in it.
         env["NO_COLOR"] = "1"
         return env
-
-
-def _clean_environment(project: Project) -> list[str]:
-    """Return the beginning of a command line that takes all keys out of a program's environment.
-
-    The built-in model is a parser in C++ and needs no key. supervisord itself has the keys, because it starts the proxy.
-    """
-    kept = {name: os.environ[name] for name in _PLAIN_VARIABLES if name in os.environ}
-    kept |= {MARK: str(project.root), "PYTHONUNBUFFERED": "1"}
-    return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in sorted(kept.items()))]
-
-
-# Where programs, files and certificates are: no key is in them.
-_PLAIN_VARIABLES = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_DATA_HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH",
-)  # fmt: skip
-
-
-def programs(project: Project, plan: Plan, model_port: int | None) -> dict[str, list[str]]:
-    """Return the programs that supervisord runs: name -> argv."""
-    serve = [*releases.command(project, plan.settings.version), "--config", str(project.config_file)]
-    serve += ["--host", plan.settings.host, "--port", str(plan.settings.port)]
-    # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.
-    serve += ["--run_granian", "--num_workers", str(plan.workers)]
-    model = [*_clean_environment(project), sys.executable, "-m", "lmstack.runtime.embedded", str(model_port), str(project.root)]  # fmt: skip
-    return {MODEL: model, PROXY: serve} if model_port is not None else {PROXY: serve}

@@ -1,6 +1,6 @@
 """Granian as we run it, with a small app in place of LiteLLM's: real processes, real signals, real sockets."""
 
-import contextlib
+import json
 import os
 import re
 import signal
@@ -10,44 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from support import free_port, wait_for
+from small_server import Server, running
+from support import wait_for
 
-# Answers with its process id. Its start fails while a file `broken` is there. A file `killed` has a number: so many
-# starts end as if by the kernel, which kills a process when the machine has no memory left. A file `slow` makes the
-# import take longer than a stop may take.
-APP = """
-import os, pathlib, time
-if os.path.exists("slow"):
-    print("importing", flush=True)
-    time.sleep(300)
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        if os.path.exists("broken"):
-            os._exit(7)
-        killed = pathlib.Path("killed")
-        times = int(killed.read_text()) if killed.exists() else 0
-        if times:
-            killed.write_text(str(times - 1))
-            os.kill(os.getpid(), 9)
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    body = str(os.getpid()).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
-"""
-SERVE = """
-import sys
-from lmstack.gateway.app.replacing_server import ReplacingServer
-{extra}
-ReplacingServer(target="small:app", address="127.0.0.1", port=int(sys.argv[1]), workers=int(sys.argv[2]), interface="asgi").serve()
-"""
 # The first death, that of worker 1, is reported to Granian only after its successor has been made.
 LATE_REPORT = """
 import time
@@ -76,57 +44,6 @@ os.fork = refusing
 """
 
 
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-class Server:
-    """One server process in a folder of its own."""
-
-    def __init__(self, folder: Path, workers: int, port: int | None = None, extra: str = "") -> None:
-        self.folder, self.port = folder, port or free_port()
-        (folder / "small.py").write_text(APP)
-        self.log = folder / "log"
-        with self.log.open("wb") as log:
-            argv = [sys.executable, "-c", SERVE.format(extra=extra), str(self.port), str(workers)]
-            self.process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
-
-    def worker_pids(self) -> list[int]:
-        return [p.pid for p in psutil.Process(self.process.pid).children() if _lives(p)]
-
-    def answer(self) -> int:
-        return int(httpx.get(f"http://127.0.0.1:{self.port}/", trust_env=False, timeout=20).text)
-
-    def answers(self) -> bool:
-        try:
-            return self.answer() > 0
-        except httpx.HTTPError:
-            return False
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-    def wait_for_log(self, text: str, times: int = 1) -> None:
-        wait_for(lambda: self.log.read_text().count(text) >= times, what=f"{times} times {text!r} in the log")
-
-
-@contextlib.contextmanager
-def running(folder: Path, workers: int, extra: str = "") -> Iterator[Server]:
-    """Run a server in which all workers have started. It must then stop with status 0."""
-    made = Server(folder, workers, extra=extra)
-    try:
-        wait_for(made.answers, what="the first answer")
-        made.wait_for_log("Started worker", workers)
-        yield made
-    finally:
-        status = made.stop()
-    assert status == 0, made.log.read_text()
-
-
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that answers, with as many workers as the test's parameter says."""
@@ -147,7 +64,7 @@ def test_requests_wait_while_a_single_worker_is_replaced(server: Server) -> None
             with waiting.makefile("rb") as stream:
                 answer = stream.read()
         assert answer.startswith(b"HTTP/1.1 200")
-        assert int(answer.rpartition(b"\r\n\r\n")[2]) not in (old, server.process.pid)
+        assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["pid"] not in (old, server.process.pid)
         assert f"worker-1 (PID {old}) was ended by SIGKILL; a new worker replaces it" in server.log.read_text()
     assert server.process.poll() is None
 
@@ -250,7 +167,7 @@ def test_a_port_in_use_is_one_error_line(tmp_path: Path, workers: int) -> None:
 BETWEEN_TWO_RUNS = """
 import asyncio, os, signal, uvloop
 from granian import _signals
-from lmstack.gateway.app.replacing_server import set_plain_signals
+from lmstack.gateway.app.worker_start import set_plain_signals
 class Event:
     def set(self):
         print("stop", flush=True)

@@ -10,7 +10,7 @@ import pytest
 from lmstack.config.envfile import parse_env
 from lmstack.config.rules import Rules
 from lmstack.config.settings import parse_settings
-from lmstack.operate.changes import marks, parts, since_the_last_start
+from lmstack.operate.changes import marks, parts, restart_reasons, since_the_last_start
 from lmstack.runtime.base import State
 
 
@@ -54,14 +54,17 @@ def test_the_state_of_an_older_lmstack_with_a_password_shows_none() -> None:
     assert "passw0rd" not in str(marks(settings(text)))
 
 
-RUNNING = {"models": "a: 1", "code": "x = 1", "workers": 2, "names": ("auto", "gpt-4o")}
+RUNNING = {"models": "a: 1", "code": "x = 1", "workers": 2, "names": ("auto", "gpt-4o"), "embedded": False}
 
 
 def plan_of(digest: str = "new", runtime: str = "local", text: str = "", **differs: Any) -> Any:
     has = {**RUNNING, **differs}
-    plan = SimpleNamespace(settings=settings(text), workers=has["workers"], names=has["names"], rules=Rules())
+    plan = SimpleNamespace(
+        settings=settings(text), workers=has["workers"], names=has["names"], rules=Rules(), embedded=has["embedded"]
+    )
     made = SimpleNamespace(name=runtime, code=lambda: has["code"])
-    return SimpleNamespace(plan=plan, runtime=made, digest=digest, models_file=has["models"])
+    variables = frozenset({"ACME_API_KEY"})
+    return SimpleNamespace(plan=plan, runtime=made, digest=digest, models_file=has["models"], variables=variables)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +91,34 @@ def test_what_has_changed_beside_the_settings_is_named(differs: dict[str, Any], 
 def test_nothing_is_said_without_a_start_or_a_change(tmp_path: Path) -> None:
     assert since_the_last_start(None, wanted("")) == []
     assert since_the_last_start(state(""), wanted("", digest="old")) == []
+
+
+@pytest.mark.parametrize(
+    ("differs", "reasons"),
+    [
+        ({"models": "a: 2"}, []),
+        ({"names": ("auto",)}, []),
+        ({"text": "LITELLM_TIMEOUT=9\nLITELLM_MASTER_KEY=another-key-0123456789\nLITELLM_LOG_LEVEL=DEBUG"}, []),
+        ({"text": "OPENAI_API_KEY=sk-9876543210\nTASKMASTER_API_URL=http://x\nACME_API_KEY=a-0123456789"}, []),
+        ({"text": "LITELLM_WORKER_MAX_MB=900\nLITELLM_ORIGINS=https://x.example\nLITELLM_ADMIN=on"}, []),
+        ({"text": "LITELLM_PORT=4001"}, ["LITELLM_PORT is read only at the start"]),
+        ({"text": "LITELLM_HOST=127.0.0.2"}, ["LITELLM_HOST is read only at the start"]),
+        ({"text": "LITELLM_VERSION=1.106.3"}, ["LITELLM_VERSION is read only at the start"]),
+        ({"text": "MAX_IMAGE_URL_DOWNLOAD_SIZE_MB=5"}, ["MAX_IMAGE_URL_DOWNLOAD_SIZE_MB is read only at the start"]),
+        ({"code": "x = 2"}, ["lmstack itself has changed"]),
+        ({"workers": 4}, ["the number of workers changes"]),
+        ({"embedded": True}, ["the built-in model starts or stops"]),
+        ({"runtime": "docker"}, ["the runtime changes from local to docker"]),
+        ({"digest": "old"}, ["not everything of it serves"]),
+    ],
+)  # fmt: skip
+def test_a_change_restarts_the_gateway_only_when_its_server_cannot_apply_it(
+    differs: dict[str, Any], reasons: list[str]
+) -> None:
+    before = replace(state(""), models=["auto", "gpt-4o"], parts=parts(plan_of()))
+    assert restart_reasons(before, plan_of(**differs)) == reasons
+
+
+def test_a_container_is_restarted_for_every_change() -> None:
+    before = replace(state(""), runtime="docker", parts=parts(plan_of(runtime="docker")))
+    assert restart_reasons(before, plan_of(models="a: 2", runtime="docker")) == ["a container gets its settings when it starts"]  # fmt: skip

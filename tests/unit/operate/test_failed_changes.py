@@ -92,3 +92,41 @@ def test_an_upgrade_to_the_release_in_use_installs_it_when_it_is_missing(machine
     machine.steps.clear()
     assert not upgrade.move(machine.project, LITELLM_VERSION, 5, False, SAY).changed
     assert f"install {LITELLM_VERSION}" not in machine.steps
+
+
+def test_a_change_that_the_server_applies_stops_nothing(machine: Machine) -> None:
+    machine.starts()
+    machine.can_change = True
+    before = base.load_state(machine.project)
+    lifecycle.up(machine.project, {"LITELLM_TIMEOUT": "99"}, base.UpOptions(), SAY)
+    after = base.load_state(machine.project)
+    assert machine.steps[-1] == "change"
+    assert "up" not in machine.steps
+    assert before
+    assert after
+    assert (after.started_at, after.settings["LITELLM_TIMEOUT"]) == (before.started_at, "99")
+    assert after.digest != before.digest
+
+
+def test_a_change_that_the_server_refuses_leaves_everything_as_it_was(machine: Machine) -> None:
+    machine.starts()
+    machine.can_change = True
+    before = base.load_state(machine.project)
+    config = machine.project.config_file.read_text()
+    machine.raises["change"] = UnhealthyError("the change does not work")
+    with pytest.raises(UnhealthyError, match="does not work"):
+        lifecycle.up(machine.project, {"LITELLM_TIMEOUT": "99"}, base.UpOptions(), SAY)
+    assert machine.services
+    assert not {"up", "down"} & set(machine.steps)
+    assert base.load_state(machine.project) == before
+    assert machine.project.config_file.read_text() == config
+
+
+@pytest.mark.parametrize(
+    ("flags", "action"), [({"LITELLM_TIMEOUT": "99"}, "reload"), ({"LITELLM_PORT": "4918"}, "restart")]
+)
+def test_a_preview_says_whether_the_gateway_stops(machine: Machine, flags: dict[str, str], action: str) -> None:
+    machine.starts()
+    machine.can_change = True
+    found = lifecycle.preview(machine.project, flags, base.UpOptions())
+    assert (found.action, bool(found.restart_reasons)) == (action, action == "restart")

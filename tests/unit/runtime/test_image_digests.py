@@ -121,6 +121,7 @@ def test_status_shows_the_digest_of_the_image(digest: str, shown: str, project: 
         "runtime": "docker",
         "uptime_seconds": 1,
         "models": [],
+        "workers": [],
         "image": IMAGE,
         "image_digest": digest,
     }

@@ -5,7 +5,11 @@ as it is: environment, database, JSON logs, other servers. Only what ``--run_gra
 """
 
 import gc
+import os
+import signal
 import sys
+
+from lmstack.gateway.app.server_files import FOLDER_VARIABLE, ServerFiles
 
 # New objects between two collections, and collections of one generation before the next older one is collected too.
 # LiteLLM's heap is large. With Python's defaults, collections stop the event loop often.
@@ -17,6 +21,9 @@ def main() -> None:
 
     The workers are forks of this process, so they share the imported modules and their memory.
     """
+    # `lm up` may ask for a change at any time. Until the server has its own handler, the signal would end this process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ServerFiles(os.environ.get(FOLDER_VARIABLE)).apply_environment()
     # The import creates many objects and little garbage. The collector would take a third of its CPU time.
     gc.disable()
     from litellm.proxy import proxy_cli

@@ -1,0 +1,231 @@
+"""Replace running workers one after the other: the new one serves before the old one leaves.
+
+A change is proven first: a new worker starts with the new settings and serves every model. Until then nothing has changed
+for clients, and if it fails, everything stays as it was.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from granian.log import logger as log
+
+from lmstack.gateway.app.server_files import Change, ServerFiles
+from lmstack.gateway.app.worker_start import LEAVING, STARTED
+
+# How often the state of a replacement is looked at, in seconds.
+LOOK = 0.1
+# For this time an old worker, which gets no new connections, ends those that it has after each answer.
+LEAVE_SECONDS = 1.0
+# From the signal that stops a worker until it certainly takes no new connection any more.
+SETTLE_SECONDS = 0.3
+# A replaced worker has this time to finish its requests, for example long streams, before it is killed.
+FINISH_SECONDS = 600.0
+START_SECONDS = 120.0
+# The pauses after failed starts of one worker in a row. The last one repeats.
+PAUSE_SECONDS = (1, 2, 4, 8, 16, 32, 60)
+
+
+class Server(Protocol):
+    """What replacements need of the server."""
+
+    wrks: list[Any]
+
+    def start_worker(self, idx: int, change: Change | None) -> Any:
+        """Start a worker and return it, with a change that is not proven. Raises OSError."""
+
+    def took_over(self, idx: int, worker: Any) -> None:
+        """Use a started worker in the place of an old one."""
+
+
+@dataclass
+class Candidate:
+    """A new worker that has not started yet. Times in monotonic seconds."""
+
+    idx: int
+    worker: Any
+    deadline: float
+
+
+@dataclass
+class Leaver:
+    """An old worker that finishes its requests. Times in monotonic seconds."""
+
+    worker: Any
+    stop_at: float
+    stopped_at: float | None = None
+
+
+class Replacements:
+    """The replacements that are under way. ``look`` does what is due, and never waits."""
+
+    def __init__(self, server: Server, files: ServerFiles) -> None:
+        self._server, self._files = server, files
+        self._queue: list[int] = []
+        self._candidate: Candidate | None = None
+        self._leavers: list[Leaver] = []
+        self._change: Change | None = None
+        self._proven = False
+        self._failures, self._not_before = 0, 0.0
+        self.reload: Mapping[str, str] = {}  # what `lm` reads: id, state (running, done, failed), error
+
+    @property
+    def pause(self) -> float | None:
+        """Return the seconds until the next look, None when nothing is under way."""
+        return LOOK if self._queue or self._candidate or self._leavers or self._change else None
+
+    def replace_all(self) -> None:
+        """Begin the change that `lm` has written. Without one, replace all workers by new ones with the same settings."""
+        if self._change and not self._proven:
+            self._fail("another change came before this one was proven")
+        try:
+            change = self._files.take_change()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.error(f"lmstack: the change cannot be read ({type(error).__name__}), and nothing is changed")
+            return
+        log.info("lmstack: SIGHUP received; new workers replace the present ones")
+        self._end_candidate()  # It has the settings of before, so it proves nothing.
+        self._change, self._proven = change, False
+        self._queue, self._not_before = list(range(len(self._server.wrks))), 0.0
+        self._report("running")
+
+    def replace(self, idx: int) -> None:
+        """Replace one worker, with the settings that run."""
+        if idx not in self._queue and not (self._candidate and self._candidate.idx == idx):
+            self._queue.append(idx)
+
+    def look(self) -> None:
+        """Do what is due."""
+        self._look_at_candidate()
+        for leaver in list(self._leavers):
+            self._look_at_leaver(leaver)
+        self._start_next()
+        if self._proven and self._change and not self._queue and not self._candidate and self._all_have_left():
+            log.info("lmstack: all workers are replaced")
+            self._report("done")
+            self._change = None
+
+    def stop(self) -> list[Any]:
+        """End what starts. Return the old workers that still finish requests."""
+        self._end_candidate()
+        if self._change and not self._proven:
+            self._files.forget_candidate(self._change)
+        return [leaver.worker for leaver in self._leavers]
+
+    def _start_next(self) -> None:
+        if self._candidate or not self._queue or time.monotonic() < self._not_before:
+            return
+        change = self._change if self._change and not self._proven else None
+        idx = self._queue.pop(0)
+        try:
+            worker = self._server.start_worker(idx, change)
+        except OSError as error:  # No memory, no process id, or no room for the candidate's file.
+            self._failed(idx, f"worker-{idx + 1} cannot be created ({error})")
+            return
+        seconds = change.seconds if change else START_SECONDS
+        self._candidate = Candidate(idx, worker, time.monotonic() + seconds)
+
+    def _look_at_candidate(self) -> None:
+        found = self._candidate
+        if found is None:
+            return
+        what = f"worker-{found.idx + 1} (PID {found.worker.inner.pid})"
+        if not found.worker.is_alive():
+            self._candidate = None
+            self._failed(found.idx, f"{what} {reason(found.worker.inner.exitcode)} before it had started")
+        elif found.worker.begun.flags[STARTED]:
+            self._candidate = None
+            self._take_over(found)
+        elif time.monotonic() > found.deadline:
+            self._candidate = None
+            _kill(found.worker)
+            self._failed(found.idx, f"{what} did not start in time")
+
+    def _take_over(self, found: Candidate) -> None:
+        """Let a started worker take the place of the old one."""
+        try:
+            if self._change and not self._proven:
+                self._files.commit(self._change)
+        except OSError as error:
+            _kill(found.worker)
+            self._failed(found.idx, f"the new configuration cannot be written ({error})")
+            return
+        self._proven = self._change is not None
+        self._failures = 0
+        old = self._server.wrks[found.idx]
+        self._server.took_over(found.idx, found.worker)
+        old.begun.flags[LEAVING] = 1
+        self._leavers.append(Leaver(old, time.monotonic() + LEAVE_SECONDS))
+
+    def _look_at_leaver(self, leaver: Leaver) -> None:
+        now, worker = time.monotonic(), leaver.worker
+        if not worker.is_alive():
+            worker.join()
+            self._leavers.remove(leaver)
+            log.info(f"Stopped old worker-{worker.idx + 1}")
+        elif leaver.stopped_at is None:
+            # A worker that has not started yet took the place of a dead one. It must serve what waits there.
+            if now >= leaver.stop_at + (0 if worker.begun.flags[STARTED] else START_SECONDS):
+                worker.terminate()
+                leaver.stopped_at = now
+        elif now >= leaver.stopped_at + FINISH_SECONDS:
+            log.warning(f"lmstack: old worker-{worker.idx + 1} has not finished in {FINISH_SECONDS:g} s and is killed")
+            worker.kill()
+
+    def _all_have_left(self) -> bool:
+        now = time.monotonic()
+        return all(one.stopped_at is not None and now >= one.stopped_at + SETTLE_SECONDS for one in self._leavers)
+
+    def _failed(self, idx: int, why: str) -> None:
+        """Give the change up, or try this worker again later while the old one serves."""
+        if self._change and not self._proven:
+            self._fail(why)
+            return
+        seconds = PAUSE_SECONDS[min(self._failures, len(PAUSE_SECONDS) - 1)]
+        self._failures += 1
+        self._queue.insert(0, idx)
+        self._not_before = time.monotonic() + seconds
+        log.warning(f"lmstack: {why}; the old worker serves, and the next try is in {seconds} s")
+
+    def _fail(self, why: str) -> None:
+        """Forget a change that is not proven."""
+        self._end_candidate()
+        if self._change:
+            self._files.forget_candidate(self._change)
+        self._show_start_log()
+        log.error(f"lmstack: {why}; the present workers go on, and nothing has changed")
+        self._report("failed", why)
+        self._queue, self._change = [], None
+
+    def _end_candidate(self) -> None:
+        if self._candidate:
+            _kill(self._candidate.worker)
+            self._candidate = None
+
+    def _show_start_log(self) -> None:
+        """Add the output of a failed start to the server's log. The file stays for `lm up`."""
+        path = self._files.start_log
+        if path and path.exists():
+            sys.stderr.write(path.read_text(encoding="utf-8", errors="replace"))
+            sys.stderr.flush()
+
+    def _report(self, state: str, error: str = "") -> None:
+        self.reload = {"id": self._change.id if self._change else "", "state": state, "error": error}
+
+
+def _kill(worker: Any) -> None:
+    worker.kill()
+    worker.join()
+
+
+def reason(exit_code: int | None) -> str:
+    """Return how a process ended, as words."""
+    if exit_code is None or exit_code >= 0:
+        return f"ended with status {exit_code}"
+    try:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    except ValueError:  # Most real-time signals have no name.
+        return f"was ended by signal {-exit_code}"

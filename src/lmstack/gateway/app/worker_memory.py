@@ -1,0 +1,78 @@
+"""How much memory a worker uses, and the limit for it."""
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from granian.log import logger as log
+
+from lmstack.gateway.app.worker_start import STARTED
+
+# A worker is measured this often, in seconds. It must be above the limit twice in a row: one large request is no leak.
+INTERVAL, SAMPLES = 15.0, 2
+# A worker is replaced at the earliest at this age, in seconds.
+MIN_AGE = 60.0
+
+
+def limit_mb() -> float | None:
+    """Return LITELLM_WORKER_MAX_MB; None when it is unset or not a number: plain Docker passes on what `lm` would refuse."""
+    try:
+        return float(os.environ.get("LITELLM_WORKER_MAX_MB", "")) or None
+    except ValueError:
+        return None
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory of a process in MB: its own pages, and its share of those that it has in common with others.
+
+    Systems other than Linux do not tell shares. There all its pages count. 0 when the process is gone.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return _resident_mb(pid)
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def _resident_mb(pid: int) -> float:
+    from granian._granian import ProcInfoCollector
+
+    try:
+        found: Any = ProcInfoCollector().memory([pid])
+        return float(found.get(pid, 0)) / 1024 / 1024
+    except Exception:  # Granian raises its own kinds of errors.
+        return 0.0
+
+
+class Watch:
+    """Measures the workers from time to time."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._above: dict[int, int] = {}  # for each pid: how often in a row it was above the limit
+
+    @property
+    def pause(self) -> float | None:
+        """Return the seconds until the next measurement, None while there is no limit."""
+        return max(0.0, self._next - time.monotonic()) if limit_mb() else None
+
+    def too_large(self, workers: Iterable[Any]) -> list[int]:
+        """Return the workers that must be replaced. Measures only when that is due."""
+        limit = limit_mb()
+        if limit is None or time.monotonic() < self._next:
+            return []
+        self._next = time.monotonic() + INTERVAL
+        used = {worker: memory_mb(worker.inner.pid) for worker in workers if self._counts(worker)}
+        above = {worker: mb for worker, mb in used.items() if mb > limit}
+        self._above = {worker.inner.pid: self._above.get(worker.inner.pid, 0) + 1 for worker in above}
+        found = [worker for worker in above if self._above[worker.inner.pid] == SAMPLES]
+        for worker in found:
+            what = f"worker-{worker.idx + 1} (PID {worker.inner.pid}) uses {above[worker]:.0f} MB, above the limit of {limit:g} MB"
+            log.warning(f"lmstack: {what}; a new worker replaces it")
+        return [worker.idx for worker in found]
+
+    def _counts(self, worker: Any) -> bool:
+        """Return whether a worker serves for some time. If a new one is too large, one replacement would follow the other."""
+        return bool(worker.is_alive() and worker.begun.flags[STARTED] and time.time() - worker.born_at >= MIN_AGE)

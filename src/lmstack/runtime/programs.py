@@ -1,0 +1,37 @@
+"""The programs of the local runtime, and their command lines."""
+
+import os
+import sys
+
+from lmstack.runtime import releases
+from lmstack.runtime.processes import MARK
+from lmstack.stack.plan import Plan
+from lmstack.stack.project import Project
+
+PROXY, MODEL = "litellm-proxy", "embedded-model"
+
+
+def _clean_environment(project: Project) -> list[str]:
+    """Return the beginning of a command line that takes all keys out of a program's environment.
+
+    The built-in model is a parser in C++ and needs no key. supervisord itself has the keys, because it starts the proxy.
+    """
+    kept = {name: os.environ[name] for name in _PLAIN_VARIABLES if name in os.environ}
+    kept |= {MARK: str(project.root), "PYTHONUNBUFFERED": "1"}
+    return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in sorted(kept.items()))]
+
+
+# Where programs, files and certificates are: no key is in them.
+_PLAIN_VARIABLES = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_DATA_HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH",
+)  # fmt: skip
+
+
+def programs(project: Project, plan: Plan, model_port: int | None) -> dict[str, list[str]]:
+    """Return the programs that supervisord runs: name -> argv."""
+    serve = [*releases.command(project, plan.settings.version), "--config", str(project.config_file)]
+    serve += ["--host", plan.settings.host, "--port", str(plan.settings.port)]
+    # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.
+    serve += ["--run_granian", "--num_workers", str(plan.workers)]
+    model = [*_clean_environment(project), sys.executable, "-m", "lmstack.runtime.embedded", str(model_port), str(project.root)]  # fmt: skip
+    return {MODEL: model, PROXY: serve} if model_port is not None else {PROXY: serve}

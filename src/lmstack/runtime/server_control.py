@@ -1,0 +1,114 @@
+"""The operator's end of the private files through which a change reaches the running server.
+
+lmstack.gateway.app.server_files has the server's end.
+"""
+
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lmstack import files
+from lmstack.errors import LmError, UnhealthyError
+from lmstack.runtime import base
+from lmstack.runtime.logs import last_error
+from lmstack.stack.plan import Plan
+from lmstack.stack.project import Project
+
+FOLDER_VARIABLE = "LMSTACK_SERVER_FILES"
+POLL_SECONDS = 0.1
+# The server itself ends a start that takes too long. After this time more, lm does not wait any longer.
+MARGIN_SECONDS = 30.0
+
+
+def folder(project: Project) -> Path:
+    """Return the private folder of the server's files."""
+    return project.state / "server"
+
+
+def write_environment(project: Project, settings: Mapping[str, str]) -> None:
+    """Write the settings with which the server starts."""
+    files.ensure_writable_folder(folder(project), 0o700)
+    for name in ("next.json", "report.json", "start.log"):
+        files.remove(folder(project) / name)
+    files.write(folder(project) / "environment.json", json.dumps(dict(settings)), files.PRIVATE)
+
+
+def forget_environment(project: Project) -> None:
+    """Delete the settings and the report: nothing runs any more."""
+    for path in folder(project).glob("*"):
+        files.remove(path)
+
+
+def environment(project: Project) -> dict[str, str]:
+    """Return the settings with which the server runs."""
+    return dict(_read(project, "environment.json"))
+
+
+def report(project: Project, pid: int | None) -> dict[str, Any]:
+    """Return what the server with this pid reports: its workers, and the last change. Empty when it reports nothing."""
+    found = _read(project, "report.json")
+    return found if pid is not None and found.get("pid") == pid else {}
+
+
+def change(
+    project: Project,
+    plan: Plan,
+    config: str,
+    settings: Mapping[str, str],
+    pid: int,
+    options: base.UpOptions,
+    say: base.Say,
+) -> None:
+    """Have the running server apply a change; return when all its workers are new.
+
+    Raises UnhealthyError when the change does not work. Then the gateway goes on as before.
+    """
+    ask = {
+        "id": uuid.uuid4().hex, "names": plan.names, "seconds": options.timeout, "environment": dict(settings),
+        "config_file": str(project.config_file), "config": config,
+    }  # fmt: skip
+    files.remove(folder(project) / "start.log")
+    files.write(folder(project) / "next.json", json.dumps(ask), files.PRIVATE)
+    say("Applying the change: a new worker tries it; then it replaces the present ones, and no request is refused …")
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        files.remove(folder(project) / "next.json")
+        raise LmError(
+            f"the server, process {pid}, cannot be reached: {error.strerror}", "start it again: lm restart"
+        ) from None
+    _wait(project, str(ask["id"]), pid, options.timeout)
+
+
+def _wait(project: Project, wanted: str, pid: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds + MARGIN_SECONDS
+    while time.monotonic() < deadline:
+        state = report(project, pid).get("reload", {})
+        if state.get("id") == wanted and state["state"] == "done":
+            return
+        if state.get("id") == wanted and state["state"] == "failed":
+            raise _refused(project, state["error"])
+        time.sleep(POLL_SECONDS)
+    raise UnhealthyError("the server has not replaced all its workers in time", "see its log: lm logs; or start it again: lm restart")  # fmt: skip
+
+
+def _refused(project: Project, why: str) -> UnhealthyError:
+    """Return the error for a change that does not work, with the last error that the new worker printed."""
+    found = last_error((files.read(folder(project) / "start.log") or "").splitlines())
+    quoted = f". Its last error: {found}" if found else ""
+    return UnhealthyError(
+        f"the change does not work, and the gateway runs on as before: {why}{quoted}", "correct it and run 'lm up' again; lm logs has the rest"
+    )  # fmt: skip
+
+
+def _read(project: Project, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(files.read(folder(project) / name) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
