@@ -13,7 +13,7 @@ from lmstack.runtime import releases
 from lmstack.runtime.base import Address, State, load_state
 from lmstack.runtime.choose import current_runtime, machine
 from lmstack.runtime.ports import check_port_free
-from lmstack.stack.health import ollama_answers
+from lmstack.stack.health import missing_parts, ollama_answers
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
@@ -104,5 +104,5 @@ def _gateway(project: Project, state: State | None) -> list[Finding]:
         return []
     status = gateway_health(project)["status"]
     if status != "unhealthy":
-        return [Finding("gateway", OK, f"{status} at {state.url}")]
+        return [Finding("gateway", OK, f"{status} at {state.url}"), *checks.litellm_parts(missing_parts(state.url))]
     return [Finding("gateway", FAIL, f"unhealthy at {state.url}", "clients get no answer", "lm logs, then: lm restart")]  # fmt: skip

@@ -14,6 +14,8 @@ from fastapi import HTTPException
 
 from lmstack.gateway import worker
 from lmstack.gateway.calls import attribution, current, replies, request_shape, served
+from lmstack.gateway.stock import uses
+from lmstack.gateway.stock.lookup import has
 from lmstack.ledger.records import Attribution, Call, Started, Verdict, new_id
 from lmstack.routing.policy import ChosenBy, Decision, decide, decide_free
 from lmstack.routing.prices import units_of
@@ -128,7 +130,8 @@ def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:
 
     LiteLLM does so by itself, but not for the name of a router (``auto``). There it would count the tokens itself.
     """
-    if call_type == "acompletion" and data.get("stream") is True and "stream_options" not in data:
+    asked = call_type == "acompletion" and data.get("stream") is True
+    if asked and "stream_options" not in data and has(uses.STRIP_USAGE):
         data["stream_options"] = {"include_usage": True}
         data["_litellm_strip_stream_usage"] = True
 
