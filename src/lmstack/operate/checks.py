@@ -7,7 +7,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -19,7 +19,6 @@ from lmstack.config.settings import Settings
 from lmstack.ledger.redact import without_userinfo
 from lmstack.operate.map_prices import has_price_in_map
 from lmstack.releases.allowed import image_objection
-from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.stack import health
 from lmstack.stack.plan import Plan, reachable_from
 from lmstack.stack.project import Project
@@ -49,15 +48,6 @@ class Finding:
 def python() -> Finding:
     """Report the Python that runs lm and the proxy of the local runtime. An older Python could not start lm."""
     return Finding("python", OK, f"Python {'.'.join(map(str, sys.version_info[:3]))}")
-
-
-def litellm_parts(missing: Iterable[Mapping[str, str]]) -> list[Finding]:
-    """Report the private names of LiteLLM that the running gateway lacks, each with what it does without."""
-    fix = f"nothing has to be done now; lm upgrade --to {LITELLM_VERSION} has all of them"
-    return [
-        Finding("litellm parts", WARN, f"this release has no {part.get('name')}", str(part.get("without")), fix)
-        for part in missing
-    ]
 
 
 def env_file(project: Project) -> Finding:

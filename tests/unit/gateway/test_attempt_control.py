@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstack.gateway.calls import attempt_control, cooldown, hooks, served
+from lmstack.gateway.calls import attempt_control, hooks, served
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step, limit_time, settle_previous
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault
 

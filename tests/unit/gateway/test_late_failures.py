@@ -9,7 +9,7 @@ import litellm
 import pytest
 from litellm.types.router import RouterRateLimitError
 
-from lmstack.gateway.calls import cooldown, late_failures
+from lmstack.gateway.calls import late_failures
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault
 
 A = Attempt("a", "a", "p", "p/a", 1, None, False, time.time(), sent=True, outcome="failed")

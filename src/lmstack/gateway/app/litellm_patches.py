@@ -1,7 +1,7 @@
 """Change LiteLLM's own objects, one function for each change. No other module changes them.
 
 LiteLLM has no public interface for these changes. tests/contract/test_litellm_facts.py checks each of them at a new release.
-A function whose private name is missing (stock/uses.py) changes nothing, and the gateway serves without the change.
+Where a private name is missing (stock/uses.py), its function changes nothing, and the gateway serves without the change.
 """
 
 import functools

@@ -39,7 +39,7 @@ async def health(request: Request) -> JSONResponse:
     own = worker.get()
     last_result = newest_of(own.results, await own.shared_results.read())
     report = health_report(_deployments(), last_result, live.probes())
-    lacking = [{"name": use.name, "without": use.without} for use in lookup.missing()]
+    lacking = [{"name": use.place, "without": use.without} for use in lookup.missing()]
     return JSONResponse(report | {"ledger": own.counts(), "missing": lacking})
 
 

@@ -14,8 +14,6 @@ from fastapi import HTTPException
 
 from lmstack.gateway import worker
 from lmstack.gateway.calls import attribution, current, replies, request_shape, served
-from lmstack.gateway.stock import uses
-from lmstack.gateway.stock.lookup import has
 from lmstack.ledger.records import Attribution, Call, Started, Verdict, new_id
 from lmstack.routing.policy import ChosenBy, Decision, decide, decide_free
 from lmstack.routing.prices import units_of
@@ -50,7 +48,7 @@ async def begin(data: dict[str, Any], call_type: str) -> None:
 async def _begin(data: dict[str, Any], call_type: str) -> None:
     headers = attribution.headers_of(data)
     call = _start(data, headers)
-    _ask_for_usage(data, call_type)
+    call.hides_usage = _ask_for_usage(data, call_type)
     request_shape.check(data, call_type)
     request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id)
     call.units = units_of(request)
@@ -125,15 +123,15 @@ def _may_be_limited(data: Mapping[str, Any]) -> bool:
         return True
 
 
-def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:
-    """Ask the provider for the usage of a stream, and let LiteLLM hide the additional chunk from the client.
+def _ask_for_usage(data: dict[str, Any], call_type: str) -> bool:
+    """Ask the provider for the usage of a stream. Return whether its chunk is ours, and must not reach the client.
 
     LiteLLM does so by itself, but not for the name of a router (``auto``). There it would count the tokens itself.
     """
-    asked = call_type == "acompletion" and data.get("stream") is True
-    if asked and "stream_options" not in data and has(uses.STRIP_USAGE):
-        data["stream_options"] = {"include_usage": True}
-        data["_litellm_strip_stream_usage"] = True
+    if call_type != "acompletion" or data.get("stream") is not True or "stream_options" in data:
+        return False
+    data["stream_options"] = {"include_usage": True}
+    return True
 
 
 def _least(*amounts: float | None) -> float | None:

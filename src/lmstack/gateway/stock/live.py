@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lmstack.gateway.stock import uses
@@ -92,12 +93,11 @@ def _settings_in_file() -> Mapping[str, Any]:
     """Return ``callback_settings`` of the configuration file. Raises where it cannot be read: it may hold budgets."""
     import yaml  # LiteLLM reads its configuration with it
 
-    with open(_configuration_file(), encoding="utf-8") as file:
-        found: Mapping[str, Any] = (yaml.safe_load(file) or {}).get("callback_settings") or {}
+    text = _configuration_file().read_text(encoding="utf-8")
+    found: Mapping[str, Any] = (yaml.safe_load(text) or {}).get("callback_settings") or {}
     return found
 
 
-def _configuration_file() -> str:
+def _configuration_file() -> Path:
     """Return the path of the configuration, as LiteLLM's command line gives it to its workers."""
-    path = os.environ.get("CONFIG_FILE_PATH")
-    return path or str(json.loads(os.environ["WORKER_CONFIG"])["config"])
+    return Path(os.environ.get("CONFIG_FILE_PATH") or json.loads(os.environ["WORKER_CONFIG"])["config"])

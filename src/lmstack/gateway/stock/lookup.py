@@ -1,11 +1,11 @@
-"""Looks up the private names of uses.py, remembers which are missing, and says it once."""
+"""Looks up the private names of uses.py, remembers those that are missing, and logs them once."""
 
 import asyncio
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import logging
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +24,7 @@ _made: list[Any] = []  # the router that LiteLLM has made last, where proxy_serv
 
 
 def find(use: Use, default: Any = None) -> Any:
-    """Return what a private name stands for now, or ``default`` where this release lacks it. Never raises."""
+    """Return the object that has a private name now, or ``default`` where this release lacks it. Never raises."""
     found = _look(use)
     if found is _ABSENT:
         _missing.add(use)
@@ -50,11 +50,12 @@ def remember_router() -> None:
         return
     plain = litellm.Router.__init__
 
-    @functools.wraps(plain)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
         _made[:] = [self]
 
+    # LiteLLM passes on only the settings that it finds in the signature.
+    init.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
     litellm.Router.__init__ = init
 
 
@@ -71,7 +72,7 @@ def report() -> None:
     if not lacking:
         log.info("lmstack: LiteLLM %s has all %d private names that lmstack uses", release, len(USES))
         return
-    told = "; ".join(f"{use.name} ({use.without})" for use in lacking)
+    told = "; ".join(f"{use.place} ({use.without})" for use in lacking)
     log.warning("lmstack: LiteLLM %s lacks names that lmstack uses, and the gateway serves without: %s", release, told)
 
 
@@ -107,8 +108,6 @@ def _look(use: Use) -> Any:
         start, names = _module(module), path.split(".") if path else []
     if start is None:
         return _ABSENT
-    if use.text:
-        return start if use.text in _source(start) else _ABSENT
     for name in names:
         start = getattr(start, name, _ABSENT)
         if start is _ABSENT:
@@ -127,13 +126,3 @@ def _module(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except Exception:  # what a module does at its import is not ours
         return None
-
-
-@functools.cache
-def _source(module: ModuleType) -> str:
-    try:
-        return Path(str(module.__file__)).read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-

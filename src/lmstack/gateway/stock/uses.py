@@ -1,7 +1,7 @@
 """The private names that lmstack uses in LiteLLM and in its libraries: one frozen table. docs/architecture.md prints it.
 
-A release may lack any of them. Then the gateway serves and records without it: it says so in one line of the log at the
-start, and `lm doctor` names it. Names that LiteLLM documents (its callbacks, exceptions, price map) are not in the table.
+A release may lack any of them. Then the gateway serves and records without it, one line of the log names it at the start,
+and so does `lm doctor`. Names that LiteLLM documents (its callbacks, exceptions, price map) are not in the table.
 """
 
 from dataclasses import dataclass, replace
@@ -13,19 +13,12 @@ PROXY = "litellm.proxy.proxy_server"
 class Use:
     """One private name. ``place``: MODULE:NAME, or a path from the running router (``router.NAME``).
 
-    ``text``: what the source of the module must hold, for a name that is no attribute. ``why`` we use it; ``without``: what
-    lmstack does when it is missing.
+    ``why`` we use it; ``without``: what lmstack does when it is missing.
     """
 
     place: str
     why: str
     without: str
-    text: str = ""
-
-    @property
-    def name(self) -> str:
-        """Return the name for a log line and `lm doctor`."""
-        return self.text or self.place
 
 
 ROUTER = Use(
@@ -53,12 +46,6 @@ LOGGING_QUEUE = Use(
     "a stop waits for LiteLLM's queued log events",
     "a stop writes our own records only",
 )
-STRIP_USAGE = Use(
-    PROXY,
-    "true token counts for streams through `auto`",
-    "the tokens of such a stream are LiteLLM's own count",
-    text="_litellm_strip_stream_usage",
-)
 SETTINGS = Use(
     "litellm:callback_settings",
     "the rules and budgets of models.yaml, as rendered",
@@ -76,8 +63,8 @@ NAMES = Use(
 )
 COOLDOWN_ENTRY = Use(
     "router.cooldown_cache.in_memory_cache.get_cache",
-    "an error says which model cools down, and how long",
-    "such an error says 503 without a time and a cause, where no attempt was made",
+    "an error names the model that cools down, and the time",
+    "where no attempt was made, such an error is a 503 without a time and a cause",
 )
 COOLDOWN_KEY = replace(COOLDOWN_ENTRY, place="router.cooldown_cache.get_cooldown_cache_key")
 COOL_DOWN = Use(
@@ -88,7 +75,7 @@ COOL_DOWN = Use(
 NO_MODEL_LEFT = Use(
     "litellm.types.router:RouterRateLimitError",
     "LiteLLM raises it for a name when all its models cool down; it is no provider's error",
-    "it is recognized by its text alone",
+    "only its text tells what it is",
 )
 NO_MODEL_LEFT_PLAIN = replace(NO_MODEL_LEFT, place="litellm.types.router:RouterRateLimitErrorBasic")
 PROXY_ERROR = Use(
@@ -136,6 +123,13 @@ class Field:
     without: str
 
 
+GRANIAN = (
+    Field("`granian.Granian`, which `--run_granian` imports", "our server takes its place, because it replaces a dead worker", "the gateway does not start"),
+    Field("`MPServer` and its `_serve_loop`, `_spawn_worker`, `_init_shared_socket`", "each dead worker is replaced once, and the log has the reason. A failed start is tried again while other workers serve. A single worker's port stays open", "the gateway does not start, or Granian's own way is used"),
+    Field("`granian._signals`", "a stop also ends a worker that is starting", "the gateway does not start"),
+    Field("`granian.net.SocketSpec`, `granian.log.logger`", "a single worker's port stays open; our lines are in the server's log", "the gateway does not start"),
+)  # fmt: skip
+
 FIELDS = (
     Field("`chunks` of a stream", "whether the provider itself ended the stream", "a stream that was cut off may be recorded as complete"),
     Field("`_hidden_params` of an answer or a chunk", "LiteLLM's cost, cache hits, the length of a sound", "the cost is by the price map; a transcription has no cost"),
@@ -145,7 +139,7 @@ FIELDS = (
     Field("`litellm_call_id`, `litellm_trace_id` in the data of a hook", "a row is found by the id that the client got", "the row has our own id only"),
     Field("`litellm_metadata`, `model_info` in the data of a hook", "which deployment an attempt is for", "the attempt has the name of its model only"),
     Field("the module `litellm.integrations.otel.logger`", "its failed import is remembered. LiteLLM would try it again on each request", "nothing is lost"),
-    Field("the loggers `LiteLLM`, `LiteLLM Proxy`, `LiteLLM Router`", "prompts and keys are removed from LiteLLM's warnings and errors", "the filter is on every logger whose name begins with `litellm`"),
+    Field("the loggers `LiteLLM`, `LiteLLM Proxy`, `LiteLLM Router`", "prompts and keys are removed from LiteLLM's warnings and errors", "the filter is on every logger with a name that begins with `litellm`"),
     Field("`_retries` of redis-py's default policy", "a failing Redis does not block the event loop for seconds", "a failing Redis may block the requests of a worker"),
     Field("`litellm_response_headers` of an error", "the provider's `Retry-After`", "a cooldown lasts 20 seconds"),
 )  # fmt: skip
