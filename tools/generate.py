@@ -147,13 +147,12 @@ def with_table(name: str, what: str, table: Callable[[], str]) -> str:
 
 def private_names() -> str:
     """Return the tables of the private names that lmstack uses."""
-    from lmstack.gateway.stock.uses import FIELDS, GRANIAN, USES
+    from lmstack.gateway.stock.uses import FIELDS, USES
 
     known = [(f"`{use.place}`", use.why, use.without) for use in USES]
-    others = [[(field.name, field.why, field.without) for field in listed] for listed in (FIELDS, GRANIAN)]
-    texts = ("", "\nRead if it is there:\n\n", "\nOf Granian:\n\n")
+    others = [(field.name, field.why, field.without) for field in FIELDS]
     parts = []
-    for text, rows in zip(texts, (known, *others), strict=True):
+    for text, rows in (("", known), ("\nRead if it is there:\n\n", others)):
         lines = [
             "| private name | why we use it | without it |",
             "|---|---|---|",

@@ -182,7 +182,7 @@ def test_a_module_that_is_gone_is_a_missing_name(monkeypatch: pytest.MonkeyPatch
 
 def test_every_name_says_what_is_done_without_it() -> None:
     assert len({use.place for use in USES}) == len(USES)
-    for row in (*USES, *uses.FIELDS, *uses.GRANIAN):
+    for row in (*USES, *uses.FIELDS):
         assert row.why
         assert row.without
 

@@ -111,7 +111,27 @@ PORT_CHECK = Use(
     "when port 4000 is in use, no client finds the gateway; `lm up` checks the port before",
 )
 
-USES: tuple[Use, ...] = tuple(found for found in list(globals().values()) if isinstance(found, Use))
+_GRANIAN_LOOP = Use(
+    "granian.server:MPServer._serve_loop",
+    "our server takes Granian's place: it replaces a dead worker, keeps a single worker's port open, and logs the reason",
+    "Granian's own server runs. When a worker dies, the whole server stops, and the runtime starts it again",
+)
+# Our server runs only where all of these are there.
+GRANIAN = (
+    _GRANIAN_LOOP,
+    *(
+        replace(_GRANIAN_LOOP, place=place)
+        for place in (
+            "granian.server:MPServer._spawn_worker",
+            "granian.server:MPServer._init_shared_socket",
+            "granian.net:SocketSpec",
+            "granian.log:logger",
+            "granian._signals:set_sync_signals",
+        )
+    ),
+)
+
+USES: tuple[Use, ...] = (*(found for found in list(globals().values()) if isinstance(found, Use)), *GRANIAN[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +142,6 @@ class Field:
     why: str
     without: str
 
-
-GRANIAN = (
-    Field("`granian.Granian`, which `--run_granian` imports", "our server takes its place, because it replaces a dead worker", "the gateway does not start"),
-    Field("`MPServer` and its `_serve_loop`, `_spawn_worker`, `_init_shared_socket`", "each dead worker is replaced once, and the log has the reason. A failed start is tried again while other workers serve. A single worker's port stays open", "the gateway does not start, or Granian's own way is used"),
-    Field("`granian._signals`", "a stop also ends a worker that is starting", "the gateway does not start"),
-    Field("`granian.net.SocketSpec`, `granian.log.logger`", "a single worker's port stays open; our lines are in the server's log", "the gateway does not start"),
-)  # fmt: skip
 
 FIELDS = (
     Field("`chunks` of a stream", "whether the provider itself ended the stream", "a stream that was cut off may be recorded as complete"),
