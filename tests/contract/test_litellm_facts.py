@@ -94,7 +94,6 @@ def test_the_private_names_that_we_wrap_are_there() -> None:
     assert isinstance(proxy_server.health_check_results, dict)
     assert "await proxy_shutdown_event(" in (SOURCES / "proxy" / "proxy_server.py").read_text()
     assert "LITELLM_WORKER_STARTUP_HOOKS" in (SOURCES / "proxy" / "proxy_server.py").read_text()
-    assert "_litellm_strip_stream_usage" in (SOURCES / "proxy" / "proxy_server.py").read_text()
 
 
 def test_run_granian_takes_the_class_and_the_port_check_that_we_replace() -> None:

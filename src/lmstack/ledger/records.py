@@ -109,6 +109,7 @@ class Call:
     allowance_usd: float | None = None  # a session that has cost as much is ended
     late_fault: Fault | None = None  # the error of a stream, reported before the stream has ended
     fails_first: bool = False  # its first attempt must fail (`lm test --fallback`)
+    hides_usage: bool = False  # we asked for the usage of its stream; the client did not, and must not get it
     deadline_passed: bool = False  # LITELLM_DEADLINE
     has_credentials: bool = False  # the client sent a provider's key; its failures do not concern our keys
     units: float | None = None  # images, characters or seconds of audio; a flat price is for each of them

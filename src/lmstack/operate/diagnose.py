@@ -13,7 +13,7 @@ from lmstack.runtime import releases
 from lmstack.runtime.base import Address, State, load_state
 from lmstack.runtime.choose import current_runtime, machine
 from lmstack.runtime.ports import check_port_free
-from lmstack.stack.health import ollama_answers
+from lmstack.stack.health import missing_parts, ollama_answers
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
@@ -104,5 +104,11 @@ def _gateway(project: Project, state: State | None) -> list[Finding]:
         return []
     status = gateway_health(project)["status"]
     if status != "unhealthy":
-        return [Finding("gateway", OK, f"{status} at {state.url}")]
+        return [Finding("gateway", OK, f"{status} at {state.url}"), *_missing_parts(state.url)]
     return [Finding("gateway", FAIL, f"unhealthy at {state.url}", "clients get no answer", "lm logs, then: lm restart")]  # fmt: skip
+
+
+def _missing_parts(url: str) -> list[Finding]:
+    """Report the private names of LiteLLM that the running gateway lacks, each with what it does without."""
+    fix = f"nothing must be done; lm upgrade --to {LITELLM_VERSION} has all of them"
+    return [Finding("litellm parts", WARN, f"this release has no {part.get('name')}", str(part.get("without")), fix) for part in missing_parts(url)]  # fmt: skip

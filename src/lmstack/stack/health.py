@@ -61,6 +61,13 @@ def release(url: str, key: str) -> str:
     return str(answer.body.get("litellm_version", "")) if isinstance(answer.body, dict) else ""
 
 
+def missing_parts(url: str) -> list[dict[str, str]]:
+    """Return each private name of LiteLLM that the running gateway lacks, as ``name`` and what it does ``without``."""
+    body = get(f"{url}/health").body
+    found = body.get("missing") if isinstance(body, dict) else None
+    return [part for part in found if isinstance(part, dict)] if isinstance(found, list) else []
+
+
 def refused_call(url: str, key: str, model: str) -> tuple[int, str]:
     """Send a chat call for a model that does not exist; return its status (0: no answer) and its call id.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstack.gateway.calls import attempt_control, cooldown, hooks, served
+from lmstack.gateway.calls import attempt_control, hooks, served
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step, limit_time, settle_previous
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault
 
@@ -105,7 +105,7 @@ def test_the_deployment_hook(
     outcome: type[Exception] | None, attempts: list[str], cooled: list[str],
 ) -> None:  # fmt: skip
     router = Router(deployment("a", **({"cooldown_time": 0} if last_resort else {})), deployment("b"))
-    monkeypatch.setattr(cooldown.proxy_server, "llm_router", router)
+    monkeypatch.setattr("litellm.proxy.proxy_server.llm_router", router)
     call = a_call(*before)
     call.fails_first = fails_first
     kwargs = attempt("a", litellm_logging_obj=SimpleNamespace(lm_call=call))

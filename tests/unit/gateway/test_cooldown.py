@@ -50,7 +50,7 @@ def unreachable() -> Exception:
 @pytest.fixture
 def router(monkeypatch: pytest.MonkeyPatch) -> Router:
     made = Router()
-    monkeypatch.setattr(cooldown.proxy_server, "llm_router", made)
+    monkeypatch.setattr("litellm.proxy.proxy_server.llm_router", made)
     monkeypatch.setattr(served, "times", lambda: served.Times(300, 120))
     return made
 

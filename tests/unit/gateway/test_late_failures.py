@@ -9,7 +9,7 @@ import litellm
 import pytest
 from litellm.types.router import RouterRateLimitError
 
-from lmstack.gateway.calls import cooldown, late_failures
+from lmstack.gateway.calls import late_failures
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault
 
 A = Attempt("a", "a", "p", "p/a", 1, None, False, time.time(), sent=True, outcome="failed")
@@ -68,7 +68,7 @@ def test_which_last_attempt_cools_down(
     monkeypatch: pytest.MonkeyPatch, code: str | None, credentials: bool, cooled: list[str]
 ) -> None:
     router = Router()
-    monkeypatch.setattr(cooldown.proxy_server, "llm_router", router)
+    monkeypatch.setattr("litellm.proxy.proxy_server.llm_router", router)
     call = a_call(replace(A, fault=Fault("Error", code, "no")))
     call.has_credentials = credentials
     asyncio.run(late_failures.cool_down_last(call))

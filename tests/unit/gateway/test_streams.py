@@ -4,9 +4,11 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
+from litellm.types.utils import Usage as Usage_
 
 from lmstack.gateway.calls import error_text
-from lmstack.gateway.calls.streams import StreamUsage
+from lmstack.gateway.calls.streams import StreamUsage, is_usage_only
 from lmstack.gateway.calls.usage import usage_of
 from lmstack.ledger.records import Usage
 
@@ -65,3 +67,18 @@ def test_an_error_does_not_repeat_the_last_turn_after_a_long_system_prompt() -> 
     turn = "my very own secret question of today"
     request = {"messages": [{"content": "a system prompt " * 2000}, {"content": turn}], "tools": [{"x": "y " * 9999}]}
     assert turn not in error_text.message_of(f"bad: {turn}!", request)
+
+
+def chunk(usage: object = None, finish_reason: str | None = None, **delta: object) -> ModelResponseStream:
+    choice = StreamingChoices(finish_reason=finish_reason, delta=Delta(**delta))
+    return ModelResponseStream(choices=[choice], usage=usage)
+
+
+def test_only_a_chunk_without_any_of_the_answer_holds_nothing_but_usage() -> None:
+    spent = Usage_(prompt_tokens=1, completion_tokens=2, total_tokens=3)
+    assert is_usage_only(chunk(spent))
+    assert is_usage_only(SimpleNamespace(usage=spent, choices=[]))
+    assert not is_usage_only(chunk(spent, content="hi"))
+    assert not is_usage_only(chunk(spent, finish_reason="stop"))
+    assert not is_usage_only(chunk())
+    assert not is_usage_only(b"data: {}\n\n")

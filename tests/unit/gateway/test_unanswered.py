@@ -11,7 +11,7 @@ from litellm.types.router import RouterRateLimitError
 
 from lmstack.gateway import results, worker
 from lmstack.gateway.app import status
-from lmstack.gateway.calls import cooldown, served, unanswered
+from lmstack.gateway.calls import served, unanswered
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault
 from lmstack.routing.candidates import Candidate
 from lmstack.routing.policy import Models
@@ -65,8 +65,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> worker.Worker:
 
 def answer(monkeypatch: pytest.MonkeyPatch, made: Call | None, ends: dict[str, float], **data: Any) -> RefusalError:
     router = Router(ends)
-    for module in (cooldown, served):
-        monkeypatch.setattr(module.proxy_server, "llm_router", router)
+    monkeypatch.setattr("litellm.proxy.proxy_server.llm_router", router)
     error = RouterRateLimitError("cheap", 20.0, False, ["a", "b"], ["a", "b"])
     found = unanswered.unanswered({"model": "cheap", **data}, error, made)
     assert found is not None
@@ -140,7 +139,7 @@ def test_an_unknown_name_gets_the_nearest_one_or_a_list(monkeypatch: pytest.Monk
     from lmstack.gateway.calls import replies
 
     router = SimpleNamespace(get_model_names=lambda: [f"model-{n}" for n in range(30)], model_list=[])
-    monkeypatch.setattr(served.proxy_server, "llm_router", router)
+    monkeypatch.setattr("litellm.proxy.proxy_server.llm_router", router)
     near, far = (
         replies.better_error({"model": name}, ValueError("Invalid model name passed in"), None)
         for name in ("modle-7", "zz")

@@ -1,8 +1,10 @@
-"""Change the private parts of LiteLLM that lmstack depends on. Every change to LiteLLM's own objects is in this module.
+"""Change LiteLLM's own objects, one function for each change. No other module changes them.
 
 LiteLLM has no public interface for these changes. tests/contract/test_litellm_facts.py checks each of them at a new release.
+Where a private name is missing (stock/uses.py), its function changes nothing, and the gateway serves without the change.
 """
 
+import functools
 import importlib
 import inspect
 import logging
@@ -11,52 +13,56 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
-import websockets
 from fastapi import HTTPException
-from litellm.llms.gemini.count_tokens.handler import GoogleAIStudioTokenCounter
-from litellm.llms.openai import openai
 from litellm.proxy import proxy_server
-from litellm.proxy._types import ProxyException
-from litellm.proxy.common_request_processing import serialize_http_exception_detail
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmstack.gateway.app import credentials
+from lmstack.gateway.stock import uses
+from lmstack.gateway.stock.lookup import find
 
 log = logging.getLogger(__name__)
 
 
-def wrap_app(wrap: Callable[[ASGIApp], ASGIApp], kind: type[Any]) -> bool:
-    """Put middleware around LiteLLM's app. Return False when the app is wrapped in ``kind`` already.
+def wrap_app(wrap: Callable[[ASGIApp], ASGIApp]) -> bool:
+    """Put middleware around LiteLLM's app. Return False when the app is wrapped already.
 
-    Starlette's public ``add_middleware`` refuses an app that has started, and LiteLLM's app has started by now.
+    Starlette's ``add_middleware`` refuses an app that has started, and LiteLLM's app has started by now. The server calls
+    the app object itself, so the object gets a class that calls our middleware first.
     """
-    if isinstance(proxy_server.app.middleware_stack, kind):
+    app = proxy_server.app
+    plain: Any = type(app)
+    if getattr(plain, "is_lmstacks", False):
         return False
-    proxy_server.app.middleware_stack = wrap(proxy_server.app.middleware_stack)
+    wrapped = wrap(functools.partial(plain.__call__, app))
+
+    class Wrapped(plain):  # type: ignore[misc]
+        is_lmstacks = True
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await wrapped(scope, receive, send)
+
+    app.__class__ = Wrapped
     return True
 
 
-def master_key() -> str | None:
-    """Return the operator's key as LiteLLM has read it, or None before its configuration is loaded."""
-    key = getattr(proxy_server, "master_key", None)
-    return key if isinstance(key, str) else None
-
-
 def add_routes_first(routes: Iterable[Route]) -> None:
-    """Insert routes before LiteLLM's own. The public ``app.get`` adds a route behind them, where it is never reached."""
-    proxy_server.app.router.routes[:0] = list(routes)
+    """Insert routes before LiteLLM's own. ``app.get`` adds a route behind them, where it is never reached."""
+    proxy_server.app.routes[:0] = list(routes)
 
 
 def run_before_shutdown(action: Callable[[], Awaitable[None]]) -> None:
     """Await ``action`` when a worker stops, before LiteLLM's own shutdown. LiteLLM offers no hook for it."""
-    litellm_shutdown = proxy_server.proxy_shutdown_event
+    litellm_shutdown = find(uses.SHUTDOWN)
+    if litellm_shutdown is None:
+        return
 
     async def shutdown(*args: Any, **kwargs: Any) -> None:
         await action()
         await litellm_shutdown(*args, **kwargs)
 
-    proxy_server.proxy_shutdown_event = shutdown
+    _replace(uses.SHUTDOWN, shutdown)
 
 
 def do_not_import_again() -> None:
@@ -78,33 +84,38 @@ def keep_error_details() -> None:
     LiteLLM does so for chat. On /v1/completions, images, moderations and rerank it answers with ``str(exception)``, which
     is the Python text of a dictionary.
     """
-    litellm_init = ProxyException.__init__
+    kind, detail_of = find(uses.PROXY_ERROR), find(uses.ERROR_DETAIL)
+    if kind is None or detail_of is None:
+        return
+    litellm_init = kind.__init__
 
-    def init(self: ProxyException, message: str, *args: Any, **kwargs: Any) -> None:
+    def init(self: Any, message: str, *args: Any, **kwargs: Any) -> None:
         litellm_init(self, message, *args, **kwargs)
         source = sys.exc_info()[1]  # LiteLLM makes the new error in the handler of the first one
         if not isinstance(source, HTTPException) or not isinstance(source.detail, dict):
             return
         if str(message) not in (str(source), str(source.detail)):
             return
-        text, fields = serialize_http_exception_detail(source.detail)
+        text, fields = detail_of(source.detail)
         self.message, self.provider_specific_fields = text, fields or None
         self.headers = {**(source.headers or {}), **self.headers}
         if self.param == "None":
             self.param = None
 
-    ProxyException.__init__ = init
+    kind.__init__ = init
 
 
 def keep_gemini_address() -> None:
     """Ask Gemini's countTokens at the address of all other calls. LiteLLM adds a second /v1beta to it."""
-    litellm_url = GoogleAIStudioTokenCounter._construct_url
+    litellm_url = find(uses.GEMINI_URL)
+    if litellm_url is None:
+        return
 
-    def url(self: GoogleAIStudioTokenCounter, model: str, api_base: str | None = None) -> str:
+    def url(self: Any, model: str, api_base: str | None = None) -> str:
         base = None if api_base is None else api_base.rstrip("/").removesuffix("/v1beta")
         return str(litellm_url(self, model, base))
 
-    GoogleAIStudioTokenCounter._construct_url = url
+    _replace(uses.GEMINI_URL, url)
 
 
 def report_unprocessable_requests() -> None:
@@ -112,7 +123,9 @@ def report_unprocessable_requests() -> None:
 
     With ``drop_params`` LiteLLM leaves out the fields that the 422 names, and tries twice. Then it returns nothing.
     """
-    litellm_drop = openai.drop_params_from_unprocessable_entity_error
+    litellm_drop = find(uses.DROP_PARAMS)
+    if litellm_drop is None:
+        return
 
     def drop(error: Any, data: Mapping[str, Any]) -> dict[str, Any]:
         left = litellm_drop(error, data)
@@ -120,7 +133,7 @@ def report_unprocessable_requests() -> None:
             raise error
         return _Reduced(left)
 
-    openai.drop_params_from_unprocessable_entity_error = drop
+    _replace(uses.DROP_PARAMS, drop)
 
 
 class _Reduced(dict[str, Any]):
@@ -132,8 +145,13 @@ def refuse_foreign_redirects() -> None:
 
     LiteLLM's clients follow every redirect. httpx then drops ``authorization``, but no other header with a key.
     """
-    httpx_redirect = httpx.AsyncClient._build_redirect_request
+    for use in (uses.REDIRECTS, uses.SYNC_REDIRECTS):
+        httpx_redirect = find(use)
+        if httpx_redirect is not None:
+            _replace(use, _own_redirect(httpx_redirect))
 
+
+def _own_redirect(httpx_redirect: Callable[..., httpx.Request]) -> Callable[..., httpx.Request]:
     def redirect(self: Any, request: httpx.Request, response: httpx.Response) -> httpx.Request:
         made = httpx_redirect(self, request, response)
         foreign = _origin(made.url) != _origin(request.url)
@@ -143,18 +161,16 @@ def refuse_foreign_redirects() -> None:
             raise httpx.TooManyRedirects(text, request=request)  # LiteLLM does not repeat the call after this error
         return made
 
-    for kind in (httpx.AsyncClient, httpx.Client):
-        kind._build_redirect_request = redirect  # type: ignore[method-assign]
+    return redirect
 
 
 def refuse_foreign_session_redirects() -> None:
     """Open no realtime session at another host, port or scheme: ``websockets`` would send the provider's key there."""
-    websockets_redirect = getattr(websockets.connect, "process_redirect", None)
+    websockets_redirect = find(uses.SESSION_REDIRECTS)
     if websockets_redirect is None:
-        log.warning("lmstack: this release of websockets is not known; a provider may redirect a realtime session")
         return
 
-    def redirect(self: websockets.connect, exc: Exception) -> Exception | str:
+    def redirect(self: Any, exc: Exception) -> Exception | str:
         found: Exception | str = websockets_redirect(self, exc)
         if not isinstance(found, str) or _origin(httpx.URL(found)) == _origin(httpx.URL(self.uri)):
             return found
@@ -163,7 +179,7 @@ def refuse_foreign_session_redirects() -> None:
         )
         return exc
 
-    websockets.connect.process_redirect = redirect  # type: ignore[method-assign]
+    _replace(uses.SESSION_REDIRECTS, redirect)
 
 
 _KEYS = tuple(name.decode() for name in credentials.HEADERS)
@@ -185,14 +201,19 @@ def disable_redis_retries() -> None:
         import redis
     except ImportError:
         return
-    policy = inspect.signature(redis.Redis.__init__).parameters["retry"].default
-    if hasattr(policy, "_retries"):
-        policy._retries = 0
+    own = inspect.signature(redis.Redis.__init__).parameters.get("retry")
+    if own is not None and hasattr(own.default, "_retries"):
+        own.default._retries = 0
 
 
 def keep_port() -> None:
     """Keep the configured port. When port 4000 is in use, LiteLLM's command line would choose a random port instead."""
-    from litellm.proxy.proxy_cli import ProxyInitializationHelpers
+    if find(uses.PORT_CHECK) is not None:
+        _replace(uses.PORT_CHECK, staticmethod(lambda port: False))
 
-    ProxyInitializationHelpers._is_port_in_use = staticmethod(lambda port: False)
-    ProxyInitializationHelpers.is_port_in_use = staticmethod(lambda port: False)
+
+def _replace(use: uses.Use, ours: Any) -> None:
+    """Put our object in the place of a private name that ``find`` has found."""
+    module, _, path = use.place.partition(":")
+    *parents, name = path.split(".")
+    setattr(functools.reduce(getattr, parents, importlib.import_module(module)), name, ours)

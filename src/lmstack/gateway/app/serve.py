@@ -45,10 +45,17 @@ def collect_and_freeze() -> None:
 
 
 def _use_our_server() -> None:
-    """Replace the class that ``--run_granian`` uses. Without Granian, LiteLLM itself reports that it is missing."""
+    """Replace the class that ``--run_granian`` uses, unless this Granian lacks a private name that our server needs.
+
+    Without Granian, LiteLLM itself reports that it is missing.
+    """
     try:
         import granian
     except ImportError:
+        return
+    from lmstack.gateway.stock import lookup, uses
+
+    if not all(lookup.has(use) for use in uses.GRANIAN):
         return
     from lmstack.gateway.app.replacing_server import ReplacingServer
 

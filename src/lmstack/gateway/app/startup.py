@@ -12,7 +12,6 @@ import signal
 import threading
 from collections.abc import Mapping
 
-from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from starlette.types import ASGIApp
 
 from lmstack.addresses import is_loopback
@@ -23,6 +22,7 @@ from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
 from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body
+from lmstack.gateway.stock import live, lookup, uses
 from lmstack.key_strength import weakness
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,9 @@ def install() -> None:
     refuse_weak_key(os.environ)
     drop_empty_variables()
     keep_openai_address()
-    if not litellm_patches.wrap_app(_wrapped, RequestGate):
+    if not litellm_patches.wrap_app(_wrapped):
         return
+    lookup.remember_router()
     litellm_patches.add_routes_first(status.anonymous_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
@@ -50,14 +51,15 @@ def install() -> None:
     stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
     redaction = RedactionFilter(body.get)
-    for name in LITELLM_LOGGERS:
+    for name in litellm_loggers():
         logging.getLogger(name).addFilter(redaction)
     worker.get()
+    lookup.report_when_loaded()
 
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
     """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
-    return RequestGate(GatewayMiddleware(app), litellm_patches.master_key, Refusals().note)
+    return RequestGate(GatewayMiddleware(app), live.master_key, Refusals().note)
 
 
 async def flush() -> None:
@@ -66,7 +68,9 @@ async def flush() -> None:
     On SIGTERM, LiteLLM drops the log events that are still in its queue.
     """
     try:
-        await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), FLUSH_SECONDS)
+        flush_litellm = lookup.find(uses.LOGGING_QUEUE)
+        if flush_litellm is not None:
+            await asyncio.wait_for(flush_litellm(), FLUSH_SECONDS)
         await asyncio.to_thread(worker.get().close, FLUSH_SECONDS)
     except Exception:
         log.exception("lmstack: the worker stops, and some records may not be written to the ledger")
@@ -115,6 +119,12 @@ def keep_openai_address() -> None:
     address = os.environ.get("OPENAI_API_BASE")
     if address:
         os.environ["OPENAI_BASE_URL"] = address
+
+
+def litellm_loggers() -> set[str]:
+    """Return the names of LiteLLM's loggers: those that we know, and any other that a new release makes."""
+    made = (name for name in logging.root.manager.loggerDict if name.lower().startswith("litellm"))
+    return {*LITELLM_LOGGERS, *made}
 
 
 def apply_log_level(level: str) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, MutableMapping
 from datetime import datetime, timezone
 from typing import Any
 
-from litellm.proxy import proxy_server
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
@@ -13,6 +12,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.app import credentials
 from lmstack.gateway.calls import served
 from lmstack.gateway.results import LastResultOf, newest_of
+from lmstack.gateway.stock import live, lookup
 
 
 class AnonymousRoute(Route):
@@ -38,8 +38,9 @@ async def health(request: Request) -> JSONResponse:
     """Report the last result of each deployment in all workers, and LiteLLM's background probes of free models."""
     own = worker.get()
     last_result = newest_of(own.results, await own.shared_results.read())
-    report = health_report(_deployments(), last_result, proxy_server.health_check_results)
-    return JSONResponse(report | {"ledger": own.counts()})
+    report = health_report(_deployments(), last_result, live.probes())
+    lacking = [{"name": use.place, "without": use.without} for use in lookup.missing()]
+    return JSONResponse(report | {"ledger": own.counts(), "missing": lacking})
 
 
 async def models(request: Request) -> JSONResponse:
@@ -87,7 +88,5 @@ def _state_of(
 
 
 def _deployments() -> list[Mapping[str, Any]]:
-    """Return each deployment once. LiteLLM also lists the members of a routing group under the group's name."""
-    router = proxy_server.llm_router
-    listed: list[Mapping[str, Any]] = (router.get_model_list() or []) if router else []
-    return [d for d in listed if (d.get("model_info") or {}).get("id") == d["model_name"]]
+    """Return each deployment once. LiteLLM may also list the members of a routing group under the group's name."""
+    return [d for d in live.deployments() if (d.get("model_info") or {}).get("id") == d["model_name"]]

@@ -48,7 +48,7 @@ async def begin(data: dict[str, Any], call_type: str) -> None:
 async def _begin(data: dict[str, Any], call_type: str) -> None:
     headers = attribution.headers_of(data)
     call = _start(data, headers)
-    _ask_for_usage(data, call_type)
+    call.hides_usage = _ask_for_usage(data, call_type)
     request_shape.check(data, call_type)
     request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id)
     call.units = units_of(request)
@@ -123,14 +123,15 @@ def _may_be_limited(data: Mapping[str, Any]) -> bool:
         return True
 
 
-def _ask_for_usage(data: dict[str, Any], call_type: str) -> None:
-    """Ask the provider for the usage of a stream, and let LiteLLM hide the additional chunk from the client.
+def _ask_for_usage(data: dict[str, Any], call_type: str) -> bool:
+    """Ask the provider for the usage of a stream. Return whether its chunk is ours, and must not reach the client.
 
     LiteLLM does so by itself, but not for the name of a router (``auto``). There it would count the tokens itself.
     """
-    if call_type == "acompletion" and data.get("stream") is True and "stream_options" not in data:
-        data["stream_options"] = {"include_usage": True}
-        data["_litellm_strip_stream_usage"] = True
+    if call_type != "acompletion" or data.get("stream") is not True or "stream_options" in data:
+        return False
+    data["stream_options"] = {"include_usage": True}
+    return True
 
 
 def _least(*amounts: float | None) -> float | None:

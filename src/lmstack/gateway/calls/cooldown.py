@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import litellm
-from litellm.proxy import proxy_server
 
 from lmstack.delivery.poster import seconds_to_wait
 from lmstack.gateway.calls import faults, served
+from lmstack.gateway.stock import live
 from lmstack.ledger.records import Attempt, Fault
 
 COOLDOWN_SECONDS = 20.0
@@ -39,10 +39,10 @@ class Cooldown:
 
 def cooldowns(names: Iterable[str]) -> list[Cooldown]:
     """Return the cooldowns of those deployments, in their order. Reads only the memory of this worker."""
-    router, found = proxy_server.llm_router, []
-    for name in names if router is not None else ():
-        entry = router.cooldown_cache.in_memory_cache.get_cache(router.cooldown_cache.get_cooldown_cache_key(name))
-        if isinstance(entry, Mapping):
+    found = []
+    for name in names:
+        entry = live.cooldown_of(name)
+        if entry is not None:
             since = float(entry["timestamp"])
             found.append(Cooldown(name, since, since + float(entry["cooldown_time"]), str(entry["status_code"])))
     return found
@@ -111,10 +111,8 @@ def _is_short(timeout: object) -> bool:
 
 
 def _deployments(attempt: Attempt, whole_provider: bool) -> list[Mapping[str, Any]]:
-    router = proxy_server.llm_router
-    listed: list[Mapping[str, Any]] = router.model_list if router else []
     key, wanted = ("lm_provider", attempt.provider) if whole_provider else ("id", attempt.deployment)
-    return [d for d in listed if wanted is not None and (d.get("model_info") or {}).get(key) == wanted]
+    return [d for d in live.deployments() if wanted is not None and (d.get("model_info") or {}).get(key) == wanted]
 
 
 def _may_cool(deployment: Mapping[str, Any]) -> bool:
@@ -126,7 +124,7 @@ async def _cool(deployments: list[Mapping[str, Any]], error: BaseException, stat
     names = [d["model_info"]["id"] for d in deployments]
     seconds = max(COOLDOWN_SECONDS, min(_retry_after(error), MAX_RETRY_AFTER_SECONDS))
     # With Redis this is a synchronous network call, so it must not run on the event loop.
-    await asyncio.to_thread(_add_to_cooldown, proxy_server.llm_router, names, error, status, seconds)
+    await asyncio.to_thread(_add_to_cooldown, names, error, status, seconds)
 
 
 def _retry_after(error: BaseException) -> float:
@@ -139,8 +137,6 @@ def _retry_after(error: BaseException) -> float:
     return 0.0
 
 
-def _add_to_cooldown(router: Any, names: list[str], error: BaseException, status: int, seconds: float) -> None:
+def _add_to_cooldown(names: list[str], error: BaseException, status: int, seconds: float) -> None:
     for name in names:
-        router.cooldown_cache.add_deployment_to_cooldown(
-            model_id=name, original_exception=error, exception_status=status, cooldown_time=seconds
-        )
+        live.cool_down(name, error, status, seconds)

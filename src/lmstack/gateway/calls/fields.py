@@ -5,8 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import litellm
-
+from lmstack.gateway.stock import live
 from lmstack.ledger.redact import redacted, secret_values
 
 MAX_MESSAGE = 500
@@ -27,8 +26,7 @@ def without_own_secrets(text: str) -> str:
 
 def _own_secrets() -> tuple[str, ...]:
     """Return the secret values of this process. The configuration lists secret variables that have ordinary names."""
-    configured = (litellm.callback_settings or {}).get("lmstack") or {}
-    return _secret_values(tuple(configured.get("key_variables") or ()))
+    return _secret_values(tuple(live.settings().get("key_variables") or ()))
 
 
 @functools.cache

@@ -34,7 +34,7 @@ from lmstack.gateway.calls import (
     unanswered,
 )
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
-from lmstack.gateway.calls.streams import StreamUsage
+from lmstack.gateway.calls.streams import StreamUsage, is_usage_only
 from lmstack.gateway.calls.usage import seconds_of, usage_in
 from lmstack.gateway.results import CLIENT_KEY
 from lmstack.ledger.records import Fault
@@ -149,7 +149,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncIterator[Any]:
-        """Yield every chunk unchanged, and record the end of the stream."""
+        """Yield every chunk unchanged, and record the end of the stream. A chunk with the usage that we asked for is left out."""
         call = current.call_of(request_data)
         if call is None or call.ended:
             async for chunk in response:
@@ -162,7 +162,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
                 if call.ttft_ms is None:
                     call.ttft_ms = call.elapsed_ms()
                 seen.read(chunk)
-                yield chunk
+                if not (call.hides_usage and is_usage_only(chunk)):
+                    yield chunk
             seen.finish()
             if seen.is_complete(response):
                 await outcome.finish_stream(call, seen)

@@ -2,16 +2,12 @@
 
 import logging
 
-from litellm.types.router import RouterRateLimitError, RouterRateLimitErrorBasic
-
 from lmstack.gateway.calls import attempts, cooldown, current
 from lmstack.gateway.calls.attempt_control import AttemptSkipped
+from lmstack.gateway.stock import live
 from lmstack.ledger.records import Call
 
 log = logging.getLogger(__name__)
-
-# LiteLLM raises these for a name when all its models cool down. From 1.108 on they have the status 429, as a provider's error.
-_NO_MODEL_LEFT = (RouterRateLimitError, RouterRateLimitErrorBasic)
 
 
 def note(call: Call, error: Exception) -> None:
@@ -19,7 +15,8 @@ def note(call: Call, error: Exception) -> None:
 
     LiteLLM sends the event before or after the next attempt. It also sends one for a failure that a hook has reported.
     """
-    if isinstance(error, _NO_MODEL_LEFT) or getattr(error, "status_code", None) is None:
+    # From 1.108 on the errors without any model have the status 429, as a provider's error.
+    if live.is_no_model_left(error) or getattr(error, "status_code", None) is None:
         return  # no provider's error
     fault = attempts.fault_of(error, current.body.get())
     if any(attempt.fault == fault for attempt in call.attempts):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import litellm
-from litellm.proxy import proxy_server
 
+from lmstack.gateway.stock import live
+from lmstack.gateway.stock.lookup import router
 from lmstack.routing.budgets import parse_limits
 from lmstack.routing.candidates import candidate_from, rates_from
 from lmstack.routing.policy import Models, RoutingRules
@@ -35,7 +36,7 @@ _modes: tuple[object, Mapping[str, frozenset[str]]] | None = None
 @functools.cache
 def rules() -> RoutingRules:
     """Return the rules of models.yaml, which lmstack.stack.render wrote into ``callback_settings``."""
-    found = (litellm.callback_settings or {}).get("lmstack") or {}
+    found = live.settings()
     routing = found.get("routing") or {}
     options = {
         kind: {name: RoutingOptions(**fields) for name, fields in entries.items()} for kind, entries in routing.items()
@@ -52,10 +53,9 @@ def times() -> Times:
 def models() -> Models:
     """Return every chat model that the router serves, and the prices of all its names."""
     global _models
-    router = proxy_server.llm_router
-    if _models is None or _models[0] is not router:
-        listed: list[Mapping[str, Any]] = (router.model_list if router else None) or []
-        _models = (router, models_of(listed, litellm.model_cost))
+    now = router()
+    if _models is None or _models[0] is not now:
+        _models = (now, models_of(live.deployments(), litellm.model_cost))
     return _models[1]
 
 
@@ -65,15 +65,15 @@ def modes(name: str) -> frozenset[str]:
     Models.yaml need not state a mode. A group such as ``auto`` has the mode chat.
     """
     global _modes
-    router = proxy_server.llm_router
-    if _modes is None or _modes[0] is not router:
+    now = router()
+    if _modes is None or _modes[0] is not now:
         found: dict[str, frozenset[str]] = {}
-        for deployment in (router.model_list if router else None) or []:
+        for deployment in live.deployments():
             model = deployment["litellm_params"]["model"]
             entry = entry_of(litellm.model_cost, model)
             own = "chat" if model.startswith(_AUTO_ROUTER) else (deployment.get("model_info") or {}).get("mode")
             found[deployment["model_name"]] = frozenset(mode for mode in (own, entry.get("mode")) if mode)
-        _modes = (router, found)
+        _modes = (now, found)
     known = _modes[1].get(name)
     if known is None:
         return frozenset({"chat"}) if is_served(name) else frozenset()
@@ -82,14 +82,12 @@ def modes(name: str) -> frozenset[str]:
 
 def is_served(name: object) -> bool:
     """Return whether the router serves a name."""
-    router = proxy_server.llm_router
-    return isinstance(name, str) and router is not None and name in router.get_model_names()
+    return isinstance(name, str) and name in live.names()
 
 
 def names() -> list[str]:
     """Return every name that a client can request."""
-    router = proxy_server.llm_router
-    return list(dict.fromkeys(router.get_model_names())) if router is not None else []
+    return list(dict.fromkeys(live.names()))
 
 
 def provider_of(name: str) -> str | None:
@@ -108,14 +106,12 @@ def key_variable(name: str) -> str | None:
 
 
 def _deployment(name: str) -> Mapping[str, Any] | None:
-    router = proxy_server.llm_router
-    listed: list[Mapping[str, Any]] = (router.model_list if router else None) or []
-    return next((d for d in listed if (d.get("model_info") or {}).get("id") == name), None)
+    return next((d for d in live.deployments() if (d.get("model_info") or {}).get("id") == name), None)
 
 
 def unserved() -> Mapping[str, str]:
     """Return the names of the catalog that no key serves, each with the variable that is missing."""
-    found: Mapping[str, str] = ((litellm.callback_settings or {}).get("lmstack") or {}).get("unserved") or {}
+    found: Mapping[str, str] = live.settings().get("unserved") or {}
     return found
 
 

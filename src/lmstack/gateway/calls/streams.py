@@ -171,6 +171,20 @@ class StreamUsage:
         self.usage = {**known, **{k: v for k, v in found.items() if v is not None}}
 
 
+def is_usage_only(chunk: object) -> bool:
+    """Return whether a chunk of a chat stream holds its usage and nothing of the answer."""
+    if getattr(chunk, "usage", None) is None:
+        return False
+    return all(_is_empty(choice) for choice in _choices(chunk))
+
+
+def _is_empty(choice: object) -> bool:
+    if getattr(choice, "finish_reason", None) is not None or getattr(choice, "logprobs", None) is not None:
+        return False
+    dump = getattr(getattr(choice, "delta", None), "model_dump", dict)
+    return all(value is None for value in dump().values())
+
+
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from litellm.types.router import RouterRateLimitError
-
 from lmstack.gateway import worker
 from lmstack.gateway.calls import cooldown, served
 from lmstack.gateway.calls.cooldown import Cooldown
+from lmstack.gateway.stock import live
 from lmstack.ledger.records import Attempt, Call, Fault
 from lmstack.routing.refusals import RefusalError
 
@@ -21,14 +20,12 @@ COOLING = "all_deployments_in_cooldown"
 KEY_REFUSED = "provider_key_refused"
 FAILED = "provider_failed"
 FORCED = "Drill"  # the failure that `lm test --fallback` asks for
-# LiteLLM raises the first failure with this text behind it, or an error of its own. It makes both a 429.
-_NO_MODEL_LEFT = ("No deployments available", "No healthy deployment available")
 
 
 def unanswered(data: Mapping[str, Any], error: Exception, call: Call | None) -> RefusalError | None:
     """Return the error for a request that no model is left for; None for any other error."""
-    text = f"{getattr(error, 'message', '')} {error}"
-    none_left = any(words in text for words in _NO_MODEL_LEFT)
+    # LiteLLM raises the first failure with that text behind it, or an error of its own. It makes both a 429.
+    none_left = live.says_no_model_left(f"{getattr(error, 'message', '')} {error}")
     first = _first_failure(call) if call is not None else None
     if first is not None and first.fault is not None:
         own_key = call is not None and not call.has_credentials
@@ -96,7 +93,7 @@ def _cause(fault: Fault, deployment: str, provider: str | None, own_key: bool) -
 
 def _tries(data: Mapping[str, Any], error: Exception) -> Sequence[str]:
     """Return the models that LiteLLM looked for, in the order of tries."""
-    name = error.model if isinstance(error, RouterRateLimitError) else data.get("model")
+    name = live.name_without_models(error) or data.get("model")
     listed = data.get("fallbacks")
     if isinstance(listed, list):
         return [n for n in (data.get("model"), *listed) if isinstance(n, str)]
