@@ -112,8 +112,11 @@ class RequestGate:
             await handshake.refuse(receive, send, refusal)
             return
         scope["headers"] = handshake.with_bearer(scope["headers"], self._master_key() or "")
-        link = handshake.Bounded(receive, send, self._settings.max_bytes)
-        await self.app(scope, link.receive, link.send)
+        link = handshake.Bounded(receive, send, self._settings.max_bytes, self._in_flight)
+        try:
+            await self.app(scope, link.receive, link.send)
+        finally:
+            link.let_go()
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
