@@ -149,7 +149,10 @@ def test_a_transcription_costs_also_without_a_response_and_is_unmetered_without_
         ('{"type": "session.update", "session": {"tool_choice": "none"}}', False),
         ('{"type": "response.create", "response": {"input": "the conversation: \\"none\\""}}', False),
         ('{"response": {"c\\u006Fnversation"\n:\t"none"}}', True),
-        ('{"response": {"instructions": "\\\\u0063onversation\\": \\"none\\"", "x": "\\u0022conversation\\u0022: \\u0022none\\u0022"}}', False),
+        (
+            '{"response": {"instructions": "\\\\u0063onversation\\": \\"none\\"", "x": "\\u0022conversation\\u0022: \\u0022none\\u0022"}}',
+            False,
+        ),
         ('{"conversation": "\\\\u006eone"}', False),
         ('{"conversation": "none"', True),  # no JSON: the provider would refuse it anyway
         ("[" * 9000 + '"none"', False),
@@ -165,13 +168,17 @@ def test_a_response_beside_the_conversation_is_found_without_parsing_the_message
 @given(
     st.recursive(
         st.sampled_from(["none", "auto", '"none"', "n\\u006fne", "é", '"conversation": "none"', None, 1]),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["conversation", '"conversation"', "x\\"]), inner, max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["conversation", '"conversation"', "x\\"]), inner, max_size=3)
+        ),
     ),
     st.booleans(),
     st.sampled_from([None, 1]),
 )
-def test_a_response_beside_the_conversation_is_found_as_a_parser_finds_it(made: Any, plain: bool, indent: int | None) -> None:
+def test_a_response_beside_the_conversation_is_found_as_a_parser_finds_it(
+    made: Any, plain: bool, indent: int | None
+) -> None:
     def has(value: Any) -> bool:
         if isinstance(value, dict):
             return value.get("conversation") == "none" or any(map(has, value.values()))

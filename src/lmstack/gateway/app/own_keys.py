@@ -112,8 +112,7 @@ def _unpacked(body: bytes) -> bytes | None:
 
 
 def _replacement(status: int) -> bytes:
-    """Return an error of ours for one that was not looked through."""
+    """Return our own error in place of one that was not looked through."""
     text = "The error is too large, or it cannot be read, so the gateway does not send its text. `lm errors` shows its beginning."
     error = {"message": text, "type": "unreadable_error", "param": None, "code": str(status)}
     return json.dumps({"error": error}).encode()
-
