@@ -50,18 +50,7 @@ class GatewayMiddleware:
         unhooked = scope["method"] not in ("POST", "PUT", "PATCH") or TO_RECORD in scope
         context = RequestContext(extension_headers(scope), scope["path"], is_unhooked=unhooked)
         request_context.set(context)
-        status = 0
-
-        async def shown(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if context.error_headers:
-                    message["headers"] = _with_error_headers(message["headers"], context.error_headers)
-            elif HOOKED in scope and not context.calls and not message.get("more_body"):
-                await record_answered(context.headers, context.path, status)
-            await send(message)
-
+        shown = _Sender(send, context, HOOKED in scope)
         if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
             scope["headers"] = _with_json_content_type(scope["headers"])
         try:
@@ -73,6 +62,24 @@ class GatewayMiddleware:
             for call in context.calls:
                 if not call.ended:
                     _abandon_soon(call)
+
+
+class _Sender:
+    """Send an answer with the headers of our errors. ``is_hooked``: write its row when no hook has seen the request."""
+
+    def __init__(self, send: Send, context: RequestContext, is_hooked: bool) -> None:
+        self._send, self._context, self._is_hooked = send, context, is_hooked
+        self._status = 0
+
+    async def __call__(self, message: Message) -> None:
+        context = self._context
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            if context.error_headers:
+                message["headers"] = _with_error_headers(message["headers"], context.error_headers)
+        elif self._is_hooked and not context.calls and not message.get("more_body"):
+            await record_answered(context.headers, context.path, self._status)
+        await self._send(message)
 
 
 def extension_headers(scope: Scope) -> dict[str, str]:
