@@ -154,7 +154,9 @@ class Load:
         The signal itself takes a moment on a busy machine.
         """
         found = self._statuses(task)
-        return found == ["interrupted"] or (not found and any(kill - 1 < sent < kill + self.margin for kill in self.kills))
+        return found == ["interrupted"] or (
+            not found and any(kill - 1 < sent < kill + self.margin for kill in self.kills)
+        )
 
 
 def kill_a_worker(load: Load) -> float:

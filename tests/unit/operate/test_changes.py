@@ -100,7 +100,7 @@ def test_nothing_is_said_without_a_start_or_a_change(tmp_path: Path) -> None:
         ({"names": ("auto",)}, []),
         ({"text": "LITELLM_TIMEOUT=9\nLITELLM_MASTER_KEY=another-key-0123456789\nLITELLM_LOG_LEVEL=DEBUG"}, []),
         ({"text": "OPENAI_API_KEY=sk-9876543210\nTASKMASTER_API_URL=http://x\nACME_API_KEY=a-0123456789"}, []),
-        ({"text": "LITELLM_WORKER_MAX_MB=900\nLITELLM_ORIGINS=https://x.example\nLITELLM_ADMIN=on"}, []),
+        ({"text": "LITELLM_WORKER_MAX_MB=900\nLITELLM_WORKER_MAX_HOURS=24\nLITELLM_ORIGINS=https://x.example\nLITELLM_ADMIN=on"}, []),
         ({"text": "LITELLM_PORT=4001"}, ["LITELLM_PORT is read only at the start"]),
         ({"text": "LITELLM_HOST=127.0.0.2"}, ["LITELLM_HOST is read only at the start"]),
         ({"text": "LITELLM_VERSION=1.106.3"}, ["LITELLM_VERSION is read only at the start"]),

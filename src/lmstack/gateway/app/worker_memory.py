@@ -1,6 +1,5 @@
 """How much memory a worker uses, and the limit for it."""
 
-import os
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from granian.log import logger as log
 
 from lmstack.gateway.app.process_memory import shared_fairly_mb
+from lmstack.gateway.app.worker_age import number
 from lmstack.gateway.app.worker_start import STARTED
 
 # A worker is measured this often, in seconds. It must be above the limit twice in a row: one large request is no leak.
@@ -17,11 +17,8 @@ MIN_AGE = 60.0
 
 
 def limit_mb() -> float | None:
-    """Return LITELLM_WORKER_MAX_MB; None when it is unset or not a number: plain Docker passes on what `lm` would refuse."""
-    try:
-        return float(os.environ.get("LITELLM_WORKER_MAX_MB", "")) or None
-    except ValueError:
-        return None
+    """Return LITELLM_WORKER_MAX_MB, None when there is no limit."""
+    return number("LITELLM_WORKER_MAX_MB")
 
 
 def memory_mb(pid: int) -> float:
