@@ -11,9 +11,9 @@ from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import read
 
 HI = {"role": "user", "parts": [{"text": "hi"}]}
-CHEAP = Candidate("cheap-one", "openai", 1, (0.0, 0.0), None, None, "openai/cheap-one")
-GOOGLE = Candidate("google-one", "google", 1, (0.1, 0.5), None, None, "gemini/google-one")
-ROUTER = Candidate("sold-on", "openrouter", 1, (0.1, 0.2), None, None, "openrouter/google/gemini")
+CHEAP = Candidate("cheap-one", "openai", 1, (0.0, 0.0), 1_000_000, None, "openai/cheap-one")
+GOOGLE = Candidate("google-one", "google", 1, (0.1, 0.5), 1_000_000, None, "gemini/google-one")
+ROUTER = Candidate("sold-on", "openrouter", 1, (0.1, 0.2), 1_000_000, None, "openrouter/google/gemini")
 MODELS = Models((CHEAP, GOOGLE, ROUTER))
 PICTURE = {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "aGk="}}, {"text": "what?"}]}]}
 OBJECT = {"type": "OBJECT", "properties": {"a": {"type": "STRING"}}}
