@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from lmstack.ledger import client_retries, events, outbox, refusals, spending, sums
-from lmstack.ledger.records import INTERRUPTED, Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
+from lmstack.ledger.records import Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
 
@@ -151,7 +151,7 @@ def _end_values(end: Ended) -> tuple[object, ...]:
 def _reopen_interrupted(conn: sqlite3.Connection, request_id: str, batch: Sums) -> bool:
     """Undo the end that another worker assumed when it took this one for dead. Return whether there was one."""
     sql = "UPDATE requests SET status = 'started' WHERE id = ? AND status = 'interrupted' AND error_type = ?"
-    if not conn.execute(sql, (request_id, INTERRUPTED)).rowcount:
+    if not conn.execute(sql, (request_id, client_retries.INTERRUPTED)).rowcount:
         return False
     sums.uncount_interrupted(conn, request_id, batch)
     return True

@@ -8,12 +8,16 @@ import sqlite3
 import time
 
 from lmstack.ledger import sums
-from lmstack.ledger.records import INTERRUPTED, Call
+from lmstack.ledger.records import Call
 from lmstack.ledger.sums import Sums
 
+# The error type of a request that a dead worker left open.
+INTERRUPTED = "Interrupted"
 # A key that returns later is not a retry.
 SECONDS = 86400.0
-_SAME = "client_key = ? AND endpoint IS ? AND requested_model IS ? AND task_id IS ? AND agent_id IS ? AND key_alias IS ?"
+_SAME = (
+    "client_key = ? AND endpoint IS ? AND requested_model IS ? AND task_id IS ? AND agent_id IS ? AND key_alias IS ?"
+)
 
 
 def release(conn: sqlite3.Connection, retry: Call, batch: Sums) -> None:

@@ -9,9 +9,6 @@ from typing import Any
 
 from lmstack.routing.budgets import Limit
 
-# The error type of a request that a dead worker left open.
-INTERRUPTED = "Interrupted"
-
 _spare: list[str] = []  # random parts for the next ids: one system call for many
 os.register_at_fork(after_in_child=_spare.clear)  # else parent and child would use the same parts
 

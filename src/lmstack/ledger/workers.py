@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lmstack.ledger import client_retries, outbox, sums
 from lmstack.ledger.apply import apply_alone, end_request
-from lmstack.ledger.records import INTERRUPTED, Attribution, Call, Ended, Fault, Record, Verdict
+from lmstack.ledger.records import Attribution, Call, Ended, Fault, Record, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
 
@@ -76,5 +76,5 @@ def _interrupted(conn: sqlite3.Connection, row: Sequence[object], now: float) ->
         max(0.0, (now - call.started_at) * 1000),
         cost_usd=cost,
         cost_estimated=cost is not None,
-        fault=Fault(INTERRUPTED, None, f"the proxy stopped before this request had its answer; {sent}"),
+        fault=Fault(client_retries.INTERRUPTED, None, f"the proxy stopped before this request had its answer; {sent}"),
     )
