@@ -36,11 +36,22 @@ def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path
     return made
 
 
+SABOTAGE = """
+import os, sys
+if "lmstack.gateway.app.serve" in sys.orig_argv:
+    from lmstack.gateway.app.server_files import ServerFiles
+    plain = ServerFiles.apply_environment
+    def apply(self):
+        plain(self)
+        {code}
+    ServerFiles.apply_environment = apply
+"""
+
+
 def sabotage(made: Path, code: str) -> None:
-    """Run ``code`` in the release's interpreter before the proxy starts."""
+    """Run ``code`` in the release's interpreter before the proxy starts, when it has its settings."""
     packages = next(made.glob("lib/python3*/site-packages"))
-    served = 'import os, sys\nif "lmstack.gateway.app.serve" in sys.orig_argv:\n    '
-    (packages / "sabotage.py").write_text(served + code + "\n")
+    (packages / "sabotage.py").write_text(SABOTAGE.format(code=code))
     (packages / "sabotage.pth").write_text("import sabotage\n")
 
 
