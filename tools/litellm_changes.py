@@ -1,6 +1,6 @@
 """Print what differs between two LiteLLM releases, of all that lmstack relies on.
 
-``python tools/litellm_changes.py OLD NEW``: the Pythons of two environments, each with a release. Compared are the
+``python tools/litellm_changes.py OLD NEW``: two releases, or the Pythons of two environments with one each. Compared are the
 parameters and sources of the private names (gateway/stock/uses.py), of our hooks, and of the functions that decide how a
 request goes. So are routes, configuration keys and prices. For some requests, the order of the hooks and what LiteLLM
 cools down are compared too (hook_order.py). LiteLLM's app answers them in one process, and no provider is called.
@@ -10,6 +10,7 @@ import ast
 import difflib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,15 @@ def answers(python: str, places: dict[str, list[str]]) -> dict[str, dict[str, An
     return found
 
 
+def _python(given: str) -> str:
+    """Return the Python of a release; any other text is a Python already."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+", given):
+        return given
+    from release_env import python_with
+
+    return str(python_with(given))
+
+
 def _ask(argv: list[str], text: str = "") -> str:
     done = subprocess.run(
         argv, input=text, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True
@@ -156,9 +166,9 @@ def _told(key: str, before: Any, after: Any) -> str:
 def main(argv: list[str]) -> int:
     """Print the changes by section. Return 1 when a private name, a hook, a decision or a call has changed."""
     if len(argv) != 2:
-        sys.exit("usage: litellm_changes.py OLD_PYTHON NEW_PYTHON")
+        sys.exit("usage: litellm_changes.py OLD NEW")
     places = asked()
-    old, new = (answers(python, places) for python in argv)
+    old, new = (answers(_python(given), places) for given in argv)
     found = {section: changes(old[section], new[section]) for section in SECTIONS}
     for section, lines in found.items():
         print(f"\n{section}: {len(lines)} of {len({*old[section], *new[section]})} differ")
