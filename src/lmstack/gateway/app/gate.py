@@ -1,18 +1,20 @@
 """Decide about a request before LiteLLM sees it: host and origin, route, key, size and form of the body, in this order.
 
-Nothing of a request is parsed before its key was checked. A refused request leaves no row: it only adds to a counter.
+Nothing of a request is parsed before its key was checked. A request that is refused before that leaves no row: it only adds
+to a counter. A call with a valid key on a recorded route leaves a row.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
-from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_ids
+from lmstack.gateway.app import bodies, credentials, gemini_errors, handshake, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
-from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
+from lmstack.gateway.app.gemini_errors import GeminiErrors
+from lmstack.gateway.app.middleware import HOOKED, JSON_ENDPOINTS, TO_RECORD, extension_headers
 from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
@@ -30,6 +32,8 @@ _CORS_HEADERS = b"GET, POST, OPTIONS", b"600"
 
 # Called for each refused request with the reason, the client's address and the path.
 Note = Callable[[str, str, str], None]
+# Called for each refused call that has a row, with its headers, its path and the refusal.
+Record = Callable[[Mapping[str, str], str, RefusedError], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +58,17 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 
 
 class RequestGate:
-    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals."""
+    """ASGI middleware around everything else.
+
+    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call.
+    """
 
     def __init__(
-        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None
-    ) -> None:
+        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, record: Record, settings: GateSettings | None = None
+    ) -> None:  # fmt: skip
         self.app = app
         self._master_key = master_key
-        self._note = note
+        self._note, self._record = note, record
         self._settings = settings or gate_settings(os.environ)
         self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
@@ -78,7 +85,7 @@ class RequestGate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold) -> None:
         # Starlette reads the first of two headers with one name, so the first one counts here too.
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
-        shown = _Sender(send)
+        shown = _Sender(GeminiErrors(send) if scope["path"].endswith(gemini_errors.ENDS) else send)
         try:
             self._check_origin(scope, headers)
             shown.origin = self._configured_origin(headers)
@@ -87,14 +94,26 @@ class RequestGate:
                 return
             route = self._route(scope)
             self._check_key(route, scope, headers)
-            receive = await self._with_body(scope, receive, headers, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
+            await bodies.refuse(shown, refusal)
+            return
+        try:
+            receive = await self._with_body(scope, receive, headers, route, hold)
+        except RefusedError as refusal:
+            await self._keep(route, scope, refusal)
             await bodies.refuse(shown, refusal)
             return
         except ClientLeftError:
             return
         await self.app(scope, receive, WithoutKeys(shown))
+
+    async def _keep(self, route: Route, scope: Scope, refusal: RefusedError) -> None:
+        """Write the row of a request that was refused after its key was checked, or count it where its route has no rows."""
+        if route.recorded is Recorded.NO:
+            self._note(refusal.kind, _address(scope), scope["path"])
+        else:
+            await self._record(extension_headers(scope), scope["path"], refusal)
 
     def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""
@@ -105,15 +124,24 @@ class RequestGate:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         try:
             self._check_origin(scope, headers)
-            self._check_key(self._route(scope), scope, headers)
-            handshake.check_model(scope.get("query_string", b""))
+            route = self._route(scope)
+            self._check_key(route, scope, headers)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await handshake.refuse(receive, send, refusal)
             return
+        try:
+            handshake.check_model(scope.get("query_string", b""))
+        except RefusedError as refusal:
+            await self._keep(route, scope, refusal)
+            await handshake.refuse(receive, send, refusal)
+            return
         scope["headers"] = handshake.with_bearer(scope["headers"], self._master_key() or "")
-        link = handshake.Bounded(receive, send, self._settings.max_bytes)
-        await self.app(scope, link.receive, link.send)
+        link = handshake.Bounded(receive, send, self._settings.max_bytes, self._in_flight)
+        try:
+            await self.app(scope, link.receive, link.send)
+        finally:
+            link.let_go()
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
@@ -164,6 +192,8 @@ class RequestGate:
             bodies.check_object(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
+        elif route.recorded is Recorded.HOOKS:
+            scope[HOOKED] = True
         if body:
             scope["headers"] = _with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)

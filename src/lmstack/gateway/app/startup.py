@@ -20,6 +20,7 @@ from lmstack.gateway.app import litellm_patches, status
 from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
+from lmstack.gateway.app.recording import record_refused
 from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body
 from lmstack.gateway.stock import live, lookup, uses
@@ -39,6 +40,7 @@ def install() -> None:
     if not litellm_patches.wrap_app(_wrapped):
         return
     lookup.remember_router()
+    live.remember_settings()
     litellm_patches.add_routes_first(status.anonymous_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
@@ -59,7 +61,7 @@ def install() -> None:
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
     """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
-    return RequestGate(GatewayMiddleware(app), live.master_key, Refusals().note)
+    return RequestGate(GatewayMiddleware(app), live.master_key, Refusals().note, record_refused)
 
 
 async def flush() -> None:
