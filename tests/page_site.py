@@ -35,7 +35,15 @@ MODELS = (
     ("gemini-4-argon", "google", 3, (2.0, 10.0), 2300, 4),
     ("llama3.2", "ollama", 1, (0.0, 0.0), 900, 3),
 )
-TASKS = ("checkout-api", "invoice-import", "search-index", "onboarding-mail", "risk-report", "docs-site", "nightly-tests")
+TASKS = (
+    "checkout-api",
+    "invoice-import",
+    "search-index",
+    "onboarding-mail",
+    "risk-report",
+    "docs-site",
+    "nightly-tests",
+)
 AGENTS = ("planner", "coder", "reviewer", "summarizer")
 FAULTS = (
     Fault("RateLimitError", "429", "Rate limit reached for requests per minute. Try again in 12 s."),
@@ -51,7 +59,7 @@ BUDGETS = (
 
 def fill(path: Path, requests: int, days: float, seed: int = 1, now: float | None = None) -> None:
     """Write requests with attempts and events, more of them by day than by night, as the gateway's writer does."""
-    random_ = random.Random(seed)  # noqa: S311 - made-up data
+    random_ = random.Random(seed)
     end = time.time() if now is None else now
     conn = connect(path)
     migrate(conn)
@@ -111,8 +119,11 @@ def write_one(path: Path, status: str = "succeeded", task: str = "t", id_: str |
     """Write one more request that has just ended, and return its id."""
     conn = connect(path)
     migrate(conn)
-    started, ended = _one(random.Random(id_ or time.time_ns()), time.time(),  # noqa: S311 - made-up data
-        time.time_ns() % 10**9)
+    started, ended = _one(
+        random.Random(id_ or time.time_ns()),
+        time.time(),
+        time.time_ns() % 10**9,
+    )
     assert isinstance(ended, Ended)
     object.__setattr__(started.call.attribution, "task_id", task)
     object.__setattr__(ended, "status", status)

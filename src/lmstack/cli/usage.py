@@ -8,7 +8,7 @@ import typer
 
 from lmstack.cli.app import Context, command
 from lmstack.cli.options import SINCE, OneOf
-from lmstack.ledger.queries import GROUPINGS
+from lmstack.ledger.usage import GROUPINGS
 from lmstack.operate.planning import seconds
 from lmstack.operate.usage import cost_on_premium, usage_rows
 from lmstack.result import Result, counted, table, terminal_width, usd

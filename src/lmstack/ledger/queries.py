@@ -18,7 +18,7 @@ from lmstack.ledger import outbox, refusals, spending
 from lmstack.ledger.filters import FAILED, Filter
 from lmstack.ledger.schema import LedgerVersionError, check_version, connect
 from lmstack.ledger.timing import DEAD_AFTER_SECONDS
-from lmstack.ledger.usage import GROUPINGS, usage
+from lmstack.ledger.usage import usage
 from lmstack.routing.budgets import EVERY, parse_limits
 
 Rows = list[dict[str, Any]]

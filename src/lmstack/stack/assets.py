@@ -32,8 +32,12 @@ _OLD = {
     ".dockerignore": {
         "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
         "2911f6321cb51ea8447aec8791875af8a123f74cc480807ab97a235ba186ced5",
+        "05309abbd98edc00ae44b6b5b702182c17e20be9ca021366d2b0aa29709a1e07",
     },
-    "docker-compose.yml": {"9c715a33d0df3a036c4e373a6ca6d486ffa1bd1890876f8406ad7f9049ec78e7"},
+    "docker-compose.yml": {
+        "9c715a33d0df3a036c4e373a6ca6d486ffa1bd1890876f8406ad7f9049ec78e7",
+        "0b9de3e661f924e40dc105b85315759a72a221d162401c3e43f6b359c14cb142",
+    },
 }
 
 

@@ -85,7 +85,7 @@ class Site:
         )  # fmt: skip
 
     async def static(self, request: Request) -> Response:
-        """Send a file of ours. Its address names its content, so a browser keeps it."""
+        """Send one of our files. Its address names its content, so a browser keeps it."""
         path = (html.STATIC / request.path_params["name"]).resolve()
         if not path.is_relative_to(html.STATIC) or path.suffix not in _KINDS or not path.is_file():
             return problem(404, "not_found", "There is no such file.")
@@ -171,7 +171,9 @@ class Site:
             if await self._sessions.find(request) is not None:
                 return await inner(request)
             self._sessions.note_refusal(request)
-            return problem(401, "auth_error", "Log in at /dashboard, or send 'Authorization: Bearer <LITELLM_MASTER_KEY>'.")
+            return problem(
+                401, "auth_error", "Log in at /dashboard, or send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
+            )
 
         return handle
 
@@ -197,7 +199,7 @@ def _own_path(path: str) -> str:
 
 
 class _Secured:
-    """Adds the headers that every answer has. Only files of ours may be kept by a browser."""
+    """Adds the headers that every answer has. A browser may keep only our files."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -212,4 +214,3 @@ class _Secured:
             await send(message)
 
         await self._app(scope, receive, secured)
-

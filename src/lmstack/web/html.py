@@ -20,7 +20,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 def request_row(row: Mapping[str, Any]) -> str:
     """Return the HTML of one row of the list of requests."""
     module = _environment().get_template("parts.html").module
-    return str(module.request_row(row))  # type: ignore[attr-defined]
+    return str(module.request_row(row))
 
 
 @functools.cache

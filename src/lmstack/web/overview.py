@@ -69,8 +69,9 @@ def chart(conn: sqlite3.Connection, by: str, span: Span) -> dict[str, Any]:
     series = {name: {key: [0] * len(steps) for key in _SUMMED} for name in names}
     for row in rows:
         group, index = series[row["name"] if row["name"] in series else OTHERS], place.get(row["at"])
-        for key in _SUMMED if index is not None else ():
-            group[key][index] += row[key]
+        if index is not None:
+            for key in _SUMMED:
+                group[key][index] += row[key]
     return {"by": by, "step": span.step, "at": steps, "series": [{"name": name, **series[name]} for name in names]}
 
 

@@ -38,7 +38,9 @@ def _overview(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[
     show = ask.one_of("show", tuple(views.MEASURES), "cost_usd")
     by = ask.one_of("by", usage.GROUPINGS, "model")
     rows = usage.usage(conn, by, ask.span.since, ask.span.until)
-    over_time = overview.chart(conn, by, ask.span) if by != "day" else {"at": [], "step": 0, "series": []}
+    over_time: dict[str, Any] = {"at": [], "step": 0, "series": []}
+    if by != "day":
+        over_time = overview.chart(conn, by, ask.span)
     series = [{"name": one["name"], "values": one[show]} for one in over_time["series"]]
     text = f"last {CHOICES.get(ask.span.text, ask.span.text)}" if ask.span.text else "selected span"
     return {
@@ -103,7 +105,15 @@ class Pages:
 
     async def plain(self, status: int, title: str, text: str = "", **values: Any) -> Response:
         """Return a page without navigation: a login, an error."""
-        shown = {"title": title, "text": text, "wrong": status >= 400, "go_to": None, "form": None, "next": "", **values}
+        shown = {
+            "title": title,
+            "text": text,
+            "wrong": status >= 400,
+            "go_to": None,
+            "form": None,
+            "next": "",
+            **values,
+        }
         return HTMLResponse(await self._reader.run(lambda: html.render("plain.html", shown)), status)
 
     async def replay(self, request: Request, session: Session) -> Response:
@@ -121,7 +131,7 @@ def _links(query: Mapping[str, str], span: Span) -> Callable[..., str]:
 
     def link(**changes: Any) -> str:
         kept = {name: value for name, value in query.items() if name not in ("id", "format", "replayed") and value}
-        if "since" in changes and changes["since"]:
+        if changes.get("since"):
             kept = {name: value for name, value in kept.items() if name not in ("from", "to")}
         elif not {"since", "from", "to"} & kept.keys():
             kept |= span.query

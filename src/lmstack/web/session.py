@@ -12,7 +12,7 @@ from lmstack.web.host import Host
 from lmstack.web.marks import Marks
 from lmstack.web.reading import Reader
 
-MAX_FORM_BYTES = 64_000
+MAX_FORM_BYTES = 16_000
 _BEARER = "bearer "
 
 
@@ -84,7 +84,9 @@ class Sessions:
 
     def is_own_form(self, request: Request, session: Session, form: dict[str, str]) -> bool:
         """Return whether a form was sent by our page. A program with the key in a header needs no token."""
-        return is_same_origin(request) and (not session.id or page_link.same(form.get("token", ""), self.token(session)))
+        return is_same_origin(request) and (
+            not session.id or page_link.same(form.get("token", ""), self.token(session))
+        )
 
     @property
     def _key(self) -> str:

@@ -14,7 +14,7 @@ _DAY = 86400
 
 
 class SpanError(ValueError):
-    """A span in the URL that is none. The text says what is wrong."""
+    """The URL has no valid span. The text says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
 
 DEFAULT_MAX_BODY_MB = 50.0
+MAX_FORM_BYTES, FORM_IDLE_SECONDS = 16_000, 5.0  # of the page
 # What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
 _PROVIDER_PREFIX = b"llm_provider-"
 _PROVIDER_HEADERS = (
@@ -54,12 +55,17 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 
 
 class RequestGate:
-    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals."""
+    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals.
+
+    ``page``: serves the routes of the page; without it, they are closed.
+    """
 
     def __init__(
-        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None
-    ) -> None:
+        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None,
+        page: ASGIApp | None = None,
+    ) -> None:  # fmt: skip
         self.app = app
+        self._page = page
         self._master_key = master_key
         self._note = note
         self._settings = settings or gate_settings(os.environ)
@@ -86,6 +92,9 @@ class RequestGate:
                 await shown.preflight(headers)
                 return
             route = self._route(scope)
+            if route.access is Access.PAGE and self._page is not None:
+                await self._page(scope, await self._with_form(scope, receive, hold), shown)
+                return
             self._check_key(route, scope, headers)
             receive = await self._with_body(scope, receive, headers, route, hold)
         except RefusedError as refusal:
@@ -124,7 +133,7 @@ class RequestGate:
 
     def _route(self, scope: Scope) -> Route:
         found = routes.find(scope.get("method", routes.WEBSOCKET), scope["path"], self._settings.admin)
-        if found is None:
+        if found is None or (found.access is Access.PAGE and self._page is None):
             raise RefusedError(404, "not_served", routes.closed(scope["path"]))
         return found
 
@@ -145,6 +154,12 @@ class RequestGate:
             raise RefusedError(
                 401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
             )
+
+    async def _with_form(self, scope: Scope, receive: Receive, hold: Hold) -> Receive:
+        """Read a form of the page. The page has not checked any key yet, so the form must be short and come soon."""
+        if scope["method"] != "POST":
+            return receive
+        return bodies.replayed(await bodies.read(scope, receive, MAX_FORM_BYTES, FORM_IDLE_SECONDS, hold), receive)
 
     async def _with_body(
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
