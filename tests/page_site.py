@@ -59,7 +59,7 @@ BUDGETS = (
 
 def fill(path: Path, requests: int, days: float, seed: int = 1, now: float | None = None) -> None:
     """Write requests with attempts and events, more of them by day than by night, as the gateway's writer does."""
-    random_ = random.Random(seed)
+    random_ = random.Random(seed)  # noqa: S311 - made-up data
     end = time.time() if now is None else now
     conn = connect(path)
     migrate(conn)
@@ -119,11 +119,8 @@ def write_one(path: Path, status: str = "succeeded", task: str = "t", id_: str |
     """Write one more request that has just ended, and return its id."""
     conn = connect(path)
     migrate(conn)
-    started, ended = _one(
-        random.Random(id_ or time.time_ns()),
-        time.time(),
-        time.time_ns() % 10**9,
-    )
+    random_ = random.Random(id_ or time.time_ns())  # noqa: S311 - made-up data
+    started, ended = _one(random_, time.time(), time.time_ns() % 10**9)
     assert isinstance(ended, Ended)
     object.__setattr__(started.call.attribution, "task_id", task)
     object.__setattr__(ended, "status", status)

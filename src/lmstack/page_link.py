@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 
 SESSION, LINK, FORM = "session", "link", "form"
-SESSION_SECONDS, LINK_SECONDS = 8 * 3600, 60
+SESSION_SECONDS, LINK_SECONDS = 8 * 3600, 120
 _CONTEXT = b"lmstack page, version 1"
 
 

@@ -85,3 +85,11 @@ def test_a_live_request_reaches_an_open_page(gateway: Stack, browser: httpx.Clie
         return any("live-task" in line for line in got)
 
     wait_for(appears, what="a live request")
+
+
+def test_the_link_of_lm_dashboard_logs_in_once(gateway: Stack) -> None:
+    link = gateway.lm("dashboard", "--print").stdout.strip()
+    with httpx.Client(trust_env=False) as client, httpx.Client(trust_env=False) as second:
+        assert client.get(link).status_code == 200
+        assert "Cost today" in client.get(f"{gateway.url}/dashboard").text
+        assert second.get(link).status_code == 401

@@ -162,6 +162,7 @@ FAMILIES = {
     "route": ("route",),
     "budget": ("budget",),
     "env": ("env", "run", "open"),
+    "dashboard": ("dashboard",),
     "try_models": ("test",),
     "doctor": ("doctor",),
     "backup": ("backup", "restore"),
