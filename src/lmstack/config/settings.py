@@ -63,6 +63,7 @@ _SECTIONS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("LITELLM_ORIGINS", "", "origins", "web pages and host names that may use the gateway, beside loopback; several with commas", False, "https://ai.example.com"),
         ("LITELLM_MAX_BODY_MB", "50", "megabytes", "size limit of a request body in MB"),
         ("LITELLM_DASHBOARD", "on", "switch", "off: the page at /dashboard and its JSON at /api/v1 are closed"),
+        ("LITELLM_METRICS_TOKEN", "", "header", "token with which Prometheus reads /metrics; the key of the gateway works too", True),
         ("LITELLM_ADMIN", "off", "switch", "on: LiteLLM's management routes answer, with the master key and on loopback only; needs the local runtime"),
         ("LITELLM_RUNTIME", "auto", "runtime", "where the gateway runs: auto, docker or local"),
         ("LITELLM_VERSION", "", "version", f"another LiteLLM release; unset: the pinned release {LITELLM_VERSION}. `lm upgrade --to` sets and tests it", False, "1.106.10"),

@@ -18,6 +18,7 @@ from lmstack.web import html
 from lmstack.web.api import Api, problem
 from lmstack.web.host import Host
 from lmstack.web.live import Live
+from lmstack.web.metrics import CONTENT_TYPE, Metrics
 from lmstack.web.pages import PAGES, Page, Pages
 from lmstack.web.reading import Reader
 from lmstack.web.session import Sessions, is_same_origin, read_form
@@ -43,9 +44,10 @@ _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def page_app(host: Host) -> ASGIApp:
-    """Return the app for /dashboard and /api/v1."""
-    return _Secured(Site(host).app())
+def page_app(host: Host, only_metrics: bool = False) -> ASGIApp:
+    """Return the app for /dashboard, /api/v1 and /metrics. ``only_metrics``: LITELLM_DASHBOARD is off."""
+    site = Site(host)
+    return _Secured(Starlette(routes=[site.metrics_route()]) if only_metrics else site.app())
 
 
 class Site:
@@ -56,6 +58,7 @@ class Site:
         self._sessions = Sessions(host, self._reader)
         self._pages = Pages(host, self._reader, self._sessions)
         self._api = Api(host, self._reader)
+        self._metrics = Metrics()
         # A thread of its own: a slow view of one page must not hold up the others' live rows.
         self._live = Live(Reader(host.ledger, threads=1), host.is_leaving)
 
@@ -74,6 +77,7 @@ class Site:
                 Route(f"{HOME}/outbox/replay", self.replay, methods=["POST"]),
                 Route(f"{HOME}/live", self._for_programs(self.live), methods=["GET"]),
                 *shown,
+                self.metrics_route(),
                 Route("/api/v1", self._for_programs(self._api.index), methods=["GET"]),
                 Route("/api/v1/requests/{id}", self._for_programs(self._api.request), methods=["GET"]),
                 Route("/api/v1/{name}", self._for_programs(self._api.view), methods=["GET"]),
@@ -83,6 +87,19 @@ class Site:
                 sqlite3.Error: self.no_ledger,
             },
         )  # fmt: skip
+
+    def metrics_route(self) -> Route:
+        """Return the route of /metrics."""
+        return Route("/metrics", self.metrics, methods=["GET"])
+
+    async def metrics(self, request: Request) -> Response:
+        """Send the metrics to Prometheus, for LITELLM_METRICS_TOKEN or the operator's key."""
+        if not self._sessions.may_scrape(request):
+            self._sessions.note_refusal(request)
+            return problem(401, "auth_error", "Send 'Authorization: Bearer <LITELLM_METRICS_TOKEN>'.")
+        facts = await self._host.facts()
+        text = await self._reader.ask(lambda conn: self._metrics.text(conn, facts), "/metrics")
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def static(self, request: Request) -> Response:
         """Send one of our files. Its address names its content, so a browser keeps it."""

@@ -33,10 +33,8 @@ class Sessions:
 
     async def find(self, request: Request) -> Session | None:
         """Return the session of a request, or None."""
-        header = request.headers.get("authorization", "")
-        if header:
-            given = header[len(_BEARER) :] if header.lower().startswith(_BEARER) else header
-            return Session("") if self.is_key(given) else None
+        if "authorization" in request.headers:
+            return Session("") if self.is_key(_bearer(request)) else None
         found = page_link.read(self._key, page_link.SESSION, request.cookies.get(cookie_name(request), ""), time.time())
         if found is None or await self._reader.run(lambda: self._marks.is_used(found.id)):
             return None
@@ -45,6 +43,11 @@ class Sessions:
     def is_key(self, given: str) -> bool:
         """Return whether a text is the operator's key. The time does not depend on where they differ."""
         return page_link.same(given, self._key)
+
+    def may_scrape(self, request: Request) -> bool:
+        """Return whether a request carries the token for /metrics, or the operator's key."""
+        given = _bearer(request)
+        return page_link.same(given, self._host.metrics_token) or self.is_key(given)
 
     async def may_try(self, request: Request) -> bool:
         """Return whether a login may be tried now: some failures in a minute, over all workers, close it."""
@@ -96,6 +99,12 @@ class Sessions:
 def cookie_name(request: Request) -> str:
     """Return the name of the cookie. It holds the port: browsers send the cookies of one port to all ports of a host."""
     return f"lmstack_{request.url.port or request.url.scheme}"
+
+
+def _bearer(request: Request) -> str:
+    """Return the key or token of the header Authorization."""
+    header = request.headers.get("authorization", "")
+    return header[len(_BEARER) :] if header.lower().startswith(_BEARER) else header
 
 
 def address(request: Request) -> str:

@@ -21,11 +21,16 @@ _OFF = ("off", "false", "no", "0")
 
 
 def page(environ: Mapping[str, str], note: Note) -> ASGIApp | None:
-    """Return the app of the page, or None when LITELLM_DASHBOARD is off. ``note``: counts refusals."""
-    if environ.get("LITELLM_DASHBOARD", "").strip().lower() in _OFF:
+    """Return the app of the page, or None when LITELLM_DASHBOARD is off. ``note``: counts refusals.
+
+    With LITELLM_METRICS_TOKEN, /metrics is served also without the page.
+    """
+    is_off = environ.get("LITELLM_DASHBOARD", "").strip().lower() in _OFF
+    token = environ.get("LITELLM_METRICS_TOKEN", "").strip()
+    if is_off and not token:
         return None
     ledger = Path(environ.get("LEDGER_PATH") or worker.DEFAULT_LEDGER)
-    return page_app(Host(ledger, live.master_key, facts, note, leaving.has_begun))
+    return page_app(Host(ledger, live.master_key, facts, note, leaving.has_begun, token), only_metrics=is_off)
 
 
 async def facts() -> Facts:

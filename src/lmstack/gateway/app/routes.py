@@ -18,7 +18,7 @@ class Access(str, Enum):
     ANYONE = "anyone"
     KEY = "key"
     OPERATOR = "operator, on loopback, with LITELLM_ADMIN=on"
-    PAGE = "key, or a login; LITELLM_DASHBOARD=off closes it"
+    PAGE = "key, or a login; `/metrics`: key, or LITELLM_METRICS_TOKEN"
 
 
 class Recorded(str, Enum):
@@ -69,7 +69,7 @@ _GEMINI = "models/{model:path}"
 _STORED = ("/files", "/files/{file_id:path}", "/files/{file_id:path}/content", "/batches", "/batches/{batch_id:path}")
 
 # The page of lmstack.web. It checks the login itself, and answers 404 for what it does not have.
-_PAGE = ("/dashboard", "/dashboard/{name:path}", "/api/v1", "/api/v1/{name:path}")
+_PAGE = ("/dashboard", "/dashboard/{name:path}", "/api/v1", "/api/v1/{name:path}", "/metrics")
 _PAGE_FORMS = ("/dashboard/login", "/dashboard/logout", "/dashboard/outbox/replay")
 
 ROUTES: tuple[Route, ...] = (
