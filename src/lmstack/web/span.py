@@ -9,7 +9,7 @@ DEFAULT = "24h"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 36500 * 86400
 # The longest span for which a chart has this step, in seconds.
-_STEPS = ((2 * 3600, 60), (12 * 3600, 300), (4 * 86400, 3600), (32 * 86400, 6 * 3600))
+_STEPS = ((2 * 3600, 60), (12 * 3600, 300), (4 * 86400, 3600), (14 * 86400, 6 * 3600))
 _DAY = 86400
 
 

@@ -34,7 +34,8 @@ function moment(seconds, step) {
 function clock(seconds, step, at) {
   const text = new Date(seconds * 1000).toISOString();
   const days = step >= 86400 || at[at.length - 1] - at[0] > 3 * 86400;
-  return days || seconds % 86400 === 0 ? text.slice(5, 10) : text.slice(11, 16);
+  if (seconds % 86400 === 0) return text.slice(5, 10);
+  return days ? "" : text.slice(11, 16);
 }
 
 /** Draw stacked bars: each series on top of those before it, so the whole height is the sum. */
@@ -54,7 +55,7 @@ function draw(box) {
       x: { range: () => [at[0], at[at.length - 1] + step] },
       y: { range: (plot, low, high) => [0, high > 0 ? high * 1.06 : 1] },
     },
-    axes: [{ ...axis, space: 70, size: 30, values: (plot, ticks) => ticks.map((seconds) => clock(seconds, step, at)) }, { ...axis, size: 62, values: (plot, ticks) => ticks.map((value) => amount(show, value)) }],
+    axes: [{ ...axis, space: 70, size: 36, gap: 9, values: (plot, ticks) => ticks.map((seconds) => clock(seconds, step, at)) }, { ...axis, size: 62, values: (plot, ticks) => ticks.map((value) => amount(show, value)) }],
     // The tallest is drawn first, and the shorter ones cover it.
     series: [{}, ...stacked.map((_, i) => ({ fill: colour(`--c${(stacked.length - 1 - i) % COLOURS}`), width: 0, paths: bars, points: { show: false } }))],
     hooks: {
