@@ -27,8 +27,9 @@ PICTURES = (
 
 def main() -> int:
     """Write all pictures; return 1 when one is too large, or no Chromium is installed."""
-    import page_site
     from playwright.sync_api import sync_playwright
+
+    import page_site
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:

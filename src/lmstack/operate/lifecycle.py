@@ -64,9 +64,9 @@ def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: ba
         with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
             if is_unchanged(project, wanted):
                 return Up(wanted, None)
-            remarks = prepare(project, wanted, options, say)
+            prepared = prepare(project, wanted, options, say)
             with _handled_ctrl_c(wanted.runtime, options, say):
-                return Up(wanted, start_prepared(project, wanted, options, say, remarks))
+                return Up(wanted, start_prepared(project, wanted, options, say, prepared))
 
 
 @contextlib.contextmanager
@@ -119,10 +119,10 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
     runtime = running_runtime(project)
     with files.locked(project.state / "lock", "lm restart"):
         wanted, options = planned(project, flags_of_running(project)), base.UpOptions(timeout)
-        remarks = prepare(project, wanted, options, say)
+        prepared = prepare(project, wanted, options, say, stops=True)
         with state_kept_on_failure(project):
             runtime.down(False, say)
-            return Up(wanted, start_prepared(project, wanted, options, say, remarks))
+            return Up(wanted, start_prepared(project, wanted, options, say, prepared))
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:

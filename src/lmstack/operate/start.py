@@ -55,33 +55,43 @@ def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[s
     return wanted.runtime.check(wanted.plan, replace(options, own_address=own_address(project)))
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` has found. ``reasons`` is as of ``restart_reasons``: empty for a change of the running server."""
+
+    remarks: tuple[str, ...]
+    reasons: list[str] | None
+
+
 def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:
     """Check, start, and wait until every planned model is served; raise UnhealthyError when that does not happen."""
-    remarks = prepare(project, wanted, options, say)
-    return start_prepared(project, wanted, options, say, remarks)
+    return start_prepared(project, wanted, options, say, prepare(project, wanted, options, say))
 
 
-def prepare(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> tuple[str, ...]:
-    """Check, and get what the start needs; return remarks. What runs is not touched."""
+def prepare(
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, stops: bool = False
+) -> Prepared:
+    """Check, and get what the start needs. What runs is not touched. ``stops``: it will be stopped before the start."""
     remarks = check(project, wanted, options)
     for change in changes.since_the_last_start(base.load_state(project), wanted):
         say(f"Changed: {change}")
-    wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
-    return remarks
+    reasons = None if stops else restart_reasons(project, wanted)
+    if reasons != []:  # The running server writes the files itself, after it has proven the change.
+        wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
+    return Prepared(remarks, reasons)
 
 
 def start_prepared(
-    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, remarks: tuple[str, ...]
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, prepared: Prepared
 ) -> Started:
     """Start what `prepare` prepared, and wait until every planned model is served."""
-    reasons = restart_reasons(project, wanted)
-    if reasons == []:
-        return Started(_change_running(project, wanted, options, say), remarks)
-    if reasons:
-        say(f"This needs a restart, and the gateway does not answer meanwhile: {'; '.join(reasons)}")
+    if prepared.reasons == []:
+        return Started(_change_running(project, wanted, options, say), prepared.remarks)
+    if prepared.reasons:
+        say(f"This needs a restart, and the gateway does not answer meanwhile: {'; '.join(prepared.reasons)}")
     with state_kept_on_failure(project):
         took = _replace_running(project, wanted, options, say)
-    return Started(took, remarks)
+    return Started(took, prepared.remarks)
 
 
 def _change_running(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> float:

@@ -23,6 +23,7 @@ FOLDER_VARIABLE = "LMSTACK_SERVER_FILES"
 POLL_SECONDS = 0.1
 # The server itself ends a start that takes too long. After this time more, lm does not wait any longer.
 MARGIN_SECONDS = 30.0
+APPLYING = "Applying the change: a new worker tries it; then it replaces the present ones, and no request is refused …"
 
 
 def folder(project: Project) -> Path:
@@ -68,13 +69,10 @@ def change(
 
     Raises UnhealthyError when the change does not work. Then the gateway goes on as before.
     """
-    ask = {
-        "id": uuid.uuid4().hex, "names": plan.names, "seconds": options.timeout, "environment": dict(settings),
-        "config_file": str(project.config_file), "config": config,
-    }  # fmt: skip
+    ask = {**asked(plan, config, settings, options), "config_file": str(project.config_file)}
     files.remove(folder(project) / "start.log")
     files.write(folder(project) / "next.json", json.dumps(ask), files.PRIVATE)
-    say("Applying the change: a new worker tries it; then it replaces the present ones, and no request is refused …")
+    say(APPLYING)
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
@@ -85,6 +83,13 @@ def change(
     _wait(project, str(ask["id"]), pid, options.timeout)
 
 
+def asked(plan: Plan, config: str, settings: Mapping[str, str], options: base.UpOptions) -> dict[str, Any]:
+    """Return what the server needs to know of a change. ``settings`` replace those of the last change."""
+    return {
+        "id": uuid.uuid4().hex, "names": plan.names, "seconds": options.timeout, "environment": dict(settings), "config": config,
+    }  # fmt: skip
+
+
 def _wait(project: Project, wanted: str, pid: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds + MARGIN_SECONDS
     while time.monotonic() < deadline:
@@ -92,14 +97,19 @@ def _wait(project: Project, wanted: str, pid: int, seconds: float) -> None:
         if state.get("id") == wanted and state["state"] == "done":
             return
         if state.get("id") == wanted and state["state"] == "failed":
-            raise _refused(project, state["error"])
+            raise refused(state["error"], files.read(folder(project) / "start.log") or "")
         time.sleep(POLL_SECONDS)
-    raise UnhealthyError("the server has not replaced all its workers in time", "see its log: lm logs; or start it again: lm restart")  # fmt: skip
+    raise late()
 
 
-def _refused(project: Project, why: str) -> UnhealthyError:
-    """Return the error for a change that does not work, with the last error that the new worker printed."""
-    found = last_error((files.read(folder(project) / "start.log") or "").splitlines())
+def late() -> UnhealthyError:
+    """Return the error for a change that has not ended in time."""
+    return UnhealthyError("the server has not replaced all its workers in time", "see its log: lm logs; or start it again: lm restart")  # fmt: skip
+
+
+def refused(why: str, log: str) -> UnhealthyError:
+    """Return the error for a change that does not work, with the last error in what the new worker printed."""
+    found = last_error(log.splitlines())
     quoted = f". Its last error: {found}" if found else ""
     return UnhealthyError(
         f"the change does not work, and the gateway runs on as before: {why}{quoted}", "correct it and run 'lm up' again; lm logs has the rest"

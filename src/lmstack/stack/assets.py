@@ -28,6 +28,7 @@ _OLD = {
     "Dockerfile": {
         "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
         "6eee655230e76404099b0d7fd99f27a7f1c19329be97de3fb3b8238de7a9a2da",
+        "01d10634838c71dcc0a0c6aa8a3f84e88d604ba9bce80151398f6d1db356aea5",
     },
     ".dockerignore": {
         "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",

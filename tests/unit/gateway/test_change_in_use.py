@@ -104,6 +104,23 @@ def test_a_worker_above_the_memory_limit_is_replaced(tmp_path: Path) -> None:
         assert f"worker-1 (PID {old}) uses" in server.log.read_text()
 
 
+def test_a_worker_at_the_age_limit_is_replaced_once(tmp_path: Path) -> None:
+    short = "from lmstack.gateway.app import worker_age as a; a.HOUR = 1.0"
+    with running(tmp_path, 2, short, LITELLM_WORKER_MAX_HOURS="2") as server:
+        old = set(server.worker_pids())
+        faults: list[str] = []
+        counts: list[int] = []
+        stop = threading.Event()
+        client = threading.Thread(target=clients, args=(server, stop, "/", faults, counts))
+        client.start()
+        wait_for(lambda: not old & set(server.worker_pids()), what="new workers")
+        stop.set()
+        client.join()
+        assert (faults, len(counts) > 5) == ([], True)
+        for pid in old:
+            assert server.log.read_text().count(f"(PID {pid}) is 2 hours old") == 1
+
+
 def test_connections_that_wait_at_a_worker_of_several_survive_its_death(tmp_path: Path) -> None:
     """With a socket of its own, a dead worker's connections would be reset."""
     with running(tmp_path, 2) as server:

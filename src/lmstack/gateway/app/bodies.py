@@ -12,7 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 IDLE_SECONDS = 30.0
 SLOWEST, GRACE_SECONDS = 500.0, 10.0  # bytes in a second, after the first seconds
 LONGEST_SECONDS = 600.0  # for one body
-# What the bodies of all open requests may hold in one worker. LiteLLM needs several times as much for a body.
+MAX_FORM_BYTES, FORM_IDLE_SECONDS = 16_000, 5.0  # of the page
+# What the bodies of all open requests, and the messages of sessions, may hold in one worker. LiteLLM needs several times as much for a body.
 IN_FLIGHT_BYTES = 512_000_000
 Hold = Callable[[int], None]
 MAX_DEPTH = 100
@@ -39,10 +40,20 @@ class ClientLeftError(Exception):
 
 
 class InFlight:
-    """Counts the bytes of the bodies that this worker holds."""
+    """Counts the bytes of the bodies and messages that this worker holds."""
 
     def __init__(self, most: int = IN_FLIGHT_BYTES) -> None:
         self.most, self.held = most, 0
+
+    def add(self, size: int) -> None:
+        """Count bytes. Raises RefusedError (503) when there is no room."""
+        if self.held + size > self.most:
+            raise RefusedError(503, "overloaded", "The gateway holds too many large requests. Try again in a second.")
+        self.held += size
+
+    def remove(self, size: int) -> None:
+        """Count bytes that are no longer held."""
+        self.held -= size
 
     @contextlib.contextmanager
     def request(self) -> Iterator[Hold]:
@@ -51,16 +62,13 @@ class InFlight:
 
         def add(size: int) -> None:
             nonlocal own
-            if self.held + size > self.most:
-                raise RefusedError(
-                    503, "overloaded", "The gateway holds too many large requests. Try again in a second."
-                )
-            own, self.held = own + size, self.held + size
+            self.add(size)
+            own += size
 
         try:
             yield add
         finally:
-            self.held -= own
+            self.remove(own)
 
 
 async def read(
@@ -89,6 +97,13 @@ async def read(
         seconds = time.monotonic() - began
         if seconds > LONGEST_SECONDS or (seconds > GRACE_SECONDS and size < SLOWEST * seconds):
             raise RefusedError(408, "request_timeout", "The body comes too slowly.")
+
+
+async def with_form(scope: Scope, receive: Receive, hold: Hold) -> Receive:
+    """Return what gives a form of the page again. No key was checked yet, so the form must be short and come soon."""
+    if scope["method"] != "POST":
+        return receive
+    return replayed(await read(scope, receive, MAX_FORM_BYTES, FORM_IDLE_SECONDS, hold), receive)
 
 
 def check_json(body: bytes) -> None:
@@ -185,3 +200,11 @@ def _too_large(max_bytes: int) -> RefusedError:
     return RefusedError(
         413, "request_too_large", f"The body is larger than LITELLM_MAX_BODY_MB ({max_bytes / 1_000_000:g} MB)."
     )
+
+
+def with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+    """Return headers that state the length of the body, also where it came in chunks: budgets need it."""
+    if any(name == b"content-length" for name, _ in headers):
+        return headers
+    kept = [(name, value) for name, value in headers if name != b"transfer-encoding"]
+    return [*kept, (b"content-length", str(length).encode())]

@@ -1,10 +1,11 @@
 """Decide about a request before LiteLLM sees it: host and origin, route, key, size and form of the body, in this order.
 
-Nothing of a request is parsed before its key was checked. A refused request leaves no row: it only adds to a counter.
+Nothing of a request is parsed before its key was checked. A request that is refused before that leaves no row: it only adds
+to a counter. A call with a valid key on a recorded route leaves a row.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,13 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lmstack.addresses import is_loopback
 from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
-from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
+from lmstack.gateway.app.middleware import HOOKED, JSON_ENDPOINTS, TO_RECORD, extension_headers
 from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
 
 DEFAULT_MAX_BODY_MB = 50.0
-MAX_FORM_BYTES, FORM_IDLE_SECONDS = 16_000, 5.0  # of the page
 # What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
 _PROVIDER_PREFIX = b"llm_provider-"
 _PROVIDER_HEADERS = (
@@ -31,6 +31,8 @@ _CORS_HEADERS = b"GET, POST, OPTIONS", b"600"
 
 # Called for each refused request with the reason, the client's address and the path.
 Note = Callable[[str, str, str], None]
+# Called for each refused call that has a row, with its headers, its path and the refusal.
+Record = Callable[[Mapping[str, str], str, RefusedError], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +57,20 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 
 
 class RequestGate:
-    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals.
+    """ASGI middleware around everything else.
 
-    ``page``: serves the routes of the page; without it, they are closed.
+    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call;
+    ``page``: serves its own routes.
     """
 
     def __init__(
-        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None,
+        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, record: Record, settings: GateSettings | None = None,
         page: ASGIApp | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self._page = page
         self._master_key = master_key
-        self._note = note
+        self._note, self._record = note, record
         self._settings = settings or gate_settings(os.environ)
         self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
@@ -92,18 +95,30 @@ class RequestGate:
                 await shown.preflight(headers)
                 return
             route = self._route(scope)
-            if route.access is Access.PAGE and self._page is not None:
-                await self._page(scope, await self._with_form(scope, receive, hold), shown)
-                return
             self._check_key(route, scope, headers)
-            receive = await self._with_body(scope, receive, headers, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await bodies.refuse(shown, refusal)
             return
+        try:
+            receive = await self._with_body(scope, receive, headers, route, hold)
+        except RefusedError as refusal:
+            await self._keep(route, scope, refusal)
+            await bodies.refuse(shown, refusal)
+            return
         except ClientLeftError:
             return
-        await self.app(scope, receive, WithoutKeys(shown))
+        if route.access is Access.PAGE and self._page is not None:
+            await self._page(scope, receive, shown)
+        else:
+            await self.app(scope, receive, WithoutKeys(shown))
+
+    async def _keep(self, route: Route, scope: Scope, refusal: RefusedError) -> None:
+        """Write the row of a request that was refused after its key was checked, or count it where its route has no rows."""
+        if route.recorded is Recorded.NO:
+            self._note(refusal.kind, _address(scope), scope["path"])
+        else:
+            await self._record(extension_headers(scope), scope["path"], refusal)
 
     def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""
@@ -114,15 +129,24 @@ class RequestGate:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         try:
             self._check_origin(scope, headers)
-            self._check_key(self._route(scope), scope, headers)
-            handshake.check_model(scope.get("query_string", b""))
+            route = self._route(scope)
+            self._check_key(route, scope, headers)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await handshake.refuse(receive, send, refusal)
             return
+        try:
+            handshake.check_model(scope.get("query_string", b""))
+        except RefusedError as refusal:
+            await self._keep(route, scope, refusal)
+            await handshake.refuse(receive, send, refusal)
+            return
         scope["headers"] = handshake.with_bearer(scope["headers"], self._master_key() or "")
-        link = handshake.Bounded(receive, send, self._settings.max_bytes)
-        await self.app(scope, link.receive, link.send)
+        link = handshake.Bounded(receive, send, self._settings.max_bytes, self._in_flight)
+        try:
+            await self.app(scope, link.receive, link.send)
+        finally:
+            link.let_go()
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
@@ -138,6 +162,8 @@ class RequestGate:
         return found
 
     def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        if route.access is Access.PAGE:  # the page checks its own logins
+            return
         given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
         if not given and route.method == routes.WEBSOCKET:
             given = credentials.subprotocol_key(headers)
@@ -155,15 +181,11 @@ class RequestGate:
                 401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
             )
 
-    async def _with_form(self, scope: Scope, receive: Receive, hold: Hold) -> Receive:
-        """Read a form of the page. The page has not checked any key yet, so the form must be short and come soon."""
-        if scope["method"] != "POST":
-            return receive
-        return bodies.replayed(await bodies.read(scope, receive, MAX_FORM_BYTES, FORM_IDLE_SECONDS, hold), receive)
-
     async def _with_body(
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
     ) -> Receive:
+        if route.access is Access.PAGE:
+            return await bodies.with_form(scope, receive, hold)
         stored_ids.check(scope["path"])
         if route.access is Access.ANYONE:  # nothing behind these routes reads a body
             return receive
@@ -179,8 +201,10 @@ class RequestGate:
             bodies.check_object(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
+        elif route.recorded is Recorded.HOOKS:
+            scope[HOOKED] = True
         if body:
-            scope["headers"] = _with_length(scope["headers"], len(body))
+            scope["headers"] = bodies.with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
 
 
@@ -212,14 +236,6 @@ class _Sender:
             return []
         return [(b"access-control-allow-origin", self.origin.encode("latin-1")), (b"vary", b"origin"),
                 (b"access-control-expose-headers", b"*")]  # fmt: skip
-
-
-def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
-    """Return headers that state the length of the body, also where it came in chunks: budgets need it."""
-    if any(name == b"content-length" for name, _ in headers):
-        return headers
-    kept = [(name, value) for name, value in headers if name != b"transfer-encoding"]
-    return [*kept, (b"content-length", str(length).encode())]
 
 
 def _may_be_seen(name: bytes) -> bool:

@@ -1,4 +1,7 @@
-"""Record the calls that LiteLLM makes without our hooks, for example count_tokens. Such a row has no attempts.
+"""Record the calls that our hooks do not see. Such a row has no attempts.
+
+LiteLLM makes some without our hooks, for example count_tokens. Others are answered before the first hook: the gate refuses
+their body, or LiteLLM refuses their form.
 
 As for all calls, the start is written before LiteLLM sees the request, and the result before the client has the last byte.
 """
@@ -45,6 +48,32 @@ async def record(
     finally:
         if not call.ended:
             _post(_end(call, 0))
+
+
+async def record_answered(headers: Mapping[str, str], path: str, status: int) -> None:
+    """Write the row of a call that LiteLLM answered with this HTTP status before our first hook."""
+    if status < 400:  # no hook saw it, so its cost is not known
+        await _write(_unseen(headers, path, "succeeded", None))
+        return
+    fault = Fault("RequestFailed", str(status), f"LiteLLM answered with status {status} before it read the request")
+    await _write(_unseen(headers, path, "rejected" if status < 500 else "failed", fault))
+
+
+async def record_refused(headers: Mapping[str, str], path: str, refusal: RefusedError) -> None:
+    """Write the row of a call with a valid key that the gate refused."""
+    await _write(_unseen(headers, path, "rejected", Fault(refusal.kind, str(refusal.status), refusal.message)))
+
+
+def post_refused(headers: Mapping[str, str], path: str, fault: Fault) -> None:
+    """Write the row of a session that ended before our first hook. Does not wait for the ledger."""
+    _post(_unseen(headers, path, "rejected", fault))
+
+
+def _unseen(headers: Mapping[str, str], path: str, status: str, fault: Fault | None) -> Ended:
+    """Return the whole row of a call that no hook saw. Task and agent are those of its ``headers``: its body may be unreadable."""
+    call = _call(RequestContext(headers, path), b"")
+    call.ended = True
+    return outcome.end(call, status, fault=fault)
 
 
 async def _write(record: Started | Ended) -> bool:

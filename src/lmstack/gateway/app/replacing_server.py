@@ -14,7 +14,7 @@ from granian.log import logger as log
 from granian.server import MPServer
 from starlette.types import ASGIApp
 
-from lmstack.gateway.app import worker_memory
+from lmstack.gateway.app import worker_age, worker_memory
 from lmstack.gateway.app.listeners import Listeners
 from lmstack.gateway.app.replacement import LOOK, PAUSE_SECONDS, Replacements, reason
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, Change, ServerFiles, environment
@@ -44,7 +44,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self._start_times: dict[int, float] = {}  # when to start the successor of a dead worker, in monotonic seconds
         self.reload_signal = False
         self._began, self._deaths = time.time(), 0
-        self._memory = worker_memory.Watch()
+        self._memory, self._ages = worker_memory.Watch(), worker_age.Ages()
 
     def serve(self, *args: Any, **kwargs: Any) -> None:
         """Serve until a signal ends the server."""
@@ -116,7 +116,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
                 self.interrupt_children.extend(failed)
                 return
             self._replacements.look()
-            for idx in self._memory.too_large(self.wrks):
+            for idx in (*self._memory.too_large(self.wrks), *self._ages.too_old(self.wrks)):
                 self._replacements.replace(idx)
 
     def _report(self) -> None:
@@ -132,7 +132,13 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         return min(
             (
                 s
-                for s in (start, LOOK if starting else None, self._replacements.pause, self._memory.pause)
+                for s in (
+                    start,
+                    LOOK if starting else None,
+                    self._replacements.pause,
+                    self._memory.pause,
+                    self._ages.pause(self.wrks),
+                )
                 if s is not None
             ),
             default=None,

@@ -14,6 +14,7 @@ from lmstack.gateway.calls.costs import (
     estimate_abandoned,
     estimate_broken_stream,
     estimate_given_up,
+    is_assumed,
     reserved_cost,
 )
 from lmstack.gateway.calls.realtime import RealtimeSession
@@ -147,6 +148,7 @@ async def succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) -
     estimated = call.cost_usd is None and reserved_cost(call) is not None
     if estimated:
         call.cost_usd = reserved_cost(call)
+    estimated = estimated or (call.cost_usd is not None and is_assumed(call))
     await worker.get().write(end(call, "succeeded", tokens, call.cost_usd, cache_hit, estimated=estimated))
 
 

@@ -127,7 +127,8 @@ def models_of(deployments: Iterable[Mapping[str, Any]], price_map: Mapping[str, 
         info = deployment.get("model_info") or {}
         entry = entry_of(price_map, model)
         flat = flat_price_from(info.get("lm_flat_price"))
-        prices[name] = price_from(rates_from(info.get("lm_rates")), entry, flat, info.get("mode"))
+        batch = info.get("lm_batch_price")
+        prices[name] = price_from(rates_from(info.get("lm_rates")), entry, flat, info.get("mode"), batch)
         candidate = candidate_from(name, model, info)
         if candidate is not None:
             candidates.append(candidate)

@@ -17,6 +17,7 @@ CLOSING_EVENTS = ("message_stop", "response.completed", "response.incomplete")
 MAX_LINE = 4_000_000
 # The fields of a Messages delta that hold text.
 _TEXT_FIELDS = ("text", "thinking", "partial_json")
+_GEMINI_COUNTS = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")
 
 
 class Lines:
@@ -162,7 +163,8 @@ class StreamUsage:
         # A blocked prompt gets no candidate. Its block reason is the whole answer.
         self.closed = self.closed or bool(_mapping(event.get("promptFeedback")).get("blockReason"))
         found = event.get("usageMetadata")
-        if isinstance(found, dict):
+        # LiteLLM 1.106 writes zeros under the stream of another provider's model. No call has zero tokens of input.
+        if isinstance(found, dict) and any(found.get(name) for name in _GEMINI_COUNTS):
             self._merge(found)
             self.final = self.final or self.closed
 
