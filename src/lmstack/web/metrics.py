@@ -111,8 +111,9 @@ def _latency(conn: sqlite3.Connection, now: float) -> list[Family]:
     found = usage.latencies(conn, now - LATENCY_SECONDS)
     families = []
     for name, key in (("lmstack_request_duration_seconds", ""), ("lmstack_time_to_first_token_seconds", "ttft_")):
-        quantiles = (("0.5", found[f"{key}p50_ms"]), ("0.99", found[f"{key}p99_ms"]))
-        samples: Samples = [({"quantile": at}, value / 1000) for at, value in quantiles if value is not None]
+        # The label `quantile` belongs to summaries, and a worker could not add up one over all workers.
+        found_at = (("50", found[f"{key}p50_ms"]), ("99", found[f"{key}p99_ms"]))
+        samples: Samples = [({"percentile": at}, value / 1000) for at, value in found_at if value is not None]
         families.append((name, "Of the answers of the last five minutes.", samples))
     return families
 
