@@ -157,6 +157,7 @@ FAMILIES = {
     "validate": ("validate", "render"),
     "version": ("version",),
     "usage": ("usage",),
+    "report": ("report",),
     "requests": ("requests", "request", "errors"),
     "events": ("events",),
     "route": ("route",),

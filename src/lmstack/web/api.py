@@ -10,12 +10,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from lmstack.ledger.cells import without_formula
 from lmstack.web.host import Host
 from lmstack.web.reading import Reader
 from lmstack.web.span import SpanError, span_from
 from lmstack.web.views import VIEWS, Ask, View, ViewError, show_request
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
 
 
 class Api:
@@ -76,8 +75,3 @@ def csv_of(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows({name: without_formula(value) for name, value in row.items()} for row in listed)
     return out.getvalue()
-
-
-def without_formula(value: Any) -> Any:
-    """Return a value that a client may have chosen as a cell that no spreadsheet runs."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
