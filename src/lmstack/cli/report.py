@@ -20,7 +20,10 @@ def report(
     month: Annotated[str | None, typer.Option("--month", help="The month (UTC). Default: the present one.")] = None,
     to: Annotated[str, typer.Option("--to", metavar="FOLDER", help="Where to write the two files.")] = ".",
 ) -> Result:
-    """Write the costs of a month by day, model, task and agent: one HTML file that can be mailed, and one CSV file."""
+    """Write the costs of a month as one HTML file and one CSV file.
+
+    They add up days, models, tasks and agents. The HTML file needs nothing else, so it can be mailed.
+    """
     found = read_month(context.project, month or time.strftime("%Y-%m", time.gmtime()))
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(csv_rows(found))

@@ -16,6 +16,12 @@ ASSETS = (
     ".env.example",
     "callbacks/taskmaster.py",
     "litellm-config.yaml",
+    "monitoring/prometheus.yml",
+    "monitoring/alerts.yml",
+    "monitoring/grafana/datasources/prometheus.yml",
+    "monitoring/grafana/dashboards/provider.yml",
+    "monitoring/grafana/dashboards/cost.json",
+    "monitoring/grafana/dashboards/service.json",
 )
 
 
@@ -71,15 +77,16 @@ def lay_down(project: Project, env: str | None = None) -> list[str]:
 def outdated(project: Project) -> dict[str, str]:
     """Return the files of this stack that an earlier lmstack wrote, each with its present text.
 
-    Those are the proxy's side of the source, and the files that are still as an earlier version wrote them. In a checkout
-    of lmstack there are none: its source is somebody's work.
+    Those are the proxy's side of the source, the files that are still as an earlier version wrote them, and files that are
+    missing because it had none. In a checkout of lmstack there are none: its source is somebody's work.
     """
     if _is_checkout(project):
         return {}
     found = {}
     for name, text in asset_texts().items():
         present = files.read(project.root / name)
-        ours = name.startswith("src/") or _digest(present) in _OLD.get(name, ())
+        new = present is None and name.startswith("monitoring/")  # an earlier version did not have it
+        ours = new or name.startswith("src/") or _digest(present) in _OLD.get(name, ())
         if ours and present != text:
             found[name] = text
     return found
