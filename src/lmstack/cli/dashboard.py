@@ -15,9 +15,9 @@ def dashboard(
     context: Context,
     only_print: Annotated[bool, typer.Option("--print", help="Only print the link.")] = False,
 ) -> Result:
-    """Open the page with costs, requests and health in the browser, logged in.
+    """Open the dashboard in the browser, logged in.
 
-    The link works once and for two minutes. Without a desktop, lm prints it.
+    It shows costs, requests, models, budgets and errors. The link works once and for two minutes. Without a desktop, lm prints it.
     """
     made = make_link(context.project)
     wanted = not (only_print or context.as_json or context.quiet) and launch.has_desktop()
