@@ -77,8 +77,8 @@ def lay_down(project: Project, env: str | None = None) -> list[str]:
 def outdated(project: Project) -> dict[str, str]:
     """Return the files of this stack that an earlier lmstack wrote, each with its present text.
 
-    Those are the proxy's side of the source, and the files that are still as an earlier version wrote them, or that it did
-    not have. In a checkout of lmstack there are none: its source is somebody's work.
+    Those are the proxy's side of the source, and other files that are still as an earlier version wrote them, or missing.
+    In a checkout of lmstack there are none: its source is somebody's work.
     """
     if _is_checkout(project):
         return {}
