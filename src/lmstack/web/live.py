@@ -65,7 +65,7 @@ class Live:
                     for follower in self._followers:
                         if follower.wanted.admits(row) and not follower.news.full():
                             follower.news.put_nowait(text)
-            except (OSError, sqlite3.Error) as error:
+            except Exception as error:  # the next look may succeed; without this task no page would get a row
                 log.debug("lmstack: live requests cannot be read: %s", type(error).__name__)
             await asyncio.sleep(READ_SECONDS)
 

@@ -89,12 +89,12 @@ class Pages:
                 "choices": CHOICES, "query": _links(query, ask.span), "notice": _notice(query),
             }  # fmt: skip
 
-            def work(conn: sqlite3.Connection) -> str | None:
+            def work(conn: sqlite3.Connection) -> bytes | None:
                 data = page.view(conn, ask)
                 if data.get("request", True) is None:
                     return None
                 more = page.more(conn, ask, data) if page.more else {}
-                return html.render(page.template, {**data, **common, **more})
+                return html.render(page.template, {**data, **common, **more}).encode()
 
             text = await self._reader.ask(work, (session.id, request.url.path, str(request.query_params)))
         except (SpanError, ViewError) as error:
