@@ -40,7 +40,9 @@ def requests(
     conn: sqlite3.Connection, since: float = 0.0, failed: bool = False, task: str | None = None, limit: int = 50
 ) -> Rows:
     """Return requests, the newest first. An open request of a dead worker is shown as interrupted."""
-    return filtered(conn, Filter(status=FAILED if failed else None, task=task), since, limit=limit)
+    return filtered(
+        conn, Filter(FAILED if failed else None, {} if task is None else {"task": task}), since, limit=limit
+    )
 
 
 def filtered(

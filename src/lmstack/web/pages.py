@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from lmstack.ledger import queries, usage
 from lmstack.ledger.filters import STATUSES
+from lmstack.ledger.migrations import DIMENSIONS
 from lmstack.web import html, overview, views
 from lmstack.web.host import Host
 from lmstack.web.reading import Reader
@@ -52,7 +53,7 @@ def _overview(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[
 def _requests(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[str, Any]:
     wanted, rows = views.filter_of(ask), data["requests"]
     return {
-        "filter": wanted.as_dict(), "given": wanted.given, "statuses": STATUSES, "filter_query": urlencode(wanted.given),
+        "groups": tuple(DIMENSIONS), "given": wanted.given, "statuses": STATUSES, "filter_query": urlencode(wanted.given),
         "only_span": urlencode(ask.span.query), "more": len(rows) == views.SHOWN_REQUESTS,
         "older": int(rows[-1]["started_at"]) if rows else 0,
     }  # fmt: skip

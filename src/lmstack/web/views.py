@@ -2,11 +2,12 @@
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from lmstack.ledger import queries, usage
 from lmstack.ledger.filters import STATUSES, Filter
+from lmstack.ledger.migrations import DIMENSIONS
 from lmstack.web import one_request, overview
 from lmstack.web.host import Facts
 from lmstack.web.span import Span
@@ -68,8 +69,8 @@ def show_timeline(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
 
 def filter_of(ask: Ask) -> Filter:
     """Return the filter of a URL. Raises ViewError for an unknown status."""
-    ask.one_of("status", STATUSES, "")
-    return Filter(**{field.name: ask.query.get(field.name) or None for field in fields(Filter)})
+    status = ask.one_of("status", STATUSES, "") or None
+    return Filter(status, {name: ask.query[name] for name in DIMENSIONS if ask.query.get(name)})
 
 
 def show_requests(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:

@@ -239,7 +239,7 @@ def test_a_live_stream_shows_what_its_filter_admits_and_ends_when_the_worker_sto
         nonlocal leaving
         live = Live(Reader(ledger, threads=1), lambda: leaving)
         got = []
-        async for text in live.stream(Filter(task="mine")):
+        async for text in live.stream(Filter(groups={"task": "mine"})):
             got.append(text)
             if len(got) == 1:
                 while live._seen is None:  # noqa: ASYNC110 - the first look notes what is there already
