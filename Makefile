@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-against test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock sbom
+.PHONY: help setup test test-against test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording screenshots lock sbom
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -39,6 +39,8 @@ docs-site: setup ## build the documentation site, strictly, into build/site/html
 	.venv/bin/python tools/docs_site.py
 recording: setup ## record docs/assets/terminal.svg: real commands against a mock provider
 	.venv/bin/python tools/recording.py
+screenshots: setup ## take the pictures of docs/dashboard.md: a real Chromium over made-up requests
+	.venv/bin/python tools/screenshots.py
 lock: setup ## lock dependencies again, with hashes and without index addresses
 	.venv/bin/python tools/lock.py
 sbom: setup ## write build/sbom.json: every locked package with version and hashes (CycloneDX)

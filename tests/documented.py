@@ -20,7 +20,7 @@ def check_schema(name: str, value: object) -> None:
 JSON_OUTPUT: dict[str, dict[str, str]] = yaml.safe_load((ROOT / "tools" / "json_output.yaml").read_text())
 # tests/integration checks the JSON of these commands. tests/contract checks the others, which need no gateway.
 NEED_A_GATEWAY = {
-    "up", "restart", "usage", "errors", "requests", "request CALL", "logs", "status", "health", "test gpt-4o-mini",
+    "up", "restart", "dashboard", "report", "usage", "errors", "requests", "request CALL", "logs", "status", "health", "test gpt-4o-mini",
     "events status", "events list", "events tail", "events dead", "events replay", "upgrade --to RELEASE", "rollback",
 }  # fmt: skip
 

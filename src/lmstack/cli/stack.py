@@ -103,6 +103,7 @@ def _started(done: lifecycle.Up, name: str) -> Result:
     }  # fmt: skip
     lines = (
         f"{headline} Gateway: {plan.url}",
+        *([f"Dashboard: {plan.url}/dashboard (lm dashboard logs in)"] if plan.settings.on("LITELLM_DASHBOARD") else []),
         *names_lines(plan.names),
         "",
         "Try it:",

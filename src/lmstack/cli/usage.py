@@ -8,12 +8,11 @@ import typer
 
 from lmstack.cli.app import Context, command
 from lmstack.cli.options import SINCE, OneOf
-from lmstack.ledger.queries import GROUPINGS
+from lmstack.ledger.cells import without_formula
+from lmstack.ledger.usage import GROUPINGS
 from lmstack.operate.planning import seconds
 from lmstack.operate.usage import cost_on_premium, usage_rows
 from lmstack.result import Result, counted, table, terminal_width, usd
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
 
 
 @command("usage", "lm usage --by task --since 24h")
@@ -63,10 +62,5 @@ def _csv(rows: list[dict[str, Any]]) -> list[str]:
     names = ["name", "requests", "failures", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced"]
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "name": _without_formula(row["name"])} for row in rows)
+    writer.writerows({**row, "name": without_formula(row["name"])} for row in rows)
     return out.getvalue().removesuffix("\n").split("\n")
-
-
-def _without_formula(name: Any) -> Any:
-    """Return a name that a client chose as a cell that no spreadsheet runs: an apostrophe marks it as text."""
-    return f"'{name}" if isinstance(name, str) and name.startswith(_FORMULA) else name

@@ -63,6 +63,7 @@ _SECTIONS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("LITELLM_DEADLINE", "300", "seconds", "seconds after which a request tries no other model"),
         ("LITELLM_ORIGINS", "", "origins", "web pages and host names that may use the gateway, beside loopback; several with commas", False, "https://ai.example.com"),
         ("LITELLM_MAX_BODY_MB", "50", "megabytes", "size limit of a request body in MB"),
+        ("LITELLM_DASHBOARD", "on", "switch", "off: the page at /dashboard and its JSON at /api/v1 are closed"),
         ("LITELLM_ADMIN", "off", "switch", "on: LiteLLM's management routes answer, with the master key and on loopback only; needs the local runtime"),
         ("LITELLM_RUNTIME", "auto", "runtime", "where the gateway runs: auto, docker or local"),
         ("LITELLM_VERSION", "", "version", f"another LiteLLM release; unset: the pinned release {LITELLM_VERSION}. `lm upgrade --to` sets and tests it", False, "1.106.10"),
@@ -71,6 +72,10 @@ _SECTIONS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("LITELLM_REDIS", "off", "switch", "on: all workers share cooldowns through Redis (Docker runtime)"),
         ("REDIS_URL", "", "redis_url", "address of your own Redis; unset: the Redis of the stack", True, "redis://:password@host:6379/0"),
         ("REDIS_PASSWORD", "", "text", "password of the stack's Redis; `lm up` makes one when it is needed", True),
+    ),
+    "Monitoring": (
+        ("LITELLM_METRICS_TOKEN", "", "header", "token with which Prometheus reads /metrics; the key of the gateway works too", True),
+        ("GRAFANA_PASSWORD", "", "text", "password of the user admin in Grafana, for docker compose --profile monitoring up", True),
     ),
     "TaskMaster": (
         ("TASKMASTER_API_URL", "", "url", "address of TaskMaster; unset: no events are sent", False, "http://host.docker.internal:3001"),

@@ -6,7 +6,6 @@ inside a container. Times are Unix seconds; costs are US dollars.
 
 import contextlib
 import json
-import math
 import sqlite3
 import sys
 import time
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lmstack.ledger import outbox, refusals, spending
-from lmstack.ledger.migrations import DIMENSIONS
+from lmstack.ledger.filters import FAILED, Filter
 from lmstack.ledger.schema import LedgerVersionError, check_version, connect
 from lmstack.ledger.timing import DEAD_AFTER_SECONDS
+from lmstack.ledger.usage import usage
 from lmstack.routing.budgets import EVERY, parse_limits
 
-GROUPINGS = (*DIMENSIONS, "day")
 Rows = list[dict[str, Any]]
 
 
@@ -37,49 +36,28 @@ def open_ledger(path: Path) -> sqlite3.Connection:
     return conn
 
 
-def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0) -> Rows:
-    """Return requests, failures, tokens and cost of ended requests for each group, the highest cost first.
-
-    ``unpriced`` counts answers of unknown cost. Whole hours come from the rollups, the first, partial hour from
-    its rows. That is exact, and quick over millions of rows.
-    """
-    whole = math.ceil(since / 3600)
-    name = "date(hour * 3600, 'unixepoch')" if by == "day" else "name"
-    expression = "date(started_at, 'unixepoch')" if by == "day" else DIMENSIONS[by]
-    sql = f"""
-        SELECT name, SUM(requests) AS requests, SUM(failures) AS failures, SUM(prompt_tokens) AS prompt_tokens,
-               SUM(completion_tokens) AS completion_tokens, SUM(cost_usd) AS cost_usd, SUM(unpriced) AS unpriced
-        FROM (
-            SELECT {name} AS name, requests, failures, prompt_tokens, completion_tokens, cost_usd, unpriced
-            FROM rollups WHERE dimension = :dimension AND hour >= :whole
-            UNION ALL
-            SELECT {expression}, COUNT(*), SUM(status != 'succeeded'), COALESCE(SUM(prompt_tokens), 0),
-                   COALESCE(SUM(completion_tokens), 0), COALESCE(SUM(cost_usd), 0.0),
-                   SUM(status IN ('succeeded','interrupted') AND cost_usd IS NULL)
-            FROM requests WHERE started_at >= :since AND started_at < :whole * 3600 AND status != 'started' GROUP BY 1
-        ) GROUP BY name ORDER BY cost_usd DESC, requests DESC
-        """  # noqa: S608 - only constants
-    # The sum of a day is the same in each dimension. The tiers have the fewest rows.
-    dimension = "tier" if by == "day" else by
-    return _rows(conn, sql, {"dimension": dimension, "whole": whole, "since": since})
-
-
 def requests(
     conn: sqlite3.Connection, since: float = 0.0, failed: bool = False, task: str | None = None, limit: int = 50
 ) -> Rows:
     """Return requests, the newest first. An open request of a dead worker is shown as interrupted."""
-    where, args = ["started_at >= ?"], [time.time() - DEAD_AFTER_SECONDS, since]
-    if failed:
-        where.append("status NOT IN ('succeeded','started')")
-    if task is not None:
-        where.append("task_id = ?")
-        args.append(task)  # type: ignore[arg-type]
+    return filtered(
+        conn, Filter(FAILED if failed else None, {} if task is None else {"task": task}), since, limit=limit
+    )
+
+
+def filtered(
+    conn: sqlite3.Connection, wanted: Filter, since: float = 0.0, until: float | None = None, limit: int = 50
+) -> Rows:
+    """Return the requests that a filter admits and that started in a span, the newest first."""
+    conditions, values = wanted.sql()
+    args: list[Any] = [time.time() - DEAD_AFTER_SECONDS, since, *([] if until is None else [until]), *values, limit]
+    where = " AND ".join(["started_at >= ?", *([] if until is None else ["started_at < ?"]), *conditions])
     status = (
         "CASE WHEN status = 'started' AND worker NOT IN (SELECT id FROM workers WHERE beat_at >= ?) "
         "THEN 'interrupted' ELSE status END AS status"
     )
-    sql = f"SELECT *, {status} FROM requests WHERE {' AND '.join(where)} ORDER BY started_at DESC LIMIT ?"  # noqa: S608 - literals
-    return _rows(conn, sql, (*args, limit))
+    sql = f"SELECT *, {status} FROM requests WHERE {where} ORDER BY started_at DESC LIMIT ?"  # noqa: S608 - literals
+    return _rows(conn, sql, tuple(args))
 
 
 def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the name of the column

@@ -16,6 +16,12 @@ ASSETS = (
     ".env.example",
     "callbacks/taskmaster.py",
     "litellm-config.yaml",
+    "monitoring/prometheus.yml",
+    "monitoring/alerts.yml",
+    "monitoring/grafana/datasources/prometheus.yml",
+    "monitoring/grafana/dashboards/provider.yml",
+    "monitoring/grafana/dashboards/cost.json",
+    "monitoring/grafana/dashboards/service.json",
 )
 
 
@@ -33,6 +39,7 @@ _OLD = {
     ".dockerignore": {
         "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
         "2911f6321cb51ea8447aec8791875af8a123f74cc480807ab97a235ba186ced5",
+        "05309abbd98edc00ae44b6b5b702182c17e20be9ca021366d2b0aa29709a1e07",
     },
     "docker-compose.yml": {
         "9c715a33d0df3a036c4e373a6ca6d486ffa1bd1890876f8406ad7f9049ec78e7",
@@ -70,15 +77,16 @@ def lay_down(project: Project, env: str | None = None) -> list[str]:
 def outdated(project: Project) -> dict[str, str]:
     """Return the files of this stack that an earlier lmstack wrote, each with its present text.
 
-    Those are the proxy's side of the source, and the files that are still as an earlier version wrote them. In a checkout
-    of lmstack there are none: its source is somebody's work.
+    Those are the proxy's side of the source, and other files that are still as an earlier version wrote them, or missing.
+    In a checkout of lmstack there are none: its source is somebody's work.
     """
     if _is_checkout(project):
         return {}
     found = {}
     for name, text in asset_texts().items():
         present = files.read(project.root / name)
-        ours = name.startswith("src/") or _digest(present) in _OLD.get(name, ())
+        new = present is None and name.startswith("monitoring/")  # an earlier version did not have it
+        ours = new or name.startswith("src/") or _digest(present) in _OLD.get(name, ())
         if ours and present != text:
             found[name] = text
     return found

@@ -97,6 +97,8 @@ def _info(d: Deployment) -> dict[str, Any]:
         info["lm_rates"] = [float(d.model.input or 0), float(d.model.output or 0)]
     if d.model.own_price:
         info["lm_own_price"] = True
+    if d.model.deprecated:
+        info["lm_ends"] = d.model.deprecated
     if d.model.flat_price:
         info["lm_flat_price"] = list(d.model.flat_price)
     if d.model.per_batch is not None:

@@ -35,6 +35,8 @@ class Client:
     recorded: list[tuple[str | None, str, int]] = field(default_factory=list)  # task, path and status of a row
     reads: int = 0
     body: bytes = b"{}"
+    has_page: bool = True
+    pages: list[str] = field(default_factory=list)
 
     def send(self, method: str, path: str, *headers: tuple[bytes, bytes], address: str = "127.0.0.1") -> list[Message]:
         """Send one request, and return the messages of the answer."""
@@ -59,10 +61,14 @@ class Client:
         def note(reason: str, address: str, path: str) -> None:
             self.refused.append((reason, address, path))
 
+        async def page(scope: Scope, receive: Receive, send: Send) -> None:
+            self.pages.append(scope["path"])
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
         async def record(headers: Mapping[str, str], path: str, refusal: RefusedError) -> None:
             self.recorded.append((headers.get("x-task-id"), path, refusal.status))
 
-        gate = RequestGate(app, lambda: KEY, note, record, gate_settings(self.environ))
+        gate = RequestGate(app, lambda: KEY, note, record, gate_settings(self.environ), page if self.has_page else None)
         asyncio.run(gate(scope, receive, keep))
         return answer
 
@@ -84,6 +90,35 @@ def test_a_refused_request_is_noted_and_nothing_of_its_body_is_read(
     assert client.send(method, path, *headers, address="10.0.0.9")[0]["status"] == status
     assert client.refused == [(reason, "10.0.0.9", path)]
     assert (client.served, client.reads) == ([], 0)
+
+
+def test_the_page_answers_its_own_routes_and_checks_the_key_itself() -> None:
+    client = Client()
+    for method, path in (
+        ("GET", "/dashboard"),
+        ("HEAD", "/dashboard/requests"),
+        ("GET", "/api/v1/usage"),
+        ("POST", "/dashboard/login"),
+    ):
+        assert client.send(method, path)[0]["status"] == 200
+    assert client.pages == ["/dashboard", "/dashboard/requests", "/api/v1/usage", "/dashboard/login"]
+    assert client.send("POST", "/dashboard/login", (b"content-length", b"20000"))[0]["status"] == 413
+    assert client.send("GET", "/dashboard", (b"origin", b"https://evil.example"))[0]["status"] == 403
+    for method, path in (
+        ("POST", "/dashboard"),
+        ("POST", "/api/v1/usage"),
+        ("PUT", "/dashboard/login"),
+        ("GET", "/dashboardx"),
+    ):
+        assert client.send(method, path)[0]["status"] == 404
+    assert (len(client.pages), client.served) == (4, [])
+
+
+def test_a_page_that_is_off_is_not_there() -> None:
+    client = Client(has_page=False)
+    assert client.send("GET", "/dashboard", BEARER)[0]["status"] == 404
+    assert client.send("POST", "/dashboard/login")[0]["status"] == 404
+    assert (client.served, client.pages) == ([], [])
 
 
 STORED = [

@@ -185,3 +185,13 @@ def test_a_stop_signal_between_two_runs_of_the_loop_counts(function: str, printe
     """With Granian's own function it does not. Then a stop of a worker that has just started takes 40 seconds."""
     argv = [sys.executable, "-c", BETWEEN_TWO_RUNS.format(function=function)]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == printed
+
+
+def test_a_worker_that_gets_a_stop_signal_knows_that_it_leaves() -> None:
+    """The streams of the page end then: a stop must not wait for an open page."""
+    code = (
+        "import os, signal; from lmstack.gateway.app import leaving, worker_start; worker_start.set_plain_signals(None); "
+        "before = leaving.has_begun(); os.kill(os.getpid(), signal.SIGTERM); print(before, leaving.has_begun())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 IDLE_SECONDS = 30.0
 SLOWEST, GRACE_SECONDS = 500.0, 10.0  # bytes in a second, after the first seconds
 LONGEST_SECONDS = 600.0  # for one body
+MAX_FORM_BYTES, FORM_IDLE_SECONDS = 16_000, 5.0  # of the page
 # What the bodies of all open requests, and the messages of sessions, may hold in one worker. LiteLLM needs several times as much for a body.
 IN_FLIGHT_BYTES = 512_000_000
 Hold = Callable[[int], None]
@@ -96,6 +97,13 @@ async def read(
         seconds = time.monotonic() - began
         if seconds > LONGEST_SECONDS or (seconds > GRACE_SECONDS and size < SLOWEST * seconds):
             raise RefusedError(408, "request_timeout", "The body comes too slowly.")
+
+
+async def with_form(scope: Scope, receive: Receive, hold: Hold) -> Receive:
+    """Return what gives a form of the page again. No key was checked yet, so the form must be short and come soon."""
+    if scope["method"] != "POST":
+        return receive
+    return replayed(await read(scope, receive, MAX_FORM_BYTES, FORM_IDLE_SECONDS, hold), receive)
 
 
 def check_json(body: bytes) -> None:
@@ -192,3 +200,11 @@ def _too_large(max_bytes: int) -> RefusedError:
     return RefusedError(
         413, "request_too_large", f"The body is larger than LITELLM_MAX_BODY_MB ({max_bytes / 1_000_000:g} MB)."
     )
+
+
+def with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+    """Return headers that state the length of the body, also where it came in chunks: budgets need it."""
+    if any(name == b"content-length" for name, _ in headers):
+        return headers
+    kept = [(name, value) for name, value in headers if name != b"transfer-encoding"]
+    return [*kept, (b"content-length", str(length).encode())]

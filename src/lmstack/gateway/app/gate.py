@@ -60,13 +60,16 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 class RequestGate:
     """ASGI middleware around everything else.
 
-    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call.
+    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call;
+    ``page``: serves its own routes.
     """
 
     def __init__(
-        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, record: Record, settings: GateSettings | None = None
+        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, record: Record, settings: GateSettings | None = None,
+        page: ASGIApp | None = None,
     ) -> None:  # fmt: skip
         self.app = app
+        self._page = page
         self._master_key = master_key
         self._note, self._record = note, record
         self._settings = settings or gate_settings(os.environ)
@@ -106,7 +109,10 @@ class RequestGate:
             return
         except ClientLeftError:
             return
-        await self.app(scope, receive, WithoutKeys(shown))
+        if route.access is Access.PAGE and self._page is not None:
+            await self._page(scope, receive, shown)
+        else:
+            await self.app(scope, receive, WithoutKeys(shown))
 
     async def _keep(self, route: Route, scope: Scope, refusal: RefusedError) -> None:
         """Write the row of a request that was refused after its key was checked, or count it where its route has no rows."""
@@ -152,11 +158,13 @@ class RequestGate:
 
     def _route(self, scope: Scope) -> Route:
         found = routes.find(scope.get("method", routes.WEBSOCKET), scope["path"], self._settings.admin)
-        if found is None:
+        if found is None or (found.access is Access.PAGE and self._page is None):
             raise RefusedError(404, "not_served", routes.closed(scope["path"]))
         return found
 
     def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        if route.access is Access.PAGE:  # the page checks its own logins
+            return
         given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
         if not given and route.method == routes.WEBSOCKET:
             given = credentials.subprotocol_key(headers)
@@ -177,6 +185,8 @@ class RequestGate:
     async def _with_body(
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
     ) -> Receive:
+        if route.access is Access.PAGE:
+            return await bodies.with_form(scope, receive, hold)
         stored_ids.check(scope["path"])
         if route.access is Access.ANYONE:  # nothing behind these routes reads a body
             return receive
@@ -195,7 +205,7 @@ class RequestGate:
         elif route.recorded is Recorded.HOOKS:
             scope[HOOKED] = True
         if body:
-            scope["headers"] = _with_length(scope["headers"], len(body))
+            scope["headers"] = bodies.with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
 
 
@@ -227,14 +237,6 @@ class _Sender:
             return []
         return [(b"access-control-allow-origin", self.origin.encode("latin-1")), (b"vary", b"origin"),
                 (b"access-control-expose-headers", b"*")]  # fmt: skip
-
-
-def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
-    """Return headers that state the length of the body, also where it came in chunks: budgets need it."""
-    if any(name == b"content-length" for name, _ in headers):
-        return headers
-    kept = [(name, value) for name, value in headers if name != b"transfer-encoding"]
-    return [*kept, (b"content-length", str(length).encode())]
 
 
 def _may_be_seen(name: bytes) -> bool:

@@ -18,6 +18,7 @@ class Access(str, Enum):
     ANYONE = "anyone"
     KEY = "key"
     OPERATOR = "operator, on loopback, with LITELLM_ADMIN=on"
+    PAGE = "key, or a login; `/metrics`: key, or LITELLM_METRICS_TOKEN"
 
 
 class Recorded(str, Enum):
@@ -67,6 +68,10 @@ _GEMINI = "models/{model:path}"
 # What a client reads of the files and batches that it has made.
 _STORED = ("/files", "/files/{file_id:path}", "/files/{file_id:path}/content", "/batches", "/batches/{batch_id:path}")
 
+# The page of lmstack.web. It checks the login itself, and answers 404 for what it does not have.
+_PAGE = ("/dashboard", "/dashboard/{name:path}", "/api/v1", "/api/v1/{name:path}", "/metrics")
+_PAGE_FORMS = ("/dashboard/login", "/dashboard/logout", "/dashboard/outbox/replay")
+
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", Access.ANYONE),
     Route("GET", "/models", Access.ANYONE),
@@ -96,6 +101,8 @@ ROUTES: tuple[Route, ...] = (
     *(Route("GET", path, Access.KEY) for path in _versions(*_STORED)),
     *(Route("DELETE", path, Access.KEY, Recorded.MIDDLEWARE) for path in _versions("/files/{file_id:path}")),
     *(Route(WEBSOCKET, path, Access.KEY, Recorded.HOOKS, Cost.PRICE_MAP) for path in _versions("/realtime")),
+    *(Route("GET", path, Access.PAGE) for path in _PAGE),
+    *(Route("POST", path, Access.PAGE) for path in _PAGE_FORMS),
 )
 
 # The beginnings of LiteLLM's management routes. None of them calls a provider for a client.
@@ -137,7 +144,7 @@ _REASONS = {
 
 
 def find(method: str, path: str, admin: bool = False) -> Route | None:
-    """Return the route that serves a request, or None. ``admin``: LITELLM_ADMIN is on."""
+    """Return the route for a request, or None. ``admin``: LITELLM_ADMIN is on."""
     asked = "GET" if method == "HEAD" else method
     found = _EXACT.get((asked, path)) or next(
         (route for verb, pattern, route in _PATTERNS if verb == asked and pattern.fullmatch(path)), None

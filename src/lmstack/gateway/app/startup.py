@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from lmstack.addresses import is_loopback
 from lmstack.gateway import worker
-from lmstack.gateway.app import litellm_patches, status
+from lmstack.gateway.app import litellm_patches, page, status
 from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
@@ -61,7 +61,8 @@ def install() -> None:
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
     """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
-    return RequestGate(GatewayMiddleware(app), live.master_key, Refusals().note, record_refused)
+    note = Refusals().note
+    return RequestGate(GatewayMiddleware(app), live.master_key, note, record_refused, page=page.page(os.environ, note))
 
 
 async def flush() -> None:

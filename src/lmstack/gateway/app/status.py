@@ -35,12 +35,16 @@ def anonymous_routes() -> list[Route]:
 
 
 async def health(request: Request) -> JSONResponse:
-    """Report the last result of each deployment in all workers, and LiteLLM's background probes of free models."""
+    """Report how each deployment is, what the ledger lacks, and which private names of LiteLLM are missing."""
+    lacking = [{"name": use.place, "without": use.without} for use in lookup.missing()]
+    return JSONResponse(await report() | {"ledger": worker.get().counts(), "missing": lacking})
+
+
+async def report() -> dict[str, Any]:
+    """Return the last result of each deployment in all workers, and LiteLLM's background probes of free models."""
     own = worker.get()
     last_result = newest_of(own.results, await own.shared_results.read())
-    report = health_report(_deployments(), last_result, live.probes())
-    lacking = [{"name": use.place, "without": use.without} for use in lookup.missing()]
-    return JSONResponse(report | {"ledger": own.counts(), "missing": lacking})
+    return health_report(deployments(), last_result, live.probes())
 
 
 async def models(request: Request) -> JSONResponse:
@@ -50,19 +54,19 @@ async def models(request: Request) -> JSONResponse:
 
 
 def health_report(
-    deployments: list[Mapping[str, Any]], last_result: LastResultOf, probes: Mapping[str, Any]
+    listed: list[Mapping[str, Any]], last_result: LastResultOf, probes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return LiteLLM's keys (healthy_endpoints, ...) and ``status``: healthy, degraded (some fail), unhealthy (all fail)."""
     groups: dict[str, list[dict[str, Any]]] = {"healthy": [], "unhealthy": [], "unchecked": []}
-    for deployment in deployments:
+    for deployment in listed:
         state, entry = _state_of(deployment, last_result, probes)
         groups[state].append(entry)
-    bad, total = len(groups["unhealthy"]), len(deployments)
+    bad, total = len(groups["unhealthy"]), len(listed)
     status = "healthy" if total and not bad else "unhealthy" if bad == total else "degraded"
-    report: dict[str, Any] = {"status": status}
+    found: dict[str, Any] = {"status": status}
     for state, entries in groups.items():
-        report[f"{state}_endpoints"], report[f"{state}_count"] = entries, len(entries)
-    return report
+        found[f"{state}_endpoints"], found[f"{state}_count"] = entries, len(entries)
+    return found
 
 
 def _state_of(
@@ -87,6 +91,6 @@ def _state_of(
     return "unchecked", entry
 
 
-def _deployments() -> list[Mapping[str, Any]]:
+def deployments() -> list[Mapping[str, Any]]:
     """Return each deployment once. LiteLLM may also list the members of a routing group under the group's name."""
     return [d for d in live.deployments() if (d.get("model_info") or {}).get("id") == d["model_name"]]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from granian import _signals
 from granian.log import logger as log
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lmstack.gateway.app import leaving
 from lmstack.gateway.app.serve import collect_and_freeze
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -67,7 +69,17 @@ def set_plain_signals(loop: object) -> Any:
     Granian itself uses the event loop's handlers. The loop runs twice: the app starts in the first run and serves in
     the second. uvloop drops a signal that comes between them. The server would then wait until it kills.
     """
-    return _signals.set_sync_signals()  # type: ignore[no-untyped-call]
+    event = _signals.set_sync_signals()  # type: ignore[no-untyped-call]
+    end = signal.getsignal(signal.SIGTERM)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        leaving.begin()
+        if callable(end):
+            end(number, frame)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, leave)
+    return event
 
 
 class _Output:

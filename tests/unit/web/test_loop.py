@@ -1,0 +1,52 @@
+"""No view holds the event loop, which belongs to the requests: not with many rows, and not for a large answer."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import page_site
+from lmstack.web.app import page_app
+
+MOST_MS = 5.0
+PATHS = (
+    "/dashboard?since=90d", "/dashboard?since=90d&by=task&show=requests", "/dashboard/requests", "/dashboard/models", "/dashboard/errors",
+    "/metrics", "/api/v1/requests?since=90d&limit=10000", "/api/v1/requests?since=90d&limit=10000&format=csv",
+)  # fmt: skip
+
+
+@pytest.fixture
+def longest(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[float, str]]]:
+    """Collect the milliseconds of CPU of each callback. CPU time, because other programs may have the processor."""
+    found: list[tuple[float, str]] = []
+    run = asyncio.events.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        began = time.thread_time()
+        run(handle)
+        found.append(((time.thread_time() - began) * 1000, repr(handle)[:200]))
+
+    monkeypatch.setattr(asyncio.events.Handle, "_run", timed)
+    gc.disable()  # pytest's own objects would be looked through in one of the callbacks
+    yield found
+    gc.enable()
+
+
+def test_no_view_holds_the_event_loop(tmp_path: Path, longest: list[tuple[float, str]]) -> None:
+    page_site.million(tmp_path / "litellm.db", 20_000)
+    app = page_app(page_site.host(tmp_path / "litellm.db"))
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+        headers = {"authorization": f"Bearer {page_site.KEY}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost:4000", headers=headers) as client:
+            for path in (*PATHS, *PATHS):
+                assert (await client.get(path)).status_code == 200, path
+
+    asyncio.run(ask())
+    assert len(longest) > 100
+    assert max(longest)[0] < MOST_MS, sorted(longest, reverse=True)[:3]
