@@ -124,7 +124,7 @@ class _Overlay:
 
     def apply(self) -> Catalog:
         document = self.document
-        document.sections(("providers", "models", "routing", "budgets"))
+        document.sections(("providers", "models", "routing", "budgets", "keys"))
         for name, fields in self._named("providers"):
             if document.fields(f"providers.{name}", fields, _PROVIDER_FIELDS) and self._variables_ok(name, fields):
                 old = self.providers.get(name)

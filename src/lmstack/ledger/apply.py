@@ -95,10 +95,11 @@ def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
     who = call.attribution
     conn.execute(
         "INSERT OR IGNORE INTO requests (id, call_id, trace_id, started_at, status, endpoint, stream, requested_model,"
-        " task_id, agent_id, user, key_alias, tags, worker, estimate_usd, reserved_usd) VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?)",
+        " task_id, agent_id, user, key_alias, team, tags, worker, estimate_usd, reserved_usd) "
+        "VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             call.id, call.call_id, call.trace_id, call.started_at, call.endpoint, call.stream, call.requested_model,
-            who.task_id, who.agent_id, who.user, who.key_alias, json.dumps(who.tags) if who.tags else None, worker,
+            who.task_id, who.agent_id, who.user, who.key_alias, who.team, json.dumps(who.tags) if who.tags else None, worker,
             call.estimate_usd, call.reserved_usd,
         ),
     )  # fmt: skip
@@ -175,6 +176,8 @@ def _queue_events(conn: sqlite3.Connection, end: Ended, send_events: bool) -> No
     who, cost = end.call.attribution, end.cost_usd
     task_total = sums.add_to_total(conn, "task", who.task_id, end)
     agent_total = sums.add_to_total(conn, "agent", who.agent_id, end)
+    sums.add_to_total(conn, "team", who.team, end)
+    sums.add_to_total(conn, "key", who.key_alias, end)
     if not send_events:
         return
     key = f"task:{who.task_id}" if who.task_id else ""

@@ -48,7 +48,7 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
     for worker in dead:
         rows = conn.execute(
             "SELECT id, call_id, trace_id, started_at, endpoint, stream, requested_model, task_id, agent_id, user, "
-            "key_alias, estimate_usd, reserved_usd FROM requests WHERE status = 'started' AND worker = ?",
+            "key_alias, team, estimate_usd, reserved_usd FROM requests WHERE status = 'started' AND worker = ?",
             (worker,),
         ).fetchall()
         for row in rows:
@@ -61,10 +61,27 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
 
 
 def _interrupted(row: Sequence[object], now: float) -> Ended:
-    id_, call_id, trace_id, started_at, endpoint, stream, model, task, agent, user, key_alias, estimate, reserved = row
-    who = Attribution(task_id=task, agent_id=agent, user=user, key_alias=key_alias)  # type: ignore[arg-type]
+    (
+        id_,
+        call_id,
+        trace_id,
+        started_at,
+        endpoint,
+        stream,
+        model,
+        task,
+        agent,
+        user,
+        key_alias,
+        team,
+        estimate,
+        reserved,
+    ) = row
+    who = Attribution(task_id=task, agent_id=agent, user=user, key_alias=key_alias, team=team)  # type: ignore[arg-type]
     call = Call(id_, call_id, trace_id, started_at, endpoint, bool(stream), model, who, estimate_usd=estimate)  # type: ignore[arg-type]
-    call.limited = () if reserved is None else ("task", "agent")  # its budgets are not known any more: assume both
+    call.limited = (
+        () if reserved is None else ("task", "agent", "team", "key")
+    )  # its budgets are not known any more: assume both
     return Ended(
         call,
         "interrupted",

@@ -5,7 +5,7 @@ from pathlib import Path
 import lmstack
 
 MODULES = ("__init__.py", "addresses.py", "key_strength.py")
-FOLDERS = ("delivery", "gateway", "ledger", "routing")
+FOLDERS = ("delivery", "gateway", "keys", "ledger", "routing")
 PACKAGE = Path(lmstack.__file__).parent
 
 
