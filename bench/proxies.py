@@ -196,6 +196,7 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
             config["litellm_settings"]["callbacks"] = ["toggle.handler"]
         elif not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
+            del config["general_settings"]["custom_auth"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
     serve = [kind.python, "-m", "lmstack.gateway.app.serve"] if kind.ours and set(GRANIAN) <= set(kind.flags) else [str(Path(kind.python).with_name("litellm"))]  # fmt: skip
     argv = [*serve, "--config", str(folder / "litellm-config.yaml"), "--host", "127.0.0.1", "--port", str(port), *kind.flags]  # fmt: skip

@@ -21,7 +21,7 @@ def test_the_life_of_a_key(stack: Stack) -> None:
     assert (row["name"], row["state"], row["limits"]["rpm"], row["limits"]["team"]) == ("coder", "active", 60, "core")
     assert [(b["period"], b["limit_usd"], b["spent_usd"]) for b in row["budgets"]] == [("day", 5.0, 0.0), ("month", 50.0, 0.0)]  # fmt: skip
     edited = stack.json("key", "edit", "coder", "--rpm", "none", "--raise", "10", "--until", "7d")
-    check_json_keys("key edit coder", edited)
+    check_json_keys("key edit coder --rpm 5", edited)
     assert stack.json("key", "show", "coder")["data"]["key"]["budgets"][0]["limit_usd"] == 15.0
     rotated = stack.json("key", "rotate", "coder", "--keep-old", "1h")
     check_json_keys("key rotate coder", rotated)
@@ -94,3 +94,35 @@ def test_declared_limits_are_applied_and_those_of_other_keys_stay(stack: Stack) 
         assert [(row["limits"], row["declared"]) for row in keys.keys(project, "bot")] == [({"tpm": 7}, False)]
     finally:
         applied.undo()
+
+
+def test_env_prints_no_secret_and_run_needs_the_one_of_that_key(stack: Stack) -> None:
+    secret, other = (stack.json("key", "create", name)["data"]["secret"] for name in ("coder", "other"))
+    printed = stack.lm("env", "openai", "--key", "coder").stdout
+    assert secret not in printed
+    assert 'OPENAI_API_KEY="${LITELLM_API_KEY:?' in printed
+    assert stack.lm("env", "openai", "--key", "nobody", check=False).returncode == 2
+    runner = Stack(stack.root, stack.port, dict(stack.env))  # `lm run` replaces its process
+    words = ("run", "--key", "coder", "openai", "sh", "-c", "echo $OPENAI_API_KEY")
+    for given, told in (("", "not set"), (other, "the key 'other'"), ("sk-lm-x", "no secret")):
+        runner.env["LITELLM_API_KEY"] = given
+        done = runner.lm(*words, check=False)
+        assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+        assert not given or given not in done.stderr
+    runner.env["LITELLM_API_KEY"] = secret
+    assert runner.lm(*words).stdout.strip() == secret
+    stack.lm("key", "revoke", "coder")
+    assert runner.lm(*words, check=False).returncode == 2
+
+
+def test_an_agent_gets_its_key_although_the_gateway_does_not_run(stack: Stack) -> None:
+    done = stack.lm("agent", "add", "coder", "--client", "curl", "--rpm", "5", check=False)
+    assert done.returncode == 5
+    assert "export LM_KEY=sk-lm-" in done.stdout
+    assert "the first call failed" in done.stderr
+    assert stack.json("key", "show", "coder")["data"]["key"]["limits"] == {"rpm": 5}
+
+
+def test_usage_of_a_key_needs_the_key(stack: Stack) -> None:
+    done = stack.lm("usage", "--key", check=False)
+    assert (done.returncode, "LITELLM_API_KEY is not set" in done.stderr) == (2, True)

@@ -133,6 +133,7 @@ def _call(name: str, f: Callable[..., Result], ctx: typer.Context, options: dict
 # These print text of files, shells or clients. No command in it is changed.
 _VERBATIM = {
     "env",
+    "agent add",
     "completion",
     "render",
     "usage",
@@ -153,6 +154,7 @@ FAMILIES = {
     "logs": ("logs",),
     "config": ("config",),
     "key": ("key", "audit"),
+    "agent": ("agent",),
     "init": ("init",),
     "models": ("models",),
     "validate": ("validate", "render"),

@@ -6,11 +6,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lmstack.keys.routes import SHARED
-from lmstack.routing.budgets import Limit
+from lmstack.routing.budgets import SOFT, Limit
 
 # As the agent of a key: the client says itself which agent it is.
 ANY_AGENT = "*"
-SOFT = 0.8  # a warning is sent when so much of a budget is used up
 
 
 @dataclass(frozen=True, slots=True)

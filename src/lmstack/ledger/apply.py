@@ -7,10 +7,10 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from lmstack.ledger import events, outbox, refusals, spending, sums
+from lmstack.ledger import events, outbox, refusals, soft_limits, spending, sums
 from lmstack.ledger.records import Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
@@ -56,7 +56,7 @@ def apply_alone(conn: sqlite3.Connection, record: Record, worker: str, send_even
             conn.execute("RELEASE alone")
 
 
-def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send_events: bool) -> list[Verdict]:
+def apply(conn: sqlite3.Connection, records: Sequence[Record], worker: str, send_events: bool) -> list[Verdict]:
     """Apply records inside the caller's transaction and return a verdict for each."""
     batch = Sums()
     verdicts = []
@@ -70,6 +70,7 @@ def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send
         else:
             verdicts.append(_start_request(conn, record, worker, batch))
     sums.write(conn, batch)
+    soft_limits.report(conn, records, time.time(), send_events)
     return verdicts
 
 

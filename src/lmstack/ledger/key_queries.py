@@ -29,6 +29,23 @@ def key_rows(conn: sqlite3.Connection, name: str | None = None) -> Rows:
     return []
 
 
+def key_usage(conn: sqlite3.Connection, name: str) -> Rows:
+    """Return one row: the budgets of a key with their spending, and its requests, tokens and cost today, by day, and in all."""
+    now = time.time()
+    own = key_rows(conn, name)
+    sql = """
+        SELECT date(hour * 3600, 'unixepoch') AS day, SUM(requests) AS requests, SUM(failures) AS failures,
+               SUM(prompt_tokens) AS prompt_tokens, SUM(completion_tokens) AS completion_tokens, SUM(cost_usd) AS cost_usd
+        FROM rollups WHERE dimension = 'key' AND hour >= ? AND name = ? GROUP BY 1 ORDER BY 1 DESC
+        """
+    days = [dict(row) for row in conn.execute(sql, (int(now) // 3600 - 30 * 24, name)).fetchall()]
+    total = conn.execute("SELECT requests, cost_usd FROM totals WHERE kind = 'key' AND id = ?", (name,)).fetchone()
+    return [{
+        "budgets": own[0]["budgets"] if own else [], "days": days,
+        "total": {"requests": total[0], "cost_usd": total[1]} if total else {"requests": 0, "cost_usd": 0.0},
+    }]  # fmt: skip
+
+
 def key_audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = None, limit: int = 50) -> Rows:
     """Return the changes of keys, the newest first."""
     with contextlib.suppress(sqlite3.OperationalError):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstack.ledger import outbox, refusals, spending
-from lmstack.ledger.key_queries import budget_row, change_key, key_audit, key_of_hash, key_rows
+from lmstack.ledger.key_queries import budget_row, change_key, key_audit, key_of_hash, key_rows, key_usage
 from lmstack.ledger.keys import KeyChangeError
 from lmstack.ledger.migrations import DIMENSIONS
 from lmstack.ledger.schema import LedgerVersionError, check_version, connect
@@ -181,6 +181,7 @@ QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
     "status": status, "budgets": budgets, "errors": errors, "last_attempts": last_attempts,
     "refused": refused, "keys": key_rows, "key_audit": key_audit, "key_of_hash": key_of_hash,
+    "key_usage": key_usage,
 }  # fmt: skip
 
 

@@ -114,6 +114,7 @@ class Call:
     hides_usage: bool = False  # we asked for the usage of its stream; the client did not, and must not get it
     deadline_passed: bool = False  # LITELLM_DEADLINE
     has_credentials: bool = False  # the client sent a provider's key; its failures do not concern our keys
+    key_id: int | None = None  # of the client's key, where its tokens in a minute are limited
     units: float | None = None  # images, characters or seconds of audio; a flat price is for each of them
     cost_usd: float | None = None  # set at the end
     reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first

@@ -20,13 +20,13 @@ def room(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> float
     """
     left = math.inf
     for limit in limits:
-        used = _remembered(conn, limit, now)
-        if used >= limit.usd:
-            return ExceededLimit(limit, used, waiting=False)
+        gone = used(conn, limit, now)
+        if gone >= limit.usd:
+            return ExceededLimit(limit, gone, waiting=False)
         open_usd = reserved(conn, limit)
-        if open_usd and used + open_usd >= limit.usd:
-            return ExceededLimit(limit, used, waiting=True)
-        left = min(left, limit.usd - used - open_usd)
+        if open_usd and gone + open_usd >= limit.usd:
+            return ExceededLimit(limit, gone, waiting=True)
+        left = min(left, limit.usd - gone - open_usd)
     return left
 
 
@@ -48,7 +48,7 @@ def spent(conn: sqlite3.Connection, limit: Limit, now: float) -> float:
     return float(row[0] or 0.0) if row else 0.0
 
 
-def _remembered(conn: sqlite3.Connection, limit: Limit, now: float) -> float:
+def used(conn: sqlite3.Connection, limit: Limit, now: float) -> float:
     """Return what ``spent`` returns. The sum of a day, week or month is made at its first use, and kept up to date."""
     if limit.period not in _SUMMED:
         return spent(conn, limit, now)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 PERIODS = ("hour", "day", "week", "month", "total")  # periods begin in UTC; a week begins on Monday
+SOFT = 0.8  # a warning is sent when this share of a budget is used up
 EVERY = "*"  # as a name: every task or agent that has no limit of its own
 
 
@@ -52,8 +53,8 @@ def period_of(period: str, now: float) -> tuple[float, float]:
 
 
 def parse_limits(found: object) -> tuple[Limit, ...]:
-    """Return the limits that lmstack.stack.render wrote."""
-    return tuple(Limit(**entry) for entry in found) if isinstance(found, list) else ()
+    """Return the limits that lmstack.stack.render wrote. Each sends a warning before it is used up."""
+    return tuple(Limit(**{"soft": SOFT, **entry}) for entry in found) if isinstance(found, list) else ()
 
 
 def dump_limits(limits: Iterable[Limit]) -> list[dict[str, Any]]:
@@ -62,17 +63,20 @@ def dump_limits(limits: Iterable[Limit]) -> list[dict[str, Any]]:
 
 
 def limits_for(
-    limits: Iterable[Limit], task: str | None, agent: str | None, task_budget: float | None
+    limits: Iterable[Limit],
+    names: Mapping[str, str | None],
+    own: Iterable[Limit] = (),
+    task_budget: float | None = None,
 ) -> tuple[Limit, ...]:
-    """Return the limits that apply to a request, with its own ``x-task-budget`` at the end.
+    """Return the limits that apply to a request: those of models.yaml, its key's ``own``, and its ``x-task-budget``.
 
-    A limit for a task or an agent replaces the one for every task or agent.
+    ``names``: its task, agent, team and key, by scope. A limit for one of them replaces the one for every task, agent, ...
     """
-    names: Mapping[str, str | None] = {"all": "", "task": task, "agent": agent}
     found: dict[tuple[str, str], Limit] = {}
     for limit in sorted(limits, key=lambda r: r.name != EVERY):  # the general limits first; special ones replace them
-        name = names[limit.scope]
+        name = "" if limit.scope == "all" else names.get(limit.scope)
         if name is not None and limit.name in (name, EVERY):
             found[limit.scope, limit.period] = replace(limit, name=name)
-    own = (Limit("task", task, "total", task_budget),) if task_budget is not None and task is not None else ()
-    return (*found.values(), *own)
+    task = names.get("task")
+    last = (Limit("task", task, "total", task_budget),) if task_budget is not None and task is not None else ()
+    return (*found.values(), *own, *last)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from documented import check_schema
 from ledger_records import call, ended
 from lmstack.keys.key import KeyLimits
 from lmstack.keys.secret import digest, new_secret
@@ -137,7 +138,7 @@ def test_a_budget_of_a_period_forgets_the_period_before(conn: sqlite3.Connection
     limit = Limit("key", "k", "month", before + 1.0)
     assert run(conn, "now", 2.0, (limit,))
     assert not run(conn, "late", 2.0, (limit,))
-    assert spending._remembered(conn, limit, now) == spending.spent(conn, limit, now) == before + 2.0
+    assert spending.used(conn, limit, now) == spending.spent(conn, limit, now) == before + 2.0
 
 
 def test_the_remembered_spending_equals_the_sums_after_any_order(conn: sqlite3.Connection) -> None:
@@ -145,7 +146,7 @@ def test_the_remembered_spending_equals_the_sums_after_any_order(conn: sqlite3.C
     for number in range(30):
         run(conn, str(number), 0.1 * number, limits, age=3000.0 * number)
     for limit in limits:
-        assert spending._remembered(conn, limit, time.time()) == pytest.approx(spending.spent(conn, limit, time.time()))
+        assert spending.used(conn, limit, time.time()) == pytest.approx(spending.spent(conn, limit, time.time()))
 
 
 def test_usage_by_key_and_team(conn: sqlite3.Connection, ledger: Path) -> None:
@@ -168,3 +169,33 @@ def test_a_backup_carries_the_keys(conn: sqlite3.Connection, ledger: Path, tmp_p
     [row] = queries.ask(other, "keys", {})
     assert (row["name"], row["limits"], row["secrets"]) == ("coder", {"rpm": 3}, 1)
     assert json.dumps(queries.ask(other, "key_audit", {})) == json.dumps(queries.ask(ledger, "key_audit", {}))
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_a_soft_limit_is_reported_once_in_its_period(
+    conn: sqlite3.Connection, period: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = Limit("key", "k", period, 1.0, 0.8)
+    for number in range(5):
+        one = call(str(number))
+        one.attribution = Attribution("task", "agent", None, "k", "t")
+        one.limited, one.limits = ("key",), (limit,)
+        apply.transaction(conn, [Started(one, (limit,))], "w", True)
+        apply.transaction(conn, [ended(one, 0.3)], "w", True)
+    sent = [
+        json.loads(row[0]) for row in conn.execute("SELECT payload FROM outbox WHERE type = 'litellm.budget.warning'")
+    ]
+    assert [(one["scope"], one["name"], one["period"], one["limit_usd"], one["spent_usd"]) for one in sent] == [("key", "k", period, 1.0, 0.9)]  # fmt: skip
+    check_schema("BudgetEvent", sent[0])
+    assert len([record for record in caplog.records if "of its budget" in record.message]) == 1
+
+
+def test_what_a_key_has_used_is_its_own(conn: sqlite3.Connection, ledger: Path) -> None:
+    make(conn, "k", budgets={"day": 5.0})
+    run(conn, "1", 0.5)
+    run(conn, "2", 0.25)
+    [row] = queries.ask(ledger, "key_usage", {"name": "k"})
+    assert row["total"] == {"requests": 2, "cost_usd": 0.75}
+    assert [(day["requests"], day["cost_usd"]) for day in row["days"]] == [(2, 0.75)]
+    assert [(budget["period"], budget["spent_usd"]) for budget in row["budgets"]] == [("day", 0.75)]
+    assert queries.ask(ledger, "key_usage", {"name": "other"})[0]["total"] == {"requests": 0, "cost_usd": 0.0}

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
-from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_ids
+from lmstack.gateway.app import auth, bodies, credentials, handshake, pace, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
 from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
 from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
+from lmstack.gateway.keyring import Keyring
 
 DEFAULT_MAX_BODY_MB = 50.0
 # What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
@@ -26,6 +27,7 @@ _PROVIDER_HEADERS = (
 )  # fmt: skip
 # A proxy in front of the gateway sets these. Then the loopback address is the proxy's, not the operator's.
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
+_RATES = b"x-ratelimit-"
 _CORS_HEADERS = b"GET, POST, OPTIONS", b"600"
 
 # Called for each refused request with the reason, the client's address and the path.
@@ -54,14 +56,18 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 
 
 class RequestGate:
-    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals."""
+    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals.
+
+    ``keyring``: gives the keys of agents.
+    """
 
     def __init__(
-        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None
-    ) -> None:
+        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None,
+        keyring: Callable[[], Keyring] | None = None,
+    ) -> None:  # fmt: skip
         self.app = app
         self._master_key = master_key
-        self._note = note
+        self._note, self._keyring = note, keyring
         self._settings = settings or gate_settings(os.environ)
         self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
@@ -87,14 +93,14 @@ class RequestGate:
                 return
             route = self._route(scope)
             self._check_key(route, scope, headers)
-            receive = await self._with_body(scope, receive, headers, route, hold)
+            with pace.admitted(scope.get(auth.SCOPE_KEY), route) as shown.rates:
+                receive = await self._with_body(scope, receive, headers, route, hold)
+                await self.app(scope, receive, WithoutKeys(shown))
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
-            await bodies.refuse(shown, refusal)
-            return
+            await bodies.refuse(shown, refusal, scope["path"])
         except ClientLeftError:
             return
-        await self.app(scope, receive, WithoutKeys(shown))
 
     def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""
@@ -105,15 +111,16 @@ class RequestGate:
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         try:
             self._check_origin(scope, headers)
-            self._check_key(self._route(scope), scope, headers)
+            route = self._route(scope)
+            given = self._check_key(route, scope, headers)
             handshake.check_model(scope.get("query_string", b""))
+            with pace.admitted(scope.get(auth.SCOPE_KEY), route):
+                scope["headers"] = handshake.with_bearer(scope["headers"], given)
+                link = handshake.Bounded(receive, send, self._settings.max_bytes)
+                await self.app(scope, link.receive, link.send)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await handshake.refuse(receive, send, refusal)
-            return
-        scope["headers"] = handshake.with_bearer(scope["headers"], self._master_key() or "")
-        link = handshake.Bounded(receive, send, self._settings.max_bytes)
-        await self.app(scope, link.receive, link.send)
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
@@ -128,23 +135,26 @@ class RequestGate:
             raise RefusedError(404, "not_served", routes.closed(scope["path"]))
         return found
 
-    def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
+        """Return the secret that a request carries, "" for none where none is needed. The key is put into the scope."""
         given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
         if not given and route.method == routes.WEBSOCKET:
             given = credentials.subprotocol_key(headers)
         if route.access is Access.ANYONE and not given:
             # LiteLLM would refuse an empty credential, and our failure hook would write a row under the caller's own task.
-            scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in credentials.HEADERS]
-            return
+            scope["headers"] = credentials.without_keys(scope["headers"])
+            return ""
         if route.access is Access.OPERATOR and (not is_loopback(_address(scope)) or not _FORWARDED.isdisjoint(headers)):
             raise RefusedError(
                 404, "not_served", "LiteLLM's management routes answer on loopback only, without a proxy in between."
             )
-        master = self._master_key()
-        if not given or not master or not credentials.is_same(given, master):
-            raise RefusedError(
-                401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
-            )
+        key = auth.identify(given, self._master_key(), self._keyring() if self._keyring else None)
+        if key is not None:
+            auth.check_route(key, route, scope["path"])
+            scope[auth.SCOPE_KEY] = key
+            if route.access is Access.ANYONE:  # our own answer, not LiteLLM's: it shows what this key may see
+                scope["headers"] = credentials.without_keys(scope["headers"])
+        return given or ""
 
     async def _with_body(
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
@@ -175,11 +185,14 @@ class _Sender:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.origin = ""  # of the page that may read the answer
+        self.rates: list[tuple[bytes, bytes]] = []  # headers for the limits of the client's key
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [(name, value) for name, value in message.get("headers", ()) if _may_be_seen(name.lower())]
-            message = {**message, "headers": [*kept, *self._cors()]}
+            if self.rates:  # the provider's own limits are those of our key there
+                kept = [(name, value) for name, value in kept if not name.lower().startswith(_RATES)]
+            message = {**message, "headers": [*kept, *self.rates, *self._cors()]}
         await self._send(message)
 
     async def preflight(self, headers: Mapping[bytes, bytes]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app import sessions
+from lmstack.gateway.app.auth import SCOPE_KEY
 from lmstack.gateway.app.recording import record
 from lmstack.gateway.calls.current import RequestContext, request_context
 from lmstack.gateway.calls.outcome import abandon
@@ -37,7 +38,9 @@ class GatewayMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or session. Pass lifespan events on unchanged."""
         if scope["type"] == "websocket":
-            context = RequestContext(_extension_headers(scope), scope["path"], is_session=True)
+            context = RequestContext(
+                _extension_headers(scope), scope["path"], is_session=True, key=scope.get(SCOPE_KEY)
+            )
             request_context.set(context)
             await sessions.follow(self.app, scope, receive, send, context)
             return
@@ -45,7 +48,9 @@ class GatewayMiddleware:
             await self.app(scope, receive, send)
             return
         unhooked = scope["method"] not in ("POST", "PUT", "PATCH") or TO_RECORD in scope
-        context = RequestContext(_extension_headers(scope), scope["path"], is_unhooked=unhooked)
+        context = RequestContext(
+            _extension_headers(scope), scope["path"], is_unhooked=unhooked, key=scope.get(SCOPE_KEY)
+        )
         request_context.set(context)
 
         async def shown(message: Message) -> None:

@@ -12,9 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway import worker
 from lmstack.gateway.app.bodies import RefusedError, refuse
-from lmstack.gateway.calls import attribution, outcome
+from lmstack.gateway.calls import attribution, holders, outcome, served
 from lmstack.gateway.calls.current import RequestContext
 from lmstack.ledger.records import Call, Ended, Fault, Started
+from lmstack.routing.refusals import RefusalError, model_not_allowed
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,11 @@ async def record(
 ) -> None:
     """Serve a request and record it. In strict mode, refuse it when it cannot be recorded."""
     call = _call(context, body)
+    try:
+        _check(context, call)
+    except RefusalError as refusal:
+        await refuse(send, RefusedError(refusal.status, refusal.kind, refusal.message, **refusal.fields), context.path)
+        return
     durable = await _write(Started(call))
     if not durable and worker.is_strict():
         await refuse(
@@ -47,6 +53,16 @@ async def record(
             _post(_end(call, 0))
 
 
+def _check(context: RequestContext, call: Call) -> None:
+    """Raise RefusalError when the client's key may not make this call: these calls have no hook that could refuse them."""
+    if context.key is None:
+        return
+    holders.check_task(context.key, call.attribution.task_id)
+    name = call.requested_model
+    if name is not None and name not in served.names_for(context.key):
+        raise model_not_allowed(name, context.key.name)
+
+
 async def _write(record: Started | Ended) -> bool:
     """Write a record and return whether it is durable. Our own error must not reach the client."""
     try:
@@ -68,10 +84,12 @@ def _call(context: RequestContext, body: bytes) -> Call:
     try:
         data = _json_object(body)
         named = {name: data[name] for name in ("metadata", "user", "model") if name in data}
-        return attribution.start_call({"model": _model_in(context.path), **named}, context.headers, context.path)
+        return attribution.start_call(
+            {"model": _model_in(context.path), **named}, context.headers, context.path, context.key
+        )
     except Exception:
         log.exception("lmstack: a request could not be read for its row")
-        return attribution.start_call({}, {}, context.path)
+        return attribution.start_call({}, {}, context.path, context.key)
 
 
 def _end(call: Call, status: int) -> Ended:

@@ -39,7 +39,7 @@ def install() -> None:
     if not litellm_patches.wrap_app(_wrapped):
         return
     lookup.remember_router()
-    litellm_patches.add_routes_first(status.anonymous_routes())
+    litellm_patches.add_routes_first(status.own_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
     litellm_patches.keep_error_details()
@@ -53,13 +53,13 @@ def install() -> None:
     redaction = RedactionFilter(body.get)
     for name in litellm_loggers():
         logging.getLogger(name).addFilter(redaction)
-    worker.get()
+    worker.get().keyring.start()
     lookup.report_when_loaded()
 
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
     """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
-    return RequestGate(GatewayMiddleware(app), live.master_key, Refusals().note)
+    return RequestGate(GatewayMiddleware(app), live.master_key, Refusals().note, keyring=lambda: worker.get().keyring)
 
 
 async def flush() -> None:

@@ -218,7 +218,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         if call is None and not current.is_unhooked():
             context = current.request_context.get() or current.RequestContext({}, "")
             headers = {**attribution.headers_of(request_data), **context.headers}
-            call = attribution.start_call(request_data, headers, context.path)
+            call = attribution.start_call(request_data, headers, context.path, context.key)
         if call is not None and not call.ended:
             fault = attempts.fault_of(original_exception, request_data)
             if better is not None:

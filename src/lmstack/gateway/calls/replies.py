@@ -144,7 +144,7 @@ def _why_unserved(model: object) -> str | None:
     variable = served.unserved().get(model)
     if variable is not None:
         return f"Model '{model}' is in the catalog but its provider is not configured: set {variable} in .env, then 'lm up'."  # fmt: skip
-    names, shown = served.names(), model[:100]
+    names, shown = served.names_for(current.key()), model[:100]
     close = difflib.get_close_matches(shown, names, 1, 0.6)
     if close:
         return f"Model '{shown}' is not served. Did you mean '{close[0]}'? GET /v1/models lists all names."
