@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,16 +88,20 @@ def test_keys_do_not_share_anything(path: Path) -> None:
     assert rates.state(keys[4]).requests == 0
 
 
-def _spend(path: Path, key: Key, count: int, found: "multiprocessing.Queue[int]") -> None:
+def _spend(path: Path, key: Key, count: int, found: "multiprocessing.Queue[int]", start: Any = None) -> None:
     rates = Rates(path)
+    rates.state(key)
+    if start is not None:
+        start.wait()
     found.put(admit(rates, key, count))
     time.sleep(60)  # it stays alive: its open requests count
 
 
 def test_several_workers_admit_exactly_what_is_allowed(path: Path) -> None:
-    for key in (Key(1, "k", KeyLimits(rpm=500)), Key(2, "k", KeyLimits(parallel=70))):
+    for key in (Key(1, "k", KeyLimits(rpm=15_000)), Key(2, "k", KeyLimits(parallel=15_000))):
         found: multiprocessing.Queue[int] = FORK.Queue()
-        workers = [FORK.Process(target=_spend, args=(path, key, 400, found)) for _ in range(4)]
+        start = FORK.Barrier(4)
+        workers = [FORK.Process(target=_spend, args=(path, key, 8000, found, start)) for _ in range(4)]
         for worker in workers:
             worker.start()
         assert sum(found.get(timeout=60) for _ in workers) == (key.limits.rpm or key.limits.parallel)
@@ -145,9 +150,10 @@ def test_a_stopped_worker_that_holds_a_lock_delays_the_others_by_milliseconds(pa
     assert ready.wait(10)
     rates = Rates(path)
     rates.state(Key(2, "other"))
-    before = time.process_time()
+    before, began = time.process_time(), time.perf_counter()
     assert rates.begin(key).refused is None
     assert time.process_time() - before < 0.05
+    assert time.perf_counter() - began > 0.001  # it has waited for the lock
     worker.kill()
     os.kill(worker.pid or 0, signal.SIGCONT)
     worker.join(10)
