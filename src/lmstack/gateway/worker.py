@@ -31,7 +31,7 @@ class Worker:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
         self.path = path
-        self.keyring, self.rates = Keyring(path), Rates(path.with_suffix(".rates"))
+        self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
         self.results = Results()
         self.shared_results = LedgerResults(path, since=time.time())
 
