@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock sbom
+.PHONY: help setup test test-against test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording lock sbom
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -17,6 +17,9 @@ test-exhaustive: setup ## run the rest: every option, setting, system call and v
 	$(PYTEST) -m "exhaustive and not docker" -n 4 --durations=25 tests/unit tests/contract tests/integration
 test-quick: setup ## run the tests that need no proxy and little time
 	$(PYTEST) -m "not docker and not exhaustive and not slow" -n 2 --durations=5 tests/unit tests/contract
+# ARGS: pytest's own arguments, such as one file. Then the result is not written down.
+test-against: setup ## run contract and integration tests with a LiteLLM release: LITELLM=1.106.10
+	.venv/bin/python tools/test_against.py $(LITELLM) $(ARGS)
 lint: setup ## ruff, import-linter, prose, module length, shellcheck, yamllint, hadolint, compose schema
 	.venv/bin/python tools/lint.py
 types: setup ## mypy, strict

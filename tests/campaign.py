@@ -24,8 +24,8 @@ CHUNKS = 20
 class SlowProvider:
     """An OpenAI that answers at once, and whose streams take ``seconds``: CHUNKS chunks with equal pauses."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self._ready = seconds, threading.Event()
+    def __init__(self, seconds: float, host: str = "127.0.0.1") -> None:
+        self.host, self.seconds, self._ready = host, seconds, threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -40,7 +40,7 @@ class SlowProvider:
         self._thread.join()
 
     def _run(self) -> None:
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, self.host, 0))
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
@@ -87,6 +87,7 @@ class Load:
 
     stack: Stack
     per_second: float = 10.0
+    margin: float = 0.2  # seconds that a kill may take
     sent: int = 0
     answered: int = 0
     streams: int = 0
@@ -153,7 +154,9 @@ class Load:
         The signal itself takes a moment on a busy machine.
         """
         found = self._statuses(task)
-        return found == ["interrupted"] or (not found and any(kill - 1 < sent < kill + 0.2 for kill in self.kills))
+        return found == ["interrupted"] or (
+            not found and any(kill - 1 < sent < kill + self.margin for kill in self.kills)
+        )
 
 
 def kill_a_worker(load: Load) -> float:
@@ -162,7 +165,11 @@ def kill_a_worker(load: Load) -> float:
     before = {worker["pid"] for worker in stack.json("status")["data"]["workers"]}
     began = time.monotonic()
     load.kills.append(time.time())
-    os.kill(victim := min(before), signal.SIGKILL)
+    victim = min(before)
+    if stack.env.get("LITELLM_RUNTIME") == "docker":  # the pids are those inside the container
+        stack.shell(f"docker compose exec -T litellm-proxy sh -c 'kill -9 {victim}'")
+    else:
+        os.kill(victim, signal.SIGKILL)
 
     def replaced() -> bool:
         now = {worker["pid"] for worker in stack.json("status")["data"]["workers"]}
@@ -170,3 +177,41 @@ def kill_a_worker(load: Load) -> float:
 
     wait_for(replaced, what="a new worker")
     return time.monotonic() - began
+
+
+def campaign(stack: Stack, env: dict[str, str], rounds: int, upgrade_to: str = "") -> None:
+    """Kill a worker and change a setting in each round, then upgrade; clients notice nothing, but for killed workers.
+
+    Prints one line with the numbers.
+    """
+    load, took, upgrade = Load(stack), [], 0.0
+    if stack.env.get("LITELLM_RUNTIME") == "docker":
+        load.margin = 1.5  # `docker compose exec` takes this time
+    with load.running():
+        for n in range(rounds):
+            wait_for(lambda began=load.answered: load.answered >= began + 30, what="30 answers")
+            kill_a_worker(load)
+            stack.write_env(**env, LITELLM_TIMEOUT=str(100 + n), TASKMASTER_API_URL=f"http://127.0.0.1:{9 + n}")
+            took.append(changed(stack))
+        if upgrade_to:
+            began = time.monotonic()
+            stack.lm("upgrade", "--to", upgrade_to)
+            upgrade = time.monotonic() - began
+            wait_for(lambda began=load.answered: load.answered >= began + 60, what="60 answers")
+    unexplained = load.beyond_killed_workers()
+    print(
+        f"{stack.env['LITELLM_RUNTIME']}, {env['LITELLM_WORKERS']} workers, {rounds} kills and changes: sent {load.sent}, "
+        f"answered {load.answered} of which {load.streams} streams, lost with a killed worker "
+        f"{len(load.failed) - len(unexplained)}, else {len(unexplained)}, longest wait {load.longest:.2f} s, "
+        f"changes {min(took):.1f} to {max(took):.1f} s, upgrade {upgrade:.1f} s"
+    )
+    assert unexplained == []
+    assert load.answered + len(load.failed) == load.sent
+
+
+def changed(stack: Stack) -> float:
+    """Run `lm up`, which must not need a restart, and return the seconds that it took."""
+    preview = stack.json("up", "--dry-run")["data"]
+    assert preview["action"] == "reload", preview
+    done = stack.json("up")
+    return float(done["data"]["ready_seconds"])

@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 from pytest_httpserver import HTTPServer
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import of litellm asks the network three times
 
-from support import InProcessStack, Mock, Stack, TaskMaster, free_port, running
+from support import ROOT, InProcessStack, Mock, Stack, TaskMaster, free_port, running
 
 gc.disable()  # until the tests are collected: it would take a third of the time of importing LiteLLM
 SECRET = "whsec_dGVzdC1zZWNyZXQ="
@@ -53,6 +55,22 @@ SLOW = {
 SPREAD = ("integration", "test_command_line.py")
 
 
+# The release under test. With `make test-against` it is another one than the pinned one.
+RELEASE = version("litellm")
+IS_PINNED = f'"litellm[proxy]=={RELEASE}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def left_out(item: pytest.Item) -> str:
+    """Return why a test cannot pass with the release under test, "" when it can."""
+    for marker in item.iter_markers("pinned_release"):
+        if not IS_PINNED:
+            return f"LiteLLM {RELEASE}: of the pinned release alone: {marker.args[0]}"
+    for marker in item.iter_markers("litellm"):
+        if RELEASE not in SpecifierSet(marker.args[0]):
+            return f"LiteLLM {RELEASE}: {marker.args[1]}"
+    return ""
+
+
 def group_of(item: pytest.Item) -> str:
     """Return a name that all tests have which share something that takes long to start. "" for a test on its own."""
     for marker in item.iter_markers("xdist_group"):
@@ -80,6 +98,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in wanting if why else []:
         item.add_marker(pytest.mark.skip(reason=f"no Docker: {why}"))
     for item in items:
+        if reason := left_out(item):
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.path.stem in SLOW:
             item.add_marker("slow")
     items.sort(key=_turn)

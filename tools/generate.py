@@ -162,6 +162,24 @@ def private_names() -> str:
     return "".join(parts)
 
 
+def proven_releases() -> str:
+    """Return the table of the releases that lmstack's tests ran with, and what each of them does without."""
+    from lmstack.gateway.stock.uses import USES
+    from lmstack.releases.proven import runs
+
+    without = {use.place: use.without for use in USES}
+    lines = ["| LiteLLM | last run | passed | failed | skipped | left out | proven |", "|---|---|--:|--:|--:|--:|---|"]
+    notes = []
+    for run in runs():
+        skipped, left_out = sum(run.skipped.values()), sum(run.left_out.values())
+        cells = (run.release, run.date, f"{run.passed:,}", run.failed, skipped, left_out, "no" if run.failed else "yes")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+        notes += [f"- {run.release} lacks `{place}`: {without[place]}." for place in run.missing]
+        notes += [f"- {run.release} leaves out {count}: {reason}." for reason, count in run.left_out.items()]
+        notes += [f"- {run.release} skips {count} here: {reason}." for reason, count in run.skipped.items()]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
 def legal_keys_of_the_pin() -> str:
     """Read the legal keys in a fresh interpreter, because importing more of LiteLLM adds names to its module."""
     argv = [sys.executable, str(ROOT / "src" / "lmstack" / "config" / "legal_keys.py")]
@@ -186,6 +204,7 @@ def generated() -> dict[str, Callable[[], str]]:
         "docs/calls.md": lambda: with_table("docs/calls.md", "routes", route_table),
         "docs/security.md": lambda: with_table("docs/security.md", "routes", route_table),
         "docs/architecture.md": lambda: with_table("docs/architecture.md", "private names", private_names),
+        "docs/operations.md": lambda: with_table("docs/operations.md", "proven releases", proven_releases),
         "docs/assets/overview.svg": overview,
     }
 

@@ -75,6 +75,8 @@ CASES = (
     Broken("--to must be a release such as", words=("upgrade", "--to", "newest"), code=2),
     Broken("LiteLLM 1.107.0 is a malicious release (21 October 2026) and is refused", words=("upgrade", "--to", "1.107.0")),
     Broken("LiteLLM 1.83.0 has known vulnerabilities", words=("upgrade", "--to", "1.83.0")),
+    Broken("LiteLLM 1.106.3 is not proven", words=("upgrade", "--to", "1.106.3"), code=2),
+    Broken("--unproven needs a release", words=("upgrade", "--unproven"), code=2),
     Broken("LITELLM_IMAGE is set (.env:2) and decides which release runs", "LITELLM_IMAGE=x:v1", words=("upgrade", "--to", "1.106.3")),
     Broken("was not installed by lm upgrade", words=("rollback",), code=1),
     Broken("LITELLM_VERSION must be a release such as", "LITELLM_VERSION=latest"),

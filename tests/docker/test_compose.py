@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
+from campaign import SlowProvider, campaign
 from support import KEY, Mock, Stack, TaskMaster, wait_for
 
 pytestmark = pytest.mark.docker
@@ -160,17 +162,75 @@ def test_down_volumes_asks_first(docker_gateway: Stack) -> None:
     assert docker_gateway.json("status")["data"]["running"] is True
 
 
-def test_a_changed_setting_makes_a_new_container_and_the_old_config_is_gone(docker_gateway: Stack) -> None:
-    before, text = container(docker_gateway)["Id"], (docker_gateway.root / ".env").read_text()
-    (docker_gateway.root / ".env").write_text(text + "LITELLM_TIMEOUT=77\n")
-    assert docker_gateway.json("up")["data"]["changed"] is True
-    assert container(docker_gateway)["Id"] != before
-    assert (
-        "timeout: 77"
-        in docker_gateway.shell("docker compose exec -T litellm-proxy cat /app/config/litellm-config.yaml").stdout
+def inside(stack: Stack, script: str) -> str:
+    """Run a script in the proxy's container and return what it prints."""
+    return stack.shell(f"docker compose exec -T litellm-proxy sh -c '{script}'").stdout
+
+
+def test_a_changed_setting_is_a_reload_that_outlives_a_restart_of_the_container(docker_gateway: Stack) -> None:
+    stack, text = docker_gateway, (docker_gateway.root / ".env").read_text()
+    before = container(stack)["Id"]
+    without_ollama = "".join(line for line in text.splitlines(True) if not line.startswith("OLLAMA"))
+    key = "sk-test-$with$$dollars"  # Docker Compose expands a dollar sign.
+    (stack.root / ".env").write_text(
+        without_ollama.replace("sk-test-openai-0123456789", f"'{key}'") + "LITELLM_TIMEOUT=77\n"
     )
-    (docker_gateway.root / ".env").write_text(text)
-    docker_gateway.lm("up")
+    assert stack.json("up", "--dry-run")["data"]["action"] == "reload"
+    assert "llama3.2" not in stack.json("up")["data"]["models"]
+    for _ in ("after the reload", "after a restart of the container"):
+        assert container(stack)["Id"] == before
+        config = inside(stack, "cat /app/config/litellm-config.yaml")
+        assert config == (stack.root / "litellm-config.yaml").read_text()
+        assert "timeout: 77" in config
+        assert "llama3.2" not in {model["id"] for model in models(stack)}
+        ask(stack)
+        assert json.loads(inside(stack, "cat /app/config/.server/environment.json"))["OPENAI_API_KEY"] == key
+        (worker,) = stack.json("status")["data"]["workers"]
+        assert worker["memory_mb"] > 50
+        stack.shell("docker compose restart litellm-proxy")
+        wait_for(stack.serves, 60, "the restarted container")
+    modes = inside(stack, "stat -c %a /app/config/.server /app/config/.server/environment.json").split()
+    assert modes == ["700", "600"]
+    # `docker compose up` makes a new container. It has the settings of .env, and none of the changes of the old one.
+    stack.lm("down")
+    (stack.root / ".env").write_text(text)
+    assert stack.lm("up", timeout=300)
+    assert "timeout: 120" in inside(stack, "cat /app/config/litellm-config.yaml")
+    assert "llama3.2" in {model["id"] for model in models(stack)}
+    assert "environment.json" not in inside(stack, "ls /app/config/.server")
+
+
+def models(stack: Stack) -> list[dict[str, Any]]:
+    """Return the models that the gateway lists."""
+    headers = {"authorization": f"Bearer {KEY}"}
+    return httpx.get(f"{stack.url}/v1/models", headers=headers, trust_env=False, timeout=30).json()["data"]
+
+
+def test_a_change_that_fails_in_the_container_changes_nothing(docker_gateway: Stack) -> None:
+    stack, text = docker_gateway, (docker_gateway.root / ".env").read_text()
+    state, config = stack.root / ".lmstack" / "state.json", stack.root / "litellm-config.yaml"
+    before = (state.read_text(), config.read_text(), stack.json("status")["data"]["workers"][0]["pid"])
+    (stack.root / ".env").write_text(text + "LITELLM_TIMEOUT=78\n")
+    inside(stack, "chmod 500 /app/config")
+    try:
+        done = stack.lm("up", check=False)
+    finally:
+        inside(stack, "chmod 755 /app/config")
+        (stack.root / ".env").write_text(text)
+    assert (done.returncode, "runs on as before" in done.stderr) == (5, True), done.stderr
+    assert (state.read_text(), config.read_text(), stack.json("status")["data"]["workers"][0]["pid"]) == before
+    assert stack.json("up")["data"]["changed"] is False
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ten_kills_and_ten_changes_refuse_nothing(side_stack: Stack, workers: int) -> None:
+    provider = SlowProvider(5, "0.0.0.0")
+    env = {"OPENAI_API_KEY": "sk-test-openai-0123456789", "OPENAI_API_BASE": provider.base}
+    side_stack.write_env(**env, LITELLM_WORKERS=str(workers))
+    side_stack.lm("up", timeout=300)
+    campaign(side_stack, {**env, "LITELLM_WORKERS": str(workers)}, rounds=10)
+    provider.stop()
 
 
 def test_plain_compose_works_without_lm_as_the_guide_says(side_stack: Stack) -> None:

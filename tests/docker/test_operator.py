@@ -46,7 +46,7 @@ def other_releases() -> Iterator[None]:
 def test_image_and_version_move_together_and_come_back(side_stack: Stack, other_releases: None) -> None:
     side_stack.lm("up", timeout=300)
     first = ask(side_stack)
-    moved = side_stack.json("upgrade", "--to", OTHER)["data"]
+    moved = side_stack.json("upgrade", "--to", OTHER, "--unproven")["data"]
     assert (moved["changed"], moved["running"]) == (True, True)
     assert health.release(side_stack.url, KEY) == OTHER
     assert side_stack.json("status")["data"]["image"] == f"{IMAGE_REPOSITORY}:v{OTHER}"
@@ -55,7 +55,7 @@ def test_image_and_version_move_together_and_come_back(side_stack: Stack, other_
     built = json.loads(side_stack.shell("docker compose config --format json").stdout)
     assert built["services"]["litellm-proxy"]["build"]["args"]["LITELLM_VERSION"] == OTHER
 
-    failed = side_stack.lm("upgrade", "--to", BROKEN, "--timeout", "40", check=False)
+    failed = side_stack.lm("upgrade", "--to", BROKEN, "--unproven", "--timeout", "40", check=False)
     assert failed.returncode == 5, failed.stderr
     assert f"LiteLLM {OTHER} runs again; nothing was changed." in failed.stderr
     assert health.release(side_stack.url, KEY) == OTHER

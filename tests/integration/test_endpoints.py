@@ -1,5 +1,6 @@
 """Every endpoint of a provider goes to the address that the settings name. Flat prices of models.yaml are charged there."""
 
+import base64
 import io
 import json
 import re
@@ -35,6 +36,7 @@ models:
   priced-speech: {provider: openai, model: priced-speech, mode: audio_speech, per_character: 0.01}
   priced-ears: {provider: openai, model: priced-ears, mode: audio_transcription, per_second: 0.02}
   priced-rerank: {provider: cohere, model: priced-rerank, mode: rerank, per_request: 0.002}
+  gpt-4o: {per_batch: 0.5}
 """
 HI = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
 PARTS = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
@@ -49,6 +51,7 @@ ANSWERS: dict[str, Any] = {
     "/audio/transcriptions": {"text": "hi"}, "/rerank": {"id": "r", "results": [{"index": 0, "relevance_score": 0.5}]},
     "/count_tokens": {"input_tokens": 1}, ":countTokens": {"totalTokens": 1}, ":generateContent": GEMINI,
     "/chat/completions": CHAT, "/messages": MESSAGE, ":predict": {"predictions": [{"bytesBase64Encoded": "aGk="}]},
+    "/batches": {"id": "batch_1", "object": "batch", "endpoint": "/v1/chat/completions", "input_file_id": "file-1", "completion_window": "24h", "status": "validating", "created_at": 1},
     ":batchEmbedContents": {"embeddings": [{"values": [0.1]}]},
 }  # fmt: skip
 
@@ -166,6 +169,48 @@ def test_a_budget_admits_a_model_with_a_flat_price_and_charges_it(
     assert len(provider.paths) == 2
 
 
+def file_of(model: str) -> str:
+    """Return the id that LiteLLM gives to a file which the provider of this model keeps."""
+    return "file-" + base64.urlsafe_b64encode(f"litellm:file-1;model,{model}".encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("file", "address", "named", "opens"),
+    [
+        (file_of("gpt-4o"), "", {}, True),
+        ("file-1", "", {"x_litellm_model": "gpt-4o"}, True),
+        ("file-1", "?model=gpt-4o", {"x_litellm_model": "gpt-4o-mini"}, True),
+        (file_of("gpt-4o"), "?model=gpt-4o-mini", {"x_litellm_model": "gpt-4o-mini"}, True),
+        (file_of("gpt-4o-mini"), "?model=gpt-4o", {"x_litellm_model": "gpt-4o"}, False),
+        ("file-1", "?model=gpt-4o-mini", {"x_litellm_model": "gpt-4o"}, False),
+        ("file-1", "?model=gpt-4o&model=gpt-4o-mini", {}, False),
+        ("file-1", "?model=cheap", {}, False),
+        ("file-1", "", {}, False),
+    ],
+)
+def test_a_flat_price_opens_batches_under_a_budget_and_is_charged_for_each(
+    elsewhere: Stack, provider: Provider, file: str, address: str, named: dict[str, str], opens: bool
+) -> None:
+    """The price is that of the model which LiteLLM finds: in the file, then the address, then the header."""
+    task, body = f"batch-{secrets.token_hex(4)}", {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}  # fmt: skip
+    provider.paths.clear()
+    made = send(elsewhere, f"/v1/batches{address}", body, x_task_id=task, x_task_budget="0.6", **named)
+    if not opens:
+        assert (made.status_code, kind_of(made)) == (400, "cost_unknown"), made.text
+        assert "per_batch" in made.json()["error"]["message"]
+        assert provider.paths == []
+        return
+    assert made.status_code == 200, made.text
+    again = send(elsewhere, f"/v1/batches{address}", body, x_task_id=task, x_task_budget="0.5", **named)
+    assert (again.status_code, kind_of(again)) == (429, "budget_exceeded")
+    assert send(elsewhere, f"/v1/batches{address}", body, x_task_id=task, **named).status_code == 200
+    rows = elsewhere.ask("requests", task=task)
+    assert [(r["status"], r["cost_usd"], r["cost_estimated"], r["requested_model"]) for r in reversed(rows)] == [
+        ("succeeded", 0.5, 1, "gpt-4o"), ("rejected", None, 0, "gpt-4o"), ("succeeded", 0.5, 1, "gpt-4o"),
+    ]  # fmt: skip
+    assert provider.paths == ["/company/v1/batches"] * 2
+
+
 # What each kind of endpoint is asked for. A path that ends otherwise is asked with everything at once.
 ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "completions": ("gpt-4o-mini", {**HI, "prompt": "hi"}),
@@ -177,7 +222,7 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     **{path.rpartition("/")[2]: (f"priced-{kind}", body) for path, body, kind, _ in CALLS},
 }
 ANYTHING = ("gpt-4o-mini", {**HI, "input": "hi", "prompt": "hi"})
-REALTIME = Route(WEBSOCKET, "/v1/realtime", Access.KEY, cost=Cost.UNKNOWN)  # closed today: tried all the same
+REALTIME = Route(WEBSOCKET, "/v1/realtime", Access.KEY, cost=Cost.PRICE_MAP)  # closed today: tried all the same
 CHARGED = [route for route in dict.fromkeys((*ROUTES, REALTIME)) if route.cost is not Cost.FREE]
 
 
@@ -201,7 +246,7 @@ def test_over_a_budget_each_charged_route_is_refused_and_reaches_no_provider(
         assert provider.paths == []
         return
     answer = send(elsewhere, path, {"model": model, **body}, route.method, x_task_id=spender, x_task_budget="0.0000001")
-    wanted = (400, "cost_unknown") if route.cost is Cost.UNKNOWN else (429, "budget_exceeded")
+    wanted = (400, "cost_unknown") if route.cost is Cost.FLAT else (429, "budget_exceeded")
     assert (answer.status_code, kind_of(answer)) == wanted, answer.text
     assert provider.paths == []
 

@@ -269,8 +269,6 @@ def test_a_budget_counts_transcriptions_without_a_response_and_allows_one_respon
         ("model=talk", {"authorization": "Bearer wrong"}, ["realtime", f"openai-insecure-api-key.{KEY}"]),
         ("model=talk", {"origin": "https://evil.example"}, None),
         ("model=talk", {"origin": "null"}, None),
-        ("model=talk%22%2C%22mock_response%22%3A%22x", {}, None),
-        ("model=talk&model=new", {}, None),
     ],
 )
 def test_a_stranger_opens_no_session_and_leaves_no_row(
@@ -281,6 +279,26 @@ def test_a_stranger_opens_no_session_and_leaves_no_row(
         pass
     assert refused.value.response.status_code == 403
     assert talking.ask("requests", task=task) == []
+    assert len(provider.asked) == before
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("model=talk%22%2C%22mock_response%22%3A%22x", "model: a name without quotes is expected."),
+        ("model=talk&model=new", "model: one name is expected."),
+        ("", "model query parameter is required"),
+    ],
+)
+def test_a_session_that_is_refused_before_our_hooks_has_one_row(
+    talking: Stack, provider: RealtimeProvider, query: str, message: str
+) -> None:
+    task, before = new_task(), len(provider.asked)
+    with pytest.raises(InvalidStatus) as refused, dial(talking, query, headers={"x-task-id": task}):
+        pass
+    assert refused.value.response.status_code == 403
+    row = row_of(talking, task)
+    assert (row["status"], row["error_message"], row["endpoint"]) == ("rejected", message, "/v1/realtime")
     assert len(provider.asked) == before
 
 

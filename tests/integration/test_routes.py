@@ -1,5 +1,6 @@
 """What the gateway serves, and to whom. Every route of LiteLLM's app is tried: without a key, with a wrong one, with the right one."""
 
+import json
 import re
 import secrets
 import socket
@@ -44,6 +45,7 @@ def _urls() -> Iterator[tuple[str, str]]:
                 yield plain, f"{url}/zz"
 
 
+@pytest.mark.pinned_release("tests/data/litellm_routes.txt lists its routes; any other route is closed")
 def test_this_release_of_litellm_has_the_routes_that_we_know() -> None:
     """A new route is closed, but somebody has to look at it: run tests/litellm_routes.py > tests/data/litellm_routes.txt."""
     script = ROOT / "tests" / "litellm_routes.py"
@@ -103,6 +105,69 @@ def test_a_call_that_litellm_makes_without_hooks_has_a_row(
     assert (row["status"], row["error_code"], row["cost_usd"]) == wanted
     assert (row["endpoint"], row["agent_id"]) == (path, "counter")
     assert row["requested_model"] in ("claude-3-haiku", "gemini-2.0-flash")
+
+
+MODELS = {"messages": "claude-3-haiku", "embeddings": "text-embedding-3-small", "count_tokens": "claude-3-haiku"}
+JSON, FORM = "application/json", "multipart/form-data"
+# Bodies that the gate refuses, that LiteLLM's forms refuse (422, 400, 500), and that reach our hooks.
+BROKEN: dict[str, tuple[bytes | dict[str, object], str]] = {
+    "nothing": (b"", JSON),
+    "no JSON": (b"{", JSON),
+    "a list": (b"[]", JSON),
+    "too deep": (b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}", JSON),
+    "a callback": ({"success_callback": ["langfuse"]}, JSON),
+    "no field": (b"{}", JSON),
+    "tools is true": ({"tools": True}, JSON),
+    "model is a number": ({"model": 5}, JSON),
+    "fields of no use": ({"messages": 5, "input": 5, "prompt": 5, "contents": 5, "query": 5}, JSON),
+    "metadata is a text": ({"metadata": "x"}, JSON),
+    "no boundary": (b"hello", FORM),
+    "a form without its file": (b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--x--\r\n', f"{FORM}; boundary=x"),
+    "a form in an address": (b"model=m", "application/x-www-form-urlencoded"),
+}  # fmt: skip
+RECORDED = [route for route in routes.ROUTES if route.recorded is not routes.Recorded.NO and route.method != routes.WEBSOCKET]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [[r for r in RECORDED if r.path.startswith("/v")], pytest.param(RECORDED, marks=pytest.mark.exhaustive)],
+    ids=["v1", "all"],
+)
+def test_each_call_with_a_key_leaves_one_row_whatever_its_body(gateway: Stack, recorded: list[routes.Route]) -> None:
+    asked: dict[str, tuple[str, str, int]] = {}
+    with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False) as client:
+        for route in recorded:
+            model = MODELS.get(re.split("[/:]", route.path)[-1], "gemini-2.0-flash" if "models/" in route.path else "gpt-4o-mini")  # fmt: skip
+            path = re.sub(r"\{[^}]*\}", "zz", re.sub(r"\{model[^}]*\}", model, route.path))
+            for name, (body, kind) in BROKEN.items():
+                task = f"broken-{secrets.token_hex(6)}"
+                content = json.dumps({"model": model, **body}).encode() if isinstance(body, dict) else body
+                headers = {
+                    "authorization": f"Bearer {KEY}",
+                    "content-type": kind,
+                    "x-task-id": task,
+                    "x-lm-no-fallback": "1",
+                }
+                answer = client.request(route.method, path, content=content, headers=headers)
+                asked[task] = (f"{route.method} {path}", name, answer.status_code)
+            client.request(
+                route.method, path, content=content, headers={"content-type": kind, "x-task-id": f"no-{task}"}
+            )
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in gateway.ask("requests", limit=100_000):
+        found.setdefault(str(row["task_id"]), []).append(row)
+    assert [(*what, found.get(task)) for task, what in asked.items() if len(found.get(task, ())) != 1] == []
+    assert [task for task in found if task.startswith("no-")] == [], "a caller without a key"
+    for task, (call, name, status) in asked.items():
+        (row,) = found[task]
+        assert row["ended_at"], (call, name)
+        assert call.endswith(f" {row['endpoint']}")
+        if status >= 400:
+            assert row["status"] in ("rejected", "failed"), (call, name, status, row)
+            assert row["cost_usd"] is None
+    refused = {name: next(row for task, (row,) in found.items() if asked.get(task, ("", ""))[1] == name) for name in ("too deep", "a callback")}  # fmt: skip
+    assert "nested more than 100 levels" in refused["too deep"]["error_message"]
+    assert refused["a callback"]["error_message"].startswith("success_callback: ")
 
 
 def test_no_client_cools_a_model_down_with_the_wrong_endpoint(gateway: Stack, mock: Mock) -> None:

@@ -94,7 +94,10 @@ def test_under_a_budget_a_file_is_free_and_a_batch_is_refused(gateway: Stack, mo
         refused = batch(http, file.json()["id"])
     error = refused.json()["error"]
     assert refused.status_code == 400
-    assert error["message"].startswith("A budget applies to this request, and the cost of this request (acreate_batch)")
+    assert error["message"].startswith(
+        "A budget applies to this request, and the cost of 'gpt-4o-mini' (acreate_batch)"
+    )
+    assert "Set per_batch in models.yaml" in error["message"]
     assert "without a budget" in error["message"]
     assert len(mock.requests()) == before
     assert [(r["status"], r["error_type"]) for r in rows_of(gateway, task, 2)] == [

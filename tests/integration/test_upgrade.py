@@ -5,8 +5,6 @@ A real installation of another release takes a minute of downloading; `lm upgrad
 
 import json
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,30 +12,32 @@ from typing import Any
 import pytest
 
 from lmstack.releases.pins import LITELLM_VERSION
+from lmstack.releases.proven import proven
 from lmstack.stack import health
+from other_release import release
 from support import KEY, LM, ROOT, Mock, Stack, clean_environ, running, wait_for
 
-OTHER = "1.106.3"
+# A proven release that is not the one under test, and one that no test has run with.
+OTHER = next(version for version in proven() if version != LITELLM_VERSION)
+UNPROVEN = "1.106.3"
 
 
-def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path:
-    """Make an environment with the installed LiteLLM under another number, as `lm upgrade` makes one."""
-    made = stack.root / ".lmstack" / f"litellm-{version}"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
-    packages = next(made.glob("lib/python3*/site-packages"))
-    (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    info = packages / f"litellm-{version}.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: litellm\nVersion: {calls_itself or version}\n")
-    (made / "installed.json").write_text("{}")
-    return made
+SABOTAGE = """
+import os, sys
+if "lmstack.gateway.app.serve" in sys.orig_argv:
+    from lmstack.gateway.app.server_files import ServerFiles
+    plain = ServerFiles.apply_environment
+    def apply(self):
+        plain(self)
+        {code}
+    ServerFiles.apply_environment = apply
+"""
 
 
 def sabotage(made: Path, code: str) -> None:
-    """Run ``code`` in the release's interpreter before the proxy starts."""
+    """Run ``code`` in the release's interpreter before the proxy starts, when it has its settings."""
     packages = next(made.glob("lib/python3*/site-packages"))
-    served = 'import os, sys\nif "lmstack.gateway.app.serve" in sys.orig_argv:\n    '
-    (packages / "sabotage.py").write_text(served + code + "\n")
+    (packages / "sabotage.py").write_text(SABOTAGE.format(code=code))
     (packages / "sabotage.pth").write_text("import sabotage\n")
 
 
@@ -67,23 +67,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory, mock: Mock) -> Iterator[Stac
         yield made
 
 
-def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) -> None:
+def told(moved: dict[str, Any], **differs: Any) -> bool:
+    """Return whether a move between the two releases told what it did, with these differences."""
+    known = {"from": LITELLM_VERSION, "to": OTHER, "changed": True, "checked": True, "running": True, "recorded": None, "proven": True}  # fmt: skip
+    return bool(moved == known | differs)
+
+
+def test_a_proven_release_is_started_and_comes_back_with_rollback(stack: Stack) -> None:
     release(stack, OTHER)
     env = (stack.root / ".env").read_text()
-    checked = stack.json("upgrade", "--check", "--to", OTHER)["data"]
-    assert (checked["checked"], checked["changed"], runs(stack)) == (True, False, LITELLM_VERSION)
+    assert told(stack.json("upgrade", "--check", "--to", OTHER)["data"], changed=False)
+    assert runs(stack) == LITELLM_VERSION
     assert (stack.root / ".env").read_text() == env
 
     moved = stack.json("upgrade", "--to", OTHER)
-    assert moved["data"] == {
-        "from": LITELLM_VERSION,
-        "to": OTHER,
-        "changed": True,
-        "checked": True,
-        "running": True,
-        "recorded": None,
-    }
-    assert any("was tested with LiteLLM" in message for message in moved["messages"])
+    assert told(moved["data"])
+    assert not any("not proven" in message for message in moved["messages"])
     assert runs(stack) == OTHER
     assert f"LITELLM_VERSION={OTHER}\n" in (stack.root / ".env").read_text()
     assert stack.json("status")["data"]["litellm"] == OTHER
@@ -91,17 +90,42 @@ def test_another_release_is_proven_and_comes_back_with_rollback(stack: Stack) ->
     assert (proof["status"], proof["agent_id"]) == ("rejected", "lm-proof")
     assert stack.json("up")["data"]["changed"] is False
 
-    back = stack.json("rollback")["data"]
-    assert back == {
-        "from": OTHER,
-        "to": LITELLM_VERSION,
-        "changed": True,
-        "checked": True,
-        "running": True,
-        "recorded": None,
-    }
+    assert told(stack.json("rollback")["data"], **{"from": OTHER, "to": LITELLM_VERSION})
     assert runs(stack) == LITELLM_VERSION
     assert (stack.root / ".env").read_text() == env
+
+
+def test_an_unproven_release_needs_the_flag_and_proves_more(stack: Stack, mock: Mock) -> None:
+    release(stack, UNPROVEN)
+    env = (stack.root / ".env").read_text()
+    checked = stack.lm("upgrade", "--check", "--to", UNPROVEN)
+    assert f"not proven. Move to it: lm upgrade --to {UNPROVEN} --unproven" in checked.stdout
+    refused = stack.lm("upgrade", "--to", UNPROVEN, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.splitlines() == [
+        f"error: LiteLLM {UNPROVEN} is not proven: lmstack's tests have not passed with it",
+        f"  → try it, and go back if it fails: lm upgrade --to {UNPROVEN} --unproven",
+    ]
+    assert (stack.root / ".env").read_text() == env
+
+    mock.reset()
+    moved = stack.json("upgrade", "--to", UNPROVEN, "--unproven")
+    assert told(moved["data"], to=UNPROVEN, proven=False)
+    assert any("is not proven" in message for message in moved["messages"])
+    assert runs(stack) == UNPROVEN
+    calls = [row for row in stack.ask("requests", limit=20) if row["agent_id"] == "lm-proof"]
+    ends = sorted((row["status"], row["attempts"], row["stream"]) for row in calls[:6])
+    assert ends == [
+        ("rejected", 0, 0),  # an unknown model
+        ("rejected", 0, 0),  # over its budget
+        ("succeeded", 1, 0),  # an answer
+        ("succeeded", 1, 0),  # the call that uses the budget up
+        ("succeeded", 1, 1),  # a stream
+        ("succeeded", 2, 0),  # a fallback
+    ]
+    assert len([one for one in mock.requests() if one["path"].endswith("/chat/completions")]) == 4
+    stack.lm("rollback")
+    assert runs(stack) == LITELLM_VERSION
 
 
 @pytest.mark.exhaustive
@@ -118,10 +142,15 @@ def test_an_upgrade_that_is_killed_is_undone_by_rollback(stack: Stack) -> None:
     assert runs(stack) == LITELLM_VERSION
 
 
+# The last one only an unproven release has to show.
 FAILING = {
     "it does not start": ("sys.exit('ImportError: a release that does not start')", "a release that does not start"),
     "our routes are not in it": ("del os.environ['LITELLM_WORKER_STARTUP_HOOKS']", "has no /health"),
     "its calls are not on the ledger": ("os.environ['LEDGER_PATH'] += '.other'", "is missing in the ledger"),
+    "it keeps no budget": (
+        "import lmstack.ledger.spending as s; s.room = lambda *_: 1.0",
+        "a call over its budget got the answer 200",
+    ),
 }
 
 
@@ -132,7 +161,7 @@ def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack
     made = release(stack, "1.106.4")
     tells_keys(made, legal_keys("1.106.4"))
     sabotage(made, start)
-    done = stack.lm("upgrade", "--to", "1.106.4", "--timeout", "60", check=False)
+    done = stack.lm("upgrade", "--to", "1.106.4", "--unproven", "--timeout", "60", check=False)
     assert done.returncode == 5, done.stderr
     assert says in done.stderr
     assert f"LiteLLM {LITELLM_VERSION} runs again; nothing was changed." in done.stderr
@@ -147,7 +176,7 @@ def test_a_release_that_does_not_know_our_settings_is_refused_before_anything_st
     known["router_settings"].remove("routing_groups")
     tells_keys(release(stack, "1.106.5"), known)
     started = stack.json("status")["data"]["started_at"]
-    done = stack.lm("upgrade", "--to", "1.106.5", check=False)
+    done = stack.lm("upgrade", "--to", "1.106.5", "--unproven", check=False)
     assert done.returncode == 3
     assert "unknown key 'routing_groups'" in done.stderr
     assert stack.json("status")["data"]["started_at"] == started
@@ -156,7 +185,7 @@ def test_a_release_that_does_not_know_our_settings_is_refused_before_anything_st
 
 def test_what_calls_itself_another_release_is_refused(stack: Stack) -> None:
     release(stack, "1.106.6", calls_itself="1.99.0")
-    done = stack.lm("upgrade", "--to", "1.106.6", check=False)
+    done = stack.lm("upgrade", "--to", "1.106.6", "--unproven", check=False)
     assert done.returncode == 3
     assert (
         "the release that was installed as LiteLLM 1.106.6 says that it is 1.99.0; nothing was changed" in done.stderr

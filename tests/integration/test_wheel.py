@@ -72,6 +72,7 @@ class Newcomer:
         return subprocess.run(argv, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.pinned_release("the wheel asks for it")
 def test_up_in_an_empty_folder_serves_and_down_stops(wheel: Path, tmp_path: Path, mock: Mock) -> None:
     programs = environment(tmp_path / "venv", wheel, set())
     keys = {**mock.bases(), "LITELLM_PORT": str(free_port()), "LITELLM_WORKERS": "1", "LITELLM_RUNTIME": "local"}
@@ -103,6 +104,7 @@ def test_init_writes_the_stack_from_the_wheel(wheel: Path, tmp_path: Path) -> No
     assert (newcomer.root / "src" / "lmstack" / "gateway" / "calls" / "hooks.py").exists()
 
 
+@pytest.mark.pinned_release("the wheel asks for it")
 def test_without_the_proxy_up_names_the_one_command_and_changes_nothing(wheel: Path, tmp_path: Path) -> None:
     env = {"OPENAI_API_KEY": "sk-test-0123456789", "LITELLM_RUNTIME": "local"}
     newcomer = Newcomer(environment(tmp_path / "venv", wheel, PROXY), tmp_path / "empty", **env)

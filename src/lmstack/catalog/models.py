@@ -8,8 +8,7 @@ from lmstack.config.rules import Rules, parse_rules
 from lmstack.config.spelling import did_you_mean
 from lmstack.config.yamlfile import UserYaml
 from lmstack.config.yamlrules import load_yaml
-from lmstack.routing.candidates import CAPABILITIES, GROUP_OF_TIER, GROUPS
-from lmstack.routing.policy import AUTO
+from lmstack.routing.candidates import AUTO, CAPABILITIES, GROUP_OF_TIER, GROUPS
 from lmstack.routing.prices import FLAT_PRICES, FlatPrice
 from lmstack.routing.prices import MODES as MODES_OF_CALLS
 
@@ -52,6 +51,7 @@ class Model:
     successor: str | None = None
     own_price: bool = False  # set by the user: it overrides LiteLLM's map
     flat_price: FlatPrice | None = None  # set by the user, for a model that is not sold by the token
+    per_batch: float | None = None  # set by the user: USD for a new batch that names this model
 
     @property
     def lifecycle(self) -> str:
@@ -111,7 +111,7 @@ _PROVIDER_FIELDS: dict[str, tuple[type, ...]] = {
 _MODEL_FIELDS: dict[str, tuple[type, ...]] = {
     "provider": (str,), "model": (str,), "tier": (int,), "input": (int, float), "output": (int, float),
     "context": (int,), "mode": (str,), "can": (list,), "deprecated": (str,), "retired": (str,), "successor": (str,),
-    **dict.fromkeys(FLAT_PRICES, (int, float)),
+    **dict.fromkeys((*FLAT_PRICES, "per_batch"), (int, float)),
 }  # fmt: skip
 
 
@@ -160,6 +160,8 @@ class _Overlay:
         before = len(self.document.problems)
         self.document.one_of(f"{path}.tier", fields.get("tier", 1), TIERS)
         self.document.one_of(f"{path}.mode", fields.get("mode", "chat"), MODES)
+        if fields.get("per_batch", 0) < 0:
+            self.document.add(f"{path}.per_batch", f"must be US dollars from 0, not {fields['per_batch']:g}")
         for word in fields.get("can", ()):
             self.document.one_of(f"{path}.can", word, CAPABILITIES)
         return len(self.document.problems) == before

@@ -18,7 +18,17 @@ from lmstack.errors import ConfigError, Problem
 
 SECTIONS = ("router_settings", "litellm_settings", "general_settings")
 # Our keys in model_info, which the callback reads.
-OWN_INFO = ("lm_provider", "lm_tier", "lm_rates", "lm_own_price", "lm_flat_price", "lm_context", "lm_can", "lm_heir")
+OWN_INFO = (
+    "lm_provider",
+    "lm_tier",
+    "lm_rates",
+    "lm_own_price",
+    "lm_flat_price",
+    "lm_batch_price",
+    "lm_context",
+    "lm_can",
+    "lm_heir",
+)
 _FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,), "int": (int,), "float": (int, float), "str": (str,), "list": (list,), "dict": (dict,),

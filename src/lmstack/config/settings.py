@@ -58,6 +58,7 @@ _SECTIONS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("LITELLM_LOG_LEVEL", "INFO", "level", f"one of {', '.join(LOG_LEVELS)}"),
         ("LITELLM_WORKERS", "", "workers", "number of worker processes; unset or auto: one per core if there is enough memory (plain docker compose: 1)", False, "2"),
         ("LITELLM_WORKER_MAX_MB", "0", "worker_megabytes", "memory of one worker in MB, above which a new worker replaces it; no request is refused; 0: no limit"),
+        ("LITELLM_WORKER_MAX_HOURS", "0", "number", "age of one worker in hours, at which a new worker replaces it; no request is refused; 0: no limit"),
         ("LITELLM_TIMEOUT", "120", "seconds", "seconds that one attempt at a provider may take"),
         ("LITELLM_DEADLINE", "300", "seconds", "seconds after which a request tries no other model"),
         ("LITELLM_ORIGINS", "", "origins", "web pages and host names that may use the gateway, beside loopback; several with commas", False, "https://ai.example.com"),

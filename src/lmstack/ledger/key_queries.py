@@ -12,7 +12,7 @@ from lmstack.ledger.keys import KeyChangeError
 from lmstack.ledger.schema import check_version, connect, migrate
 from lmstack.routing.budgets import Limit
 
-FIRST_SCHEMA = 7  # with keys
+FIRST_SCHEMA = 8  # with keys
 BUSY_MS = 5000
 Rows = list[dict[str, Any]]
 

@@ -3,7 +3,7 @@
 import sqlite3
 
 
-def _m007_keys(conn: sqlite3.Connection) -> None:
+def _m008_keys(conn: sqlite3.Connection) -> None:
     """Add keys with their limits, the audit of their changes, and sums for keys and teams. Secrets are stored as hashes only."""
     conn.execute(
         """

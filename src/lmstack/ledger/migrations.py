@@ -6,7 +6,7 @@ Times are Unix seconds (UTC, REAL). Durations are milliseconds (REAL). Costs are
 import sqlite3
 from collections.abc import Callable
 
-from lmstack.ledger.migration_keys import _m007_keys
+from lmstack.ledger.migration_keys import _m008_keys
 
 
 def _m001_requests_attempts_outbox(conn: sqlite3.Connection) -> None:
@@ -195,6 +195,12 @@ def _m006_refused_first(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE INDEX requests_rejected ON requests (started_at) WHERE status = 'rejected'")
 
 
+def _m007_client_keys(conn: sqlite3.Connection) -> None:
+    """Recognize a client's retry of a request that a killed worker had in hand."""
+    conn.execute("ALTER TABLE requests ADD COLUMN client_key TEXT")
+    conn.execute("CREATE INDEX requests_client_key ON requests (client_key) WHERE client_key IS NOT NULL")
+
+
 _FIRST_DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
     "agent": "COALESCE(agent_id, '(none)')",
@@ -217,6 +223,7 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m004_reservations,
     _m005_refusals,
     _m006_refused_first,
-    _m007_keys,
+    _m007_client_keys,
+    _m008_keys,
 )
 VERSION = len(MIGRATIONS)

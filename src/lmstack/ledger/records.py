@@ -117,6 +117,7 @@ class Call:
     key_id: int | None = None  # of the client's key, where its tokens in a minute are limited
     units: float | None = None  # images, characters or seconds of audio; a flat price is for each of them
     cost_usd: float | None = None  # set at the end
+    client_key: str | None = None  # the client's Idempotency-Key or x-request-id: the same for its retry
     reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first
 
     def close(self, outcome: str, fault: Fault | None = None) -> None:

@@ -34,21 +34,31 @@ def parts(wanted: Planned) -> dict[str, str]:
 
 
 # The server reads these once: where it listens, and which release it is. Most settings are read by each new worker.
-_FIXED = ("LITELLM_HOST", "LITELLM_PORT", "LITELLM_VERSION")
+_FIXED = frozenset({"LITELLM_HOST", "LITELLM_PORT", "LITELLM_VERSION"})
+# With Docker, compose acts on these: it chooses the image, and starts and configures Redis.
+_FIXED_DOCKER = frozenset({"LITELLM_IMAGE", "LITELLM_MOUNT", "LITELLM_REDIS", "REDIS_URL", "REDIS_PASSWORD"})
+_CODE = {"docker": "a file that goes into the image", "local": "lmstack itself"}
 
 
 def restart_reasons(state: State, wanted: Planned) -> list[str]:
     """Return why the running gateway must stop for this plan; empty when its server can apply the change as it runs."""
     if state.runtime != wanted.runtime.name:
         return [f"the runtime changes from {state.runtime} to {wanted.runtime.name}"]
-    if wanted.runtime.name == "docker":
-        return ["a container gets its settings when it starts"]
     if state.digest == wanted.digest:
         return ["not everything of it serves"]
     before, now = state.parts, parts(wanted)
-    sentences = {"code": "lmstack itself has changed", "workers": "the number of workers changes", "built-in model": "the built-in model starts or stops"}  # fmt: skip
+    sentences = {"code": f"{_CODE[state.runtime]} has changed", "workers": "the number of workers changes", "built-in model": "the built-in model starts or stops"}  # fmt: skip
     found = [text for name, text in sentences.items() if before.get(name) != now[name]]
     return found + [f"{name} is read only at the start" for name in _fixed_changes(state, wanted)]
+
+
+def listens_alike(state: State, wanted: Planned) -> bool:
+    """Return whether a new server could take the place of the running one: it listens where that one does."""
+    before, now = state.parts, parts(wanted)
+    same = all(before.get(name) == now[name] for name in ("workers", "built-in model"))
+    marked = marks(wanted.plan.settings)
+    addresses = all(state.settings.get(name) == marked.get(name) for name in ("LITELLM_HOST", "LITELLM_PORT"))
+    return same and addresses and state.runtime == wanted.runtime.name
 
 
 def _fixed_changes(state: State, wanted: Planned) -> list[str]:
@@ -59,7 +69,8 @@ def _fixed_changes(state: State, wanted: Planned) -> list[str]:
     """
     now = marks(wanted.plan.settings)
     names = [name for name in sorted({*now, *state.settings}) if now.get(name) != state.settings.get(name)]
-    readable = {*BY_NAME, *wanted.variables} - {*_FIXED}
+    fixed = _FIXED | _FIXED_DOCKER if state.runtime == "docker" else _FIXED
+    readable = {*BY_NAME, *wanted.variables} - fixed
     return [name for name in names if name not in readable]
 
 
@@ -91,8 +102,7 @@ def _other_changes(state: State, wanted: Planned, settings_changed: bool) -> lis
     if not state.parts:  # an older lmstack did not write them
         return [] if settings_changed else ["models.yaml, the models that can be served, or lmstack itself has changed"]
     before, now = state.parts, parts(wanted)
-    code = {"docker": "a file that goes into the image", "local": "lmstack itself"}[wanted.runtime.name]
-    sentences = {"models.yaml": "models.yaml has changed", "code": f"{code} has changed"}
+    sentences = {"models.yaml": "models.yaml has changed", "code": f"{_CODE[wanted.runtime.name]} has changed"}
     found = [text for name, text in sentences.items() if before.get(name) != now[name]]
     if settings_changed:  # they may also change the workers and the served names
         return found

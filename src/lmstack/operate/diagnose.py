@@ -9,6 +9,7 @@ from lmstack.operate.private_files import private_files
 from lmstack.operate.validation import problems_of_project
 from lmstack.releases.allowed import version_objection
 from lmstack.releases.pins import LITELLM_VERSION
+from lmstack.releases.proven import is_proven, proven
 from lmstack.runtime import releases
 from lmstack.runtime.base import Address, State, load_state
 from lmstack.runtime.choose import current_runtime, machine
@@ -73,7 +74,7 @@ def _release(project: Project, plan: Plan, runtime: str) -> Finding:
             releases.command(project, version)
         except LmError as error:
             return Finding("litellm", FAIL, str(error), "the gateway cannot start", error.hint)
-    tested = "" if version == LITELLM_VERSION else f"; this lmstack was tested with {LITELLM_VERSION}"
+    tested = "" if is_proven(version) else f"; it is not proven, this lmstack was tested with {', '.join(proven())}"
     return Finding("litellm", OK, f"{version}{tested}")
 
 

@@ -13,6 +13,7 @@ from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import (
     Started,
     check,
+    hands_over,
     is_unchanged,
     prepare,
     restart_reasons,
@@ -46,7 +47,9 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What `lm up` would do. ``action`` is start, reload, restart or nothing; ``changes`` has a sentence for each setting.
+    """What `lm up` would do. ``changes`` has a sentence for each setting.
+
+    ``action`` is start, reload, handover (a new server takes the place of the running one), restart or nothing.
 
     ``restart_reasons`` says why a reload is not enough.
     """
@@ -71,9 +74,9 @@ def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: ba
         with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
             if is_unchanged(project, wanted):
                 return _with_keys(project, Up(wanted, None))
-            remarks = prepare(project, wanted, options, say)
+            prepared = prepare(project, wanted, options, say)
             with _handled_ctrl_c(wanted.runtime, options, say):
-                return _with_keys(project, Up(wanted, start_prepared(project, wanted, options, say, remarks)))
+                return _with_keys(project, Up(wanted, start_prepared(project, wanted, options, say, prepared)))
 
 
 def _with_keys(project: Project, done: Up) -> Up:
@@ -107,8 +110,16 @@ def preview(project: Project, flags: dict[str, str], options: base.UpOptions) ->
     unchanged = is_unchanged(project, wanted)
     remarks = () if unchanged else check(project, wanted, replace(options, dry_run=True))
     reasons = None if unchanged else restart_reasons(project, wanted)
-    action = "nothing" if unchanged else "start" if reasons is None else "restart" if reasons else "reload"
+    action = "nothing" if unchanged else _action(project, wanted, reasons)
     return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks), tuple(reasons or ()))
+
+
+def _action(project: Project, wanted: Planned, reasons: list[str] | None) -> str:
+    if reasons is None:
+        return "start"
+    if not reasons:
+        return "reload"
+    return "handover" if hands_over(project, wanted) else "restart"
 
 
 def down(project: Project, volumes: bool, say: base.Progress) -> base.Stopped:
@@ -135,10 +146,10 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
     runtime = running_runtime(project)
     with files.locked(project.state / "lock", "lm restart"):
         wanted, options = planned(project, flags_of_running(project)), base.UpOptions(timeout)
-        remarks = prepare(project, wanted, options, say)
+        prepared = prepare(project, wanted, options, say, stops=True)
         with state_kept_on_failure(project):
             runtime.down(False, say)
-            return _with_keys(project, Up(wanted, start_prepared(project, wanted, options, say, remarks)))
+            return _with_keys(project, Up(wanted, start_prepared(project, wanted, options, say, prepared)))
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:

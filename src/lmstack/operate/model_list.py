@@ -44,12 +44,15 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _row(catalog: Catalog, model: Model, settings: Settings) -> dict[str, Any]:
     provider, real = catalog.providers[model.provider], catalog.resolve(model)
     key = None if provider.keyless else provider.key
+    flat = dict([real.flat_price] if real.flat_price else []) | (
+        {} if real.per_batch is None else {"per_batch": real.per_batch}
+    )
     priced = "models.yaml" if real.own_price else PRICE_SOURCE if real.priced and not real.free else None
     return {
         "name": model.name, "provider": provider.name, "model": real.model, "mode": real.mode,
         "tier": model.tier if real.mode == "chat" else None,
         "input_usd_per_million": real.input, "output_usd_per_million": real.output,
-        "flat_price": dict([real.flat_price]) if real.flat_price else None, "price_source": priced,
+        "flat_price": flat or None, "price_source": priced,
         "context": real.context, "can": None if real.can is None else list(real.can),
         "lifecycle": model.lifecycle, "deprecated": model.deprecated, "retired": model.retired, "successor": model.successor,
         "needs": key if key and not settings.get(key) else None,

@@ -50,44 +50,68 @@ def restart_reasons(project: Project, wanted: Planned) -> list[str] | None:
     return reasons or ([] if all_run and wanted.runtime.can_change() else ["not everything of it runs"])
 
 
+def hands_over(project: Project, wanted: Planned) -> bool:
+    """Return whether a new server can take the place of the running one, for a change that needs a new server."""
+    state = base.load_state(project)
+    return state is not None and changes.listens_alike(state, wanted) and wanted.runtime.can_hand_over(wanted.plan)
+
+
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
     """Check everything that can fail, before anything is changed; return remarks."""
     return wanted.runtime.check(wanted.plan, replace(options, own_address=own_address(project)))
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` has found. ``reasons`` is as of ``restart_reasons``: empty for a change of the running server."""
+
+    remarks: tuple[str, ...]
+    reasons: list[str] | None
+
+
 def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:
     """Check, start, and wait until every planned model is served; raise UnhealthyError when that does not happen."""
-    remarks = prepare(project, wanted, options, say)
-    return start_prepared(project, wanted, options, say, remarks)
+    return start_prepared(project, wanted, options, say, prepare(project, wanted, options, say))
 
 
-def prepare(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> tuple[str, ...]:
-    """Check, and get what the start needs; return remarks. What runs is not touched."""
+def prepare(
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, stops: bool = False
+) -> Prepared:
+    """Check, and get what the start needs. What runs is not touched. ``stops``: it will be stopped before the start."""
     remarks = check(project, wanted, options)
     for change in changes.since_the_last_start(base.load_state(project), wanted):
         say(f"Changed: {change}")
-    wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
-    return remarks
+    reasons = None if stops else restart_reasons(project, wanted)
+    if reasons != []:  # The running server writes the files itself, after it has proven the change.
+        wanted.runtime.prepare(wanted.plan, wanted.config, options, say)
+    return Prepared(remarks, reasons)
 
 
 def start_prepared(
-    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, remarks: tuple[str, ...]
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, prepared: Prepared
 ) -> Started:
     """Start what `prepare` prepared, and wait until every planned model is served."""
-    reasons = restart_reasons(project, wanted)
-    if reasons == []:
-        return Started(_change_running(project, wanted, options, say), remarks)
-    if reasons:
-        say(f"This needs a restart, and the gateway does not answer meanwhile: {'; '.join(reasons)}")
+    if prepared.reasons == []:
+        return Started(_change_running(project, wanted, options, say), prepared.remarks)
+    if prepared.reasons and hands_over(project, wanted):
+        return Started(_change_running(project, wanted, options, say, new_server=True), prepared.remarks)
+    if prepared.reasons:
+        say(f"This needs a restart, and the gateway does not answer meanwhile: {'; '.join(prepared.reasons)}")
     with state_kept_on_failure(project):
         took = _replace_running(project, wanted, options, say)
-    return Started(took, remarks)
+    return Started(took, prepared.remarks)
 
 
-def _change_running(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> float:
-    """Let the running server apply the plan, and return the seconds that it took. If it fails, nothing has changed."""
+def _change_running(
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, new_server: bool = False
+) -> float:
+    """Let the running server apply the plan, or a new one take its place; return the seconds that it took.
+
+    If it fails, nothing has changed.
+    """
     began, state = time.monotonic(), base.load_state(project)
-    wanted.runtime.change(wanted.plan, wanted.config, options, say)
+    act = wanted.runtime.hand_over if new_server else wanted.runtime.change
+    act(wanted.plan, wanted.config, options, say)
     base.save_state(project, _state(wanted, state.started_at if state else time.time()))
     wanted.runtime.settle()
     return time.monotonic() - began

@@ -1,7 +1,6 @@
 """Move a stack to another LiteLLM release. The release must prove that it works; otherwise the release before it returns."""
 
 import json
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +12,26 @@ from lmstack.config.envfile import set_line, unset_line
 from lmstack.config.kinds import KINDS
 from lmstack.config.settings import Settings
 from lmstack.errors import ConfigError, LmError, MissingToolError, UnhealthyError, UsageError
+from lmstack.operate import proof
 from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import is_running, is_unchanged, start
 from lmstack.releases.allowed import numbers, version_objection
 from lmstack.releases.pins import LITELLM_VERSION
+from lmstack.releases.proven import is_proven, upgrade_command
 from lmstack.runtime import base, releases
-from lmstack.stack import health
 from lmstack.stack.project import Project
-
-LEDGER_SECONDS = 15.0  # how long a test call may take to reach the ledger
 
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """The releases that ``lm upgrade`` lists. ``refused`` gives the reason for each; ``rollback``: the release to go back to."""
+    """The releases that ``lm upgrade`` lists. ``refused`` gives the reason for each; ``rollback``: the release to go back to.
+
+    ``unproven``: those of the newer ones with which lmstack's tests did not pass, or did not run.
+    """
 
     current: str
     newer: list[str]
+    unproven: list[str]
     refused: dict[str, str]
     rollback: str | None
 
@@ -39,7 +41,7 @@ class Move:
     """What a move to a release did. ``running``: whether the gateway runs, before the move and after it.
 
     ``changed`` with the same release before and after: it was missing and is now installed. ``recorded``: what pins the
-    release, the digest of its image or the lock with its hashes.
+    release, the digest of its image or the lock with its hashes. ``proved_more``: it also answered, streamed and so on.
     """
 
     before: str
@@ -48,6 +50,7 @@ class Move:
     running: bool = False
     remarks: tuple[str, ...] = ()
     recorded: str = ""
+    proved_more: bool = False
 
 
 def known_releases(project: Project) -> Releases:
@@ -55,8 +58,10 @@ def known_releases(project: Project) -> Releases:
     current = project.settings().version
     newer = [version for version in releases.available() if numbers(version) > numbers(current)]
     refused = {version: reason for version in newer if (reason := version_objection(version))}
+    accepted = [version for version in newer if version not in refused]
     last = _last_move(project)
-    return Releases(current, [v for v in newer if v not in refused], refused, last["before"] if last else None)
+    unproven = [version for version in accepted if not is_proven(version)]
+    return Releases(current, accepted, unproven, refused, last["before"] if last else None)
 
 
 def release_before(project: Project) -> str:
@@ -67,14 +72,38 @@ def release_before(project: Project) -> str:
     return last["before"]
 
 
-def move(project: Project, to: str, timeout: float, only_check: bool, say: base.Progress) -> Move:
+def rollback(project: Project, timeout: float, say: base.Progress) -> Move:
+    """Move to the release before the last upgrade, with the same proof. It may be one that is not proven: it was in use here."""
+    to = release_before(project)
+    _refuse(project.settings(), to)
+    return _move(project, to, _Way(timeout), say)
+
+
+def move(
+    project: Project, to: str, timeout: float, only_check: bool, say: base.Progress, unproven: bool = False
+) -> Move:
     """Move to release ``to``. If it does not start, serve and record, return to the release before it: UnhealthyError.
 
-    With ``only_check``, only ask that release whether it accepts the configuration.
+    With ``only_check``, only ask that release whether it accepts the configuration. A release that is not proven needs
+    ``unproven``, and proves more: UsageError without it.
     """
-    settings = project.settings()
-    current = settings.version
-    _refuse(settings, to)
+    _refuse(project.settings(), to)
+    if not (only_check or unproven or is_proven(to)):
+        raise UsageError(f"LiteLLM {to} is not proven: lmstack's tests have not passed with it", f"try it, and go back if it fails: {upgrade_command(to)}")  # fmt: skip
+    return _move(project, to, _Way(timeout, only_check, not is_proven(to)), say)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to move. ``timeout``: seconds to wait for the release. ``proves_more``: it must also answer, stream and so on."""
+
+    timeout: float
+    only_check: bool = False
+    proves_more: bool = False
+
+
+def _move(project: Project, to: str, way: _Way, say: base.Progress) -> Move:
+    current = project.settings().version
     project.require_stack()
     if to == current:
         return _install_missing(project, to, say)
@@ -82,27 +111,29 @@ def move(project: Project, to: str, timeout: float, only_check: bool, say: base.
         running, flags = is_running(project), flags_of_running(project)
         wanted = planned(project, {**flags, "LITELLM_VERSION": to})
         _check_configuration(wanted, to, wanted.runtime.release_keys(to, say))
-        if only_check:
+        if way.only_check:
             return Move(current, to, running=running, recorded=wanted.runtime.recorded(to))
-        remarks = _replace_release(project, current, to, flags, running, timeout, say)
-    return Move(current, to, True, running, remarks, wanted.runtime.recorded(to))
+        remarks = _replace_release(project, to, flags, running, way, say)
+    return Move(current, to, True, running, remarks, wanted.runtime.recorded(to), way.proves_more)
 
 
 def _replace_release(
-    project: Project, current: str, to: str, flags: dict[str, str], running: bool, timeout: float, say: base.Progress
+    project: Project, to: str, flags: dict[str, str], running: bool, way: _Way, say: base.Progress
 ) -> tuple[str, ...]:
+    current = project.settings().version
     before = {path: files.read(path) for path in (project.env_file, _record(project))}
     # The record comes first: if lm is killed after this line, `lm rollback` can go back.
     files.write(_record(project), json.dumps({"now": to, "before": current, "at": time.time()}) + "\n")
     _write_version(project, before[project.env_file], to)
     try:
         moved = planned(project, flags)
-        started = start(project, moved, base.UpOptions(timeout), say)
-        _verify(moved, to)
+        started = start(project, moved, base.UpOptions(way.timeout), say)
+        proof.verify(moved, to)
+        found = proof.verify_more(moved, say) if way.proves_more else ()
     except (LmError, KeyboardInterrupt) as error:
         say(f"LiteLLM {to} does not work here. Going back to {current} …")
         _restore_files(before)
-        left = _back_to_before(project, flags, running, timeout, say)
+        left = _back_to_before(project, flags, running, way.timeout, say)
         moved_before = _last_move(project) or {}
         planned(project, flags).runtime.keep_releases({current, moved_before.get("before", current)})
         raise UnhealthyError(
@@ -111,7 +142,7 @@ def _replace_release(
     moved.runtime.keep_releases({to, current})
     if not running:
         moved.runtime.down(False, say)
-    return (*moved.plan.messages, *started.remarks)
+    return (*moved.plan.messages, *started.remarks, *found)
 
 
 def _install_missing(project: Project, version: str, say: base.Progress) -> Move:
@@ -181,28 +212,6 @@ def _back_to_before(project: Project, flags: dict[str, str], running: bool, time
 def _failure_text(to: str, error: BaseException, left: str) -> str:
     why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
     return f"LiteLLM {to} does not work here: {why}\n{left}; nothing was changed."
-
-
-def _verify(moved: Planned, version: str) -> None:
-    """Raise UnhealthyError unless the running gateway is that release, has our routes, and records a call.
-
-    The test call is refused before any provider is called, so it costs nothing.
-    """
-    url, key = moved.plan.url, moved.plan.settings.master_key
-    reported = health.release(url, key)
-    if reported not in ("", version):
-        raise UnhealthyError(f"the gateway at {url} runs LiteLLM {reported}")
-    # Needs no key: this route is ours, and the release loads it by its startup hook.
-    if health.get(f"{url}/health").status != 200:
-        raise UnhealthyError("the gateway has no /health: lmstack's code was not loaded by this release")
-    status, call_id = health.refused_call(url, key, f"lm-proof-{secrets.token_hex(4)}")
-    if not 400 <= status < 500:
-        raise UnhealthyError(f"a call for a model that does not exist got the answer {status or 'nothing'}")
-    deadline = time.monotonic() + LEDGER_SECONDS
-    while not moved.runtime.query("request", {"id": call_id}):
-        if time.monotonic() > deadline:
-            raise UnhealthyError("a call is missing in the ledger: lmstack's callback does not work with this release")
-        time.sleep(0.25)  # the time between two looks
 
 
 def _record(project: Project) -> Path:

@@ -1,46 +1,27 @@
 """Decide where a request goes and what it may cost. Pure: `lm route` and the gateway use the same function."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from lmstack.routing import refusals
-from lmstack.routing.budgets import Limit, limits_for
-from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, cost_at, fallback_order, fallbacks_of, price_key
+from lmstack.routing.budgets import Limit
+from lmstack.routing.candidates import (
+    AUTO,
+    CAPABILITIES,
+    GROUPS,
+    Candidate,
+    cost_at,
+    fallback_order,
+    fallbacks_of,
+    price_key,
+)
+from lmstack.routing.native_gemini import is_google
 from lmstack.routing.needs import BYTES_PER_TOKEN, Needs
 from lmstack.routing.prices import REALTIME, UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import NATIVE_GEMINI, NO_OPTIONS, Request, RoutingOptions
-
-AUTO = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingRules:
-    """models.yaml's rules: options for each task and agent, and limits in US dollars."""
-
-    tasks: Mapping[str, RoutingOptions] = field(default_factory=dict)
-    agents: Mapping[str, RoutingOptions] = field(default_factory=dict)
-    limits: tuple[Limit, ...] = ()
-
-    def options_of(self, request: Request) -> RoutingOptions:
-        """Return the options of a request, completed by those of its task, then by those of its agent."""
-        if not (self.tasks or self.agents):
-            return request.options
-        default = self.tasks.get(request.task or "", NO_OPTIONS).completed_by(
-            self.agents.get(request.agent or "", NO_OPTIONS)
-        )
-        if request.model != AUTO:  # a default tier is for clients that let the gateway choose the model
-            default = replace(default, tier=None)
-        return request.options.completed_by(default)
-
-    def limits_of(self, request: Request) -> tuple[Limit, ...]:
-        """Return the limits that apply to a request."""
-        client = request.client
-        if not self.limits and request.task_budget is None and not client.budgets:
-            return ()
-        names = {"task": request.task, "agent": request.agent, "team": client.team, "key": client.key}
-        return limits_for(self.limits, names, client.budgets, request.task_budget)
+from lmstack.routing.request import NATIVE_GEMINI, Request, RoutingOptions
+from lmstack.routing.rules import RoutingRules
 
 
 class Models:
@@ -95,14 +76,8 @@ def decide(request: Request, models: Models, rules: RoutingRules) -> Decision:
     if not request.is_routed or (request.model != AUTO and request.model not in models.orders):
         return _unrouted(request, models, limits)
     options = rules.options_of(request)
-    restricted = request.client.allows is not None
-    if (
-        not options
-        and not limits
-        and not restricted
-        and not _is_ours_to_choose(request)
-        and _any_model_fits(request, models)
-    ):
+    is_free_to_go = not options and not limits and request.client.allows is None
+    if is_free_to_go and not _is_ours_to_choose(request) and _any_model_fits(request, models):
         return _as_configured(request, models)
     return _chosen(request, models, options, limits)
 
@@ -115,9 +90,7 @@ def decide_free(request: Request, models: Models) -> Decision | None:
     if (model is not None and not model.free) or (model is None and request.model not in (AUTO, *models.orders)):
         return None
     options = RoutingOptions(no_fallback=request.options.no_fallback)
-    order = [
-        c for c in _allowed_order(request.model, request, models) if _shortcoming(c, request.needs) is None and c.free
-    ]
+    order = [c for c in _allowed_order(request.model, request, models) if _shortcoming(c, request) is None and c.free]
     if not order:
         return None
     return _list_of(order[:1] if options.no_fallback else order, request, options, ())
@@ -179,7 +152,7 @@ def _priced(name: str, fitting: Sequence[Candidate], request: Request, options: 
 def _require_named(name: str, first: Candidate, request: Request, models: Models) -> None:
     """Raise RefusalError when ``name`` is a model that cannot serve the request itself."""
     if name in models.by_name and first.name != name:
-        reason = _shortcoming(models.by_name[name], request.needs) or "costs more than x-lm-max-cost"
+        reason = _shortcoming(models.by_name[name], request) or "costs more than x-lm-max-cost"
         raise refusals.model_unsuitable(name, reason)
 
 
@@ -210,9 +183,9 @@ def _require_allowed(request: Request, models: Models) -> None:
 def _filter(order: Sequence[Candidate], request: Request, options: RoutingOptions) -> list[Candidate]:
     """Return the candidates that can take the request and that it may pay for. Raises RefusalError without any."""
     needs = request.needs
-    able = [c for c in order if _shortcoming(c, needs) is None]
+    able = [c for c in order if _shortcoming(c, request) is None]
     if not able:
-        reasons = ((c, str(_shortcoming(c, needs))) for c in order[:3])
+        reasons = ((c, str(_shortcoming(c, request))) for c in order[:3])
         raise refusals.no_capable_model(str(request.model), reasons)
     if _overflows(order[0], needs):
         # The cheapest model with enough context comes first. Models of unknown context come last.
@@ -245,11 +218,16 @@ def _minimum(request: Request, rates: tuple[float, float] | None) -> float | Non
 
 def _any_model_fits(request: Request, models: Models) -> bool:
     """Return whether every model can surely take the request. True for most requests, and much faster than needs."""
-    return request.fits(models.smallest_context) and (models.all_capable or not request.has_special_content)
+    if request.needs_google or not request.fits(models.smallest_context):
+        return False
+    return models.all_capable or not request.has_special_content
 
 
-def _shortcoming(candidate: Candidate, needs: Needs) -> str | None:
+def _shortcoming(candidate: Candidate, request: Request) -> str | None:
     """Return why a model cannot take the request; None when it can, or when nothing is known against it."""
+    needs = request.needs
+    if request.needs_google and not is_google(candidate.litellm_model):
+        return "would get only the text and the functions of a native Gemini call, and this one has more"
     missing = needs.capabilities - candidate.capabilities if candidate.capabilities is not None else frozenset()
     if missing:
         return f"cannot do {', '.join(sorted(missing))}"
@@ -269,4 +247,4 @@ def _affordable(candidate: Candidate, needs: Needs, max_cost: float | None) -> b
     return cost is not None and cost <= max_cost
 
 
-__all__ = ["AUTO", "ChosenBy", "Decision", "Models", "RefusalError", "RoutingRules", "decide", "decide_free"]
+__all__ = ["ChosenBy", "Decision", "Models", "RefusalError", "decide", "decide_free"]

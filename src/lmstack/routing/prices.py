@@ -1,7 +1,7 @@
 """What a call costs before it is made, for the calls that the gateway does not route. Pure.
 
-Chat models have a ``Candidate`` each. Here are the prices of all other calls: embeddings, images, audio, rerank. Models.yaml
-may set a flat price: US dollars for each image, character, second or request.
+Chat models have a ``Candidate`` each. Here are the prices of all other calls: embeddings, images, audio, rerank, batches.
+Models.yaml may set a flat price: US dollars for each image, character, second, request or batch.
 """
 
 from collections.abc import Mapping
@@ -37,6 +37,7 @@ _TRANSCRIPTION = frozenset({"transcription", "atranscription"})
 _RERANK = frozenset({"rerank", "arerank"})
 REALTIME = frozenset({"realtime", "arealtime", "_arealtime"})
 MODERATION = frozenset({"moderation", "amoderation"})
+BATCHES = frozenset({"create_batch", "acreate_batch"})
 # The answers of these calls may have a cost without any tokens.
 SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | MODERATION
 # The modes of models that can answer a call, by the call type without LiteLLM's "a". Chat is not in it: it is routed.
@@ -68,6 +69,7 @@ class Price:
     query: float | None = None
     request: float | None = None
     response: float | None = None  # the longest one of a realtime session
+    batch: float | None = None  # a new batch for the provider of this name, with any number of requests
 
     @property
     def free(self) -> bool:
@@ -89,14 +91,15 @@ def flat_price_from(found: object) -> FlatPrice | None:
 
 
 def price_from(
-    rates: Rates | None, entry: Mapping[str, Any], flat: FlatPrice | None = None, mode: str | None = None
-) -> Price:
+    rates: Rates | None, entry: Mapping[str, Any], flat: FlatPrice | None = None, mode: str | None = None,
+    batch: float | None = None,
+) -> Price:  # fmt: skip
     """Return the price of a model from its rendered ``rates`` and ``mode``, and from its entry in LiteLLM's price map.
 
-    A ``flat`` price takes the place of both.
+    A ``flat`` price takes the place of both. The price of a ``batch`` is independent of it.
     """
     if flat is not None:
-        return replace(UNKNOWN, **{flat[0].removeprefix("per_"): flat[1]})  # type: ignore[arg-type]
+        return replace(UNKNOWN, batch=batch, **{flat[0].removeprefix("per_"): flat[1]})  # type: ignore[arg-type]
 
     def usd(*names: str) -> float | None:
         found = [value for name in names if isinstance(value := entry.get(name), int | float) and value > 0]
@@ -117,13 +120,15 @@ def price_from(
     response = None
     if "realtime" in (mode, entry.get("mode")):
         response = longest_response(entry) if rates is None else cost_at(rates, DEFAULT_INPUT, DEFAULT_OUTPUT)
-    return Price(rates, image, character, second, query, response=response)
+    return Price(rates, image, character, second, query, response=response, batch=batch)
 
 
 def is_free(request: Request, price: Price) -> bool:
     """Return whether the call surely costs nothing: a free model without fallbacks, or a call that only manages."""
     if is_management(request.call_type):
         return True
+    if request.call_type in BATCHES:
+        return False  # its requests may name any model of the provider
     if request.call_type in MODERATION and request.model is None:
         return True  # LiteLLM then asks OpenAI's moderation model, which is free
     return price.free and not request.has_fallbacks
@@ -157,8 +162,8 @@ def estimate(request: Request, price: Price) -> float | None:
     if kind in _TRANSCRIPTION:
         seconds = None if request.size is None else -(-request.size // AUDIO_BYTES_PER_SECOND)
         return _by_unit(seconds, price.second, price.rates, TOKENS_PER_SECOND, TOKENS_PER_SECOND)
-    if kind in REALTIME:
-        return price.response
+    if kind in REALTIME | BATCHES:
+        return price.response if kind in REALTIME else price.batch
     if kind in _RERANK and price.query is not None:
         return price.query * _queries(body)
     if kind in MODERATION | _RERANK | _EMBEDDING:

@@ -65,7 +65,10 @@ def cost_unknown(model: str | None, call_type: str) -> RefusalError:
         "Or send the request without a budget. `lm models` lists the names and prices."
     )
     if call_type.endswith("create_batch"):
-        way_out = "A batch may hold any number of requests. Send them one by one, or send the batch without a budget."
+        way_out = (
+            "A batch may hold any number of requests. Set per_batch in models.yaml, in USD for each new batch, for the model that "
+            "names the provider (the model of the file, or x-litellm-model). Or send the requests one by one, or the batch without a budget."
+        )
     return RefusalError(
         400, "cost_unknown",
         f"A budget applies to this request, and the cost of {name} ({call_type}) cannot be known in advance. {way_out}",

@@ -4,7 +4,7 @@ docker-compose.yml and Dockerfile work without this module. It adds checks, the 
 a container sees them.
 """
 
-import secrets
+import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +14,16 @@ from lmstack import files
 from lmstack.config.settings import SETTINGS
 from lmstack.errors import ConfigError, LmError
 from lmstack.releases import allowed
-from lmstack.runtime import base, images, releases
+from lmstack.runtime import base, images, releases, server_control
 from lmstack.runtime.compose_project import SERVICES, ComposeProject, service_name
-from lmstack.runtime.compose_settings import require_settings_for_docker
+from lmstack.runtime.compose_settings import mounted_files, require_settings_for_docker, stored_redis_password
+from lmstack.runtime.container_server import ContainerServer
 from lmstack.runtime.engine import compose_command, engine_problem, ollama_remark, require_engine, selected_engine
 from lmstack.runtime.ports import check_port_free
 from lmstack.runtime.volume_ledger import VolumeLedger
-from lmstack.runtime.workers import NoChanges
+from lmstack.runtime.workers import Workers
 from lmstack.stack import assets, proxy_side
-from lmstack.stack.plan import STOCK_ENVIRON, Plan, no_models
+from lmstack.stack.plan import Plan, no_models
 from lmstack.stack.project import PROXY_SERVICE, Project
 
 PROXY = PROXY_SERVICE
@@ -30,26 +31,9 @@ NEEDED_FILES = ("docker-compose.yml", "Dockerfile", "callbacks/taskmaster.py")
 BUILD_SECONDS, UP_SECONDS, DOWN_SECONDS = 1800.0, 300.0, 120.0
 # A container that asks a release for its keys gets no network, no rights, and a folder in memory.
 SEALED = ["--network", "none", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108  # fmt: skip
-# What the stock image needs when nothing is built on it: our files mounted, our variables set.
-MOUNTED = """\
-# Written by `lm up` because LITELLM_MOUNT is on: the unmodified image, with this folder's files mounted.
-services:
-  litellm-proxy:
-    image: {image}
-    entrypoint: ["python3", "-m", "lmstack.gateway.app.serve"]
-    environment:
-      PYTHONPATH: /opt/lmstack
-      PYTHONDONTWRITEBYTECODE: "1"
-      LEDGER_PATH: /app/logs/litellm.db
-{stock}
-    volumes:
-      - {root}/litellm-config.yaml:/app/config/litellm-config.yaml:ro
-      - {root}/callbacks:/opt/lmstack/callbacks:ro
-      - {root}/src/lmstack:/opt/lmstack/lmstack:ro
-"""
 
 
-class ComposeRuntime(NoChanges):
+class ComposeRuntime:
     """Implements base.Runtime with docker compose."""
 
     name = "docker"
@@ -59,6 +43,7 @@ class ComposeRuntime(NoChanges):
         self.project = project
         self.compose = ComposeProject(project)
         self.ledger = VolumeLedger(self.compose)
+        self.server = ContainerServer(self.compose)
 
     def require_tools(self, plan: Plan) -> None:
         """Raise MissingToolError when docker, its engine or compose is missing."""
@@ -104,13 +89,15 @@ class ComposeRuntime(NoChanges):
         image = images.get(self.project, plan.settings.image, say)
         images.refuse_bad_digest(image, options.force)
         if mounted:
-            stock = "\n".join(f'      {name}: "{value}"' for name, value in STOCK_ENVIRON.items())
-            files.write(self.compose.override, MOUNTED.format(image=image, root=self.project.root, stock=stock))
+            files.write(self.compose.override, mounted_files(self.project, image))
         else:
             files.remove(self.compose.override)
         if not mounted:
             say("Building the gateway's image (only what has changed) …")
-            self.compose.run(["build", "--quiet", PROXY], BUILD_SECONDS, self._environment(plan, config))
+            self._build(plan, config)
+
+    def _build(self, plan: Plan, config: str) -> None:
+        self.compose.run(["build", "--quiet", PROXY], BUILD_SECONDS, self._environment(plan, config))
 
     def up(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Start the containers. Compose replaces only those that have changed."""
@@ -119,6 +106,31 @@ class ComposeRuntime(NoChanges):
         images.record_volumes(self.project, self.compose.volumes())
         self.compose.run([*profile, "up", "-d", "--no-build"], UP_SECONDS, env, show=not getattr(say, "quiet", False))
         images.record_image(self.project, plan.settings.image)
+
+    def can_change(self) -> bool:
+        """Return whether the server in the container runs and has reported that it takes changes."""
+        return bool(self.server.report())
+
+    def change(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Have the server in the container apply the change, and make the image with which the next container starts."""
+        settings = self.server.settings(self._environment(plan, config))
+        say(server_control.APPLYING)
+        self.server.change(server_control.asked(plan, config, settings, options))
+        files.write(self.project.config_file, config)
+        if not plan.settings.on("LITELLM_MOUNT"):
+            self._build(plan, config)
+
+    def can_hand_over(self, plan: Plan) -> bool:
+        """Return False: a port belongs to one container."""
+        return False
+
+    def hand_over(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
+        """Raise LmError."""
+        raise LmError("one container cannot take the place of another while it runs", "start it again: lm restart")
+
+    def workers(self) -> Workers:
+        """Return the worker processes, as the server in the container reports them."""
+        return self.server.workers()
 
     def settle(self) -> None:
         """Do nothing: the engine knows its containers."""
@@ -143,6 +155,8 @@ class ComposeRuntime(NoChanges):
         before = self.compose.volumes()
         if volumes:
             images.refuse_found_volumes(self.project, before)
+        with contextlib.suppress(LmError):  # The container may just end.
+            self.server.forget_settings()
         self.compose.run(["--profile", "redis", "down", *(["--volumes"] if volumes else [])], DOWN_SECONDS)
         base.clear_state(self.project, self.name)
         return base.Stopped(ran, tuple(sorted(before - self.compose.volumes())))
@@ -206,18 +220,8 @@ class ComposeRuntime(NoChanges):
         env["LITELLM_IMAGE"] = images.name_to_run(self.project, plan.settings.image)
         env |= {"LITELLM_WORKERS": str(plan.workers), "LITELLM_MEMORY": f"{max(2, plan.workers)}g"}
         if _own_redis(plan):
-            env["REDIS_PASSWORD"] = plan.settings.get("REDIS_PASSWORD") or self._stored_password()
+            env["REDIS_PASSWORD"] = plan.settings.get("REDIS_PASSWORD") or stored_redis_password(self.project)
         return env
-
-    def _stored_password(self) -> str:
-        """Return the password of our Redis; make it at the first call."""
-        path = self.project.state / "redis-password"
-        found = files.read(path)
-        if found:
-            return found.strip()
-        made = secrets.token_urlsafe(24)
-        files.write(path, made + "\n", 0o600)
-        return made
 
 
 _STATES = {

@@ -14,6 +14,7 @@ from typing import Any
 
 from lmstack import files, proc
 from lmstack.errors import LmError, MissingToolError
+from lmstack.releases.proven import upgrade_command
 from lmstack.runtime import release_lock
 from lmstack.runtime.installed_by import install_command
 from lmstack.runtime.processes import SERVER
@@ -53,7 +54,7 @@ def command(project: Project, version: str) -> list[str]:
     here = installed()
     if here is not None:
         raise MissingToolError(
-            f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: lm upgrade --to {version}"
+            f"LiteLLM {version} is not installed here; this environment has {here}", f"get it with: {upgrade_command(version)}"
         )  # fmt: skip
     raise MissingToolError(
         "the LiteLLM proxy is not installed in this Python environment",

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lmstack.errors import LmError
-
 
 @dataclass(frozen=True, slots=True)
 class Worker:
@@ -45,19 +43,3 @@ def memory_mb(pid: int) -> int | None:
     except psutil.Error:
         return None
     return round(getattr(found, "pss", found.rss) / 1024 / 1024)
-
-
-class NoChanges:
-    """A runtime in which a server gets its settings only when it starts."""
-
-    def can_change(self) -> bool:
-        """Return False."""
-        return False
-
-    def change(self, *_: Any) -> None:
-        """Raise LmError."""
-        raise LmError("this gateway cannot change its settings while it runs", "start it again: lm restart")
-
-    def workers(self) -> Workers:
-        """Return no workers: they are inside the container."""
-        return Workers()

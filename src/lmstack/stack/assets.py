@@ -28,12 +28,16 @@ _OLD = {
     "Dockerfile": {
         "fc722ec776b3d6bee2c35fcdb66d8be3c9277584d63e9a64aaf7cab75a1c6330",
         "6eee655230e76404099b0d7fd99f27a7f1c19329be97de3fb3b8238de7a9a2da",
+        "01d10634838c71dcc0a0c6aa8a3f84e88d604ba9bce80151398f6d1db356aea5",
     },
     ".dockerignore": {
         "64742bc4782d060f6f6a6be6ec97931153ca3604213279769f17c647777cf6d3",
         "2911f6321cb51ea8447aec8791875af8a123f74cc480807ab97a235ba186ced5",
     },
-    "docker-compose.yml": {"9c715a33d0df3a036c4e373a6ca6d486ffa1bd1890876f8406ad7f9049ec78e7"},
+    "docker-compose.yml": {
+        "9c715a33d0df3a036c4e373a6ca6d486ffa1bd1890876f8406ad7f9049ec78e7",
+        "0b9de3e661f924e40dc105b85315759a72a221d162401c3e43f6b359c14cb142",
+    },
 }
 
 

@@ -99,6 +99,8 @@ def _info(d: Deployment) -> dict[str, Any]:
         info["lm_own_price"] = True
     if d.model.flat_price:
         info["lm_flat_price"] = list(d.model.flat_price)
+    if d.model.per_batch is not None:
+        info["lm_batch_price"] = float(d.model.per_batch)
     if d.model.mode == "chat":
         info |= _chat_info(d)
     return info | (_PROBED if d.model.free else _NOT_PROBED)
@@ -122,6 +124,8 @@ def _remark(d: Deployment) -> str:
         cost = "free" if model.free else f"{model.input:g} / {model.output:g} USD per million tokens"
     if model.flat_price:
         cost = f"{model.flat_price[1]:g} USD {model.flat_price[0].replace('_', ' ')}"
+    if model.per_batch is not None:
+        cost += f", {model.per_batch:g} USD per batch"
     if model.successor:
         return f"{model.name}: retired by {d.provider.title} ({model.retired}), served by {model.successor}; {cost}"
     return f"{model.name}: {d.provider.title}, {cost}"

@@ -89,6 +89,8 @@ PICTURES = "models:\n  pictures: {provider: openai, model: pictures, mode: image
         ("per_image: -1}", "models.yaml:2: models.pictures.per_image: must be US dollars from 0, not -1"),
         ("per_image: 1, per_request: 2}", "models.pictures.per_request: the model has another price already"),
         ("per_image: 1, input: 2}", "models.pictures.per_image: the model has another price already"),
+        ("per_image: 1, per_batch: 2}", ""),
+        ("per_image: 1, per_batch: -2}", "models.yaml:2: models.pictures.per_batch: must be US dollars from 0, not -2"),
         ("per_second: 1}", "needs the mode audio_transcription, and the model has the mode image_generation"),
         ("per_picture: 1}", "models.pictures.per_picture: unknown field"),
     ],

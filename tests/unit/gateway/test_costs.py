@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi import HTTPException
 
-from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream, estimate_given_up
+from lmstack.gateway.calls.costs import cost_of, estimate_broken_stream, estimate_given_up, is_assumed
 from lmstack.ledger.records import Attempt, Attribution, Call, Fault, Usage
 
 RATES = (1.0, 2.0)
@@ -78,6 +78,15 @@ def test_a_flat_price_is_charged_whatever_litellm_reports(
 @pytest.mark.parametrize(("kind", "cost"), [("acreate_file", 0.0), ("acreate_batch", None), ("acompletion", None)])
 def test_a_price_per_request_is_for_the_calls_that_are_sold_so(kind: str, cost: float | None) -> None:
     assert cost_of(a_call(flat_price=("per_request", 0.5), rates=None, kind=kind), None, Usage(), 0.0) == cost
+
+
+@pytest.mark.parametrize("cost", [0.5, 0.0, None])
+def test_a_batch_costs_what_the_user_has_set_and_that_is_assumed(cost: float | None) -> None:
+    call = a_call(kind="acreate_batch", rates=(0.0, 0.0), flat_price=("per_request", 9.0))
+    call.estimate_usd = cost
+    assert cost_of(call, None, TEN, 7.0) == cost
+    assert is_assumed(call)
+    assert not is_assumed(a_call(kind="acompletion"))
 
 
 def test_a_call_without_any_attempt_has_no_cost() -> None:

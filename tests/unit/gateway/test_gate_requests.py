@@ -1,14 +1,16 @@
 """Whole requests through the gate, before an app that answers everything: who is refused, and what a client gets to see."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from lmstack.gateway.app.bodies import InFlight
+from lmstack.gateway.app.bodies import InFlight, RefusedError
 from lmstack.gateway.app.gate import RequestGate, gate_settings
 from lmstack.gateway.app.middleware import GatewayMiddleware
+from lmstack.keys.key import Key
 
 KEY = "sk-gate-0123456789abcdef"
 BEARER = (b"authorization", f"Bearer {KEY}".encode())
@@ -31,6 +33,7 @@ class Client:
     environ: dict[str, str] = field(default_factory=dict)
     served: list[str] = field(default_factory=list)
     refused: list[tuple[str, str, str]] = field(default_factory=list)
+    recorded: list[tuple[str | None, str, int]] = field(default_factory=list)  # task, path and status of a row
     reads: int = 0
     body: bytes = b"{}"
 
@@ -57,7 +60,10 @@ class Client:
         def note(reason: str, address: str, path: str) -> None:
             self.refused.append((reason, address, path))
 
-        gate = RequestGate(app, lambda: KEY, note, gate_settings(self.environ))
+        async def record(headers: Mapping[str, str], path: str, refusal: RefusedError, key: Key | None) -> None:
+            self.recorded.append((headers.get("x-task-id"), path, refusal.status))
+
+        gate = RequestGate(app, lambda: KEY, note, record, gate_settings(self.environ))
         asyncio.run(gate(scope, receive, keep))
         return answer
 
@@ -188,7 +194,11 @@ def test_a_request_without_room_for_its_body_is_asked_to_come_again() -> None:
         await send({"type": "http.response.body", "body": b"ok"})
 
     receive_again = receive
-    gate = RequestGate(app, lambda: KEY, lambda *_: None, gate_settings({}))
+
+    async def record(*_: object) -> None:
+        return None
+
+    gate = RequestGate(app, lambda: KEY, lambda *_: None, record, gate_settings({}))
     gate._in_flight = InFlight(3)
     asyncio.run(gate({**scope}, receive, keep))
     asyncio.run(gate({**scope}, receive, keep))
@@ -228,3 +238,46 @@ def test_json_from_curl_without_a_content_type_is_json(path: str, kind: bytes) -
 )
 def test_json_that_is_no_object_is_refused(body: bytes, status: int) -> None:
     assert Client(body=body).send("POST", CHAT, BEARER)[0]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status"),
+    [
+        ("POST", CHAT, ((b"content-length", b"999999999"),), b"", 413),
+        ("POST", CHAT, (), b"[" * 101 + b"]" * 101, 400),
+        ("POST", CHAT, (), b"[]", 400),
+        ("POST", CHAT, (), b'{"success_callback": ["langfuse"]}', 400),
+        ("POST", "/v1/messages/count_tokens", (), b"[]", 400),
+        ("POST", "/v1/batches/bGl0ZWxsbTp4/cancel", (), b"{}", 400),
+        ("DELETE", "/v1/files/bGl0ZWxsbTp4", (), b"{}", 400),
+    ],
+)
+def test_a_call_that_is_refused_with_a_valid_key_has_a_row_where_its_route_has_rows(
+    method: str, path: str, headers: tuple[tuple[bytes, bytes], ...], body: bytes, status: int
+) -> None:
+    client, task = Client(body=body), (b"x-task-id", b"TM-1")
+    assert client.send(method, path, BEARER, task, *headers)[0]["status"] == status
+    assert (client.recorded, client.refused, client.served) == ([("TM-1", path, status)], [], [])
+    assert client.send(method, path, task, *headers)[0]["status"] == 401
+    assert (len(client.recorded), len(client.refused)) == (1, 1), "without a key there is a count only"
+    assert client.send("GET", "/v1/files/bGl0ZWxsbTp4", BEARER)[0]["status"] == 400
+    assert (len(client.recorded), len(client.refused)) == (1, 2), "a call that only reads has no row"
+
+
+def test_a_session_counts_its_message_until_it_ends() -> None:
+    held: list[int] = []
+    scope = {
+        "type": "websocket", "path": "/v1/realtime", "query_string": b"model=m", "client": ("127.0.0.1", 5),
+        "headers": [(b"host", b"localhost:4000"), BEARER],
+    }  # fmt: skip
+
+    async def receive() -> Message:
+        return {"type": "websocket.receive", "text": "12345"}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        held.append(gate._in_flight.held)
+
+    gate = RequestGate(app, lambda: KEY, None, None, gate_settings({}))  # type: ignore[arg-type]
+    asyncio.run(gate(scope, receive, None))  # type: ignore[arg-type]
+    assert (held, gate._in_flight.held) == ([5], 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 
 import pytest
 from starlette.types import Message
@@ -55,6 +56,47 @@ def test_an_error_that_litellm_has_compressed_comes_without_our_key_too() -> Non
 def test_an_error_within_a_stream_comes_without_our_key() -> None:
     sent = answer(200, b"data: 1\n\n", b"data: " + TOLD + b"\n\n", b"", length=None)
     assert [message.get("body") for message in sent[1:]] == [b"data: 1\n\n", b"data: " + CLEAN + b"\n\n", b""]
+
+
+HUGE = gzip.compress(b'{"error": "' + TOLD * 20_000 + b'"}')
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (HUGE, b"gzip"),
+        (gzip.compress(TOLD)[:-9], b"gzip"),
+        (b"no gzip at all, but odd.shape.of.a.key", b"gzip"),
+        (gzip.compress(TOLD) + b"odd.shape.of.a.key", b"gzip"),
+        (gzip.compress(gzip.compress(TOLD)), b"gzip, gzip"),
+        (TOLD, b"br"),
+        (TOLD * 20_000, b""),
+    ],
+    ids=["a bomb", "cut off", "no gzip", "more behind it", "packed twice", "of another kind", "too large"],
+)
+def test_an_error_that_cannot_be_looked_through_is_replaced(body: bytes, encoding: bytes) -> None:
+    start, sent = answer(429, body[:50], body[50:], length=len(body), encoding=encoding)
+    error = json.loads(sent["body"])["error"]
+    assert (start["status"], error["type"], error["code"]) == (429, "unreadable_error", "429")
+    assert SECRET.encode() not in sent["body"]
+    assert dict(start["headers"]) == {
+        b"content-length": str(len(sent["body"])).encode(), b"content-type": b"application/json",
+    }  # fmt: skip
+
+
+EVENT = b"data: " + TOLD + b"\n\n"
+
+
+@pytest.mark.parametrize("place", range(1, len(EVENT)))
+def test_an_error_in_a_stream_may_be_cut_anywhere(place: int) -> None:
+    more = b"data: odd.shape of something else\n\n"
+    sent = answer(200, b"data: 1\n\n", EVENT[:place], EVENT[place:], more, length=None)
+    assert b"".join(message["body"] for message in sent[1:]) == b"data: 1\n\ndata: " + CLEAN + b"\n\n" + more
+
+
+def test_what_may_be_a_key_waits_only_within_an_error() -> None:
+    sent = answer(200, b"odd.shape", b" of", b'\n"error": odd.s', b"hort odd.shape.of", length=None)
+    assert [m["body"] for m in sent[1:]] == [b"odd.shape", b" of", b'\n"error": ', b"odd.short odd.shape.of"]
 
 
 def test_what_has_no_key_passes_unchanged() -> None:

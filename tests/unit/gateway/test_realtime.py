@@ -6,9 +6,11 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message
 
-from lmstack.gateway.app.bodies import RefusedError
+from lmstack.gateway.app.bodies import InFlight, RefusedError
 from lmstack.gateway.app.credentials import subprotocol_key, without_key
 from lmstack.gateway.app.handshake import Bounded, check_model, with_bearer
 from lmstack.gateway.app.stored_ids import check as check_id
@@ -146,12 +148,81 @@ def test_a_transcription_costs_also_without_a_response_and_is_unmetered_without_
         ('{"type": "response.create", "response": {"conversation": "auto"}}', False),
         ('{"type": "session.update", "session": {"tool_choice": "none"}}', False),
         ('{"type": "response.create", "response": {"input": "the conversation: \\"none\\""}}', False),
-        ('{"conversation": "none"', False),
+        ('{"response": {"c\\u006Fnversation"\n:\t"none"}}', True),
+        (
+            '{"response": {"instructions": "\\\\u0063onversation\\": \\"none\\"", "x": "\\u0022conversation\\u0022: \\u0022none\\u0022"}}',
+            False,
+        ),
+        ('{"conversation": "\\\\u006eone"}', False),
+        ('{"conversation": "none"', True),  # no JSON: the provider would refuse it anyway
         ("[" * 9000 + '"none"', False),
     ],
 )
-def test_a_response_beside_the_conversation_is_found(text: str, beside: bool) -> None:
+def test_a_response_beside_the_conversation_is_found_without_parsing_the_message(
+    monkeypatch: pytest.MonkeyPatch, text: str, beside: bool
+) -> None:
+    monkeypatch.setattr(json, "loads", None)
     assert asks_beside(text) is beside
+
+
+@given(
+    st.recursive(
+        st.sampled_from(["none", "auto", '"none"', "n\\u006fne", "é", '"conversation": "none"', None, 1]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["conversation", '"conversation"', "x\\"]), inner, max_size=3)
+        ),
+    ),
+    st.booleans(),
+    st.sampled_from([None, 1]),
+)
+def test_a_response_beside_the_conversation_is_found_as_a_parser_finds_it(
+    made: Any, plain: bool, indent: int | None
+) -> None:
+    def has(value: Any) -> bool:
+        if isinstance(value, dict):
+            return value.get("conversation") == "none" or any(map(has, value.values()))
+        return isinstance(value, list) and any(map(has, value))
+
+    assert asks_beside(json.dumps(made, ensure_ascii=plain, indent=indent)) is has(made)
+
+
+class Line:
+    """A client's side of a WebSocket: its messages, one after the other, and what it was sent."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.sent = list(texts), []  # type: ignore[var-annotated]
+
+    async def receive(self) -> Message:
+        return {"type": "websocket.receive", "text": self.texts.pop(0)}
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+def test_the_messages_of_all_sessions_have_a_bound_together() -> None:
+    memory = InFlight(10)
+    first, second = Line("äbcde", "xy"), Line("12345")  # six bytes, and five
+    one, two = (Bounded(line.receive, line.send, 100, memory) for line in (first, second))
+
+    async def run() -> None:
+        assert (await one.receive())["text"] == "äbcde"
+        assert memory.held == 6
+        assert (await two.receive())["type"] == "websocket.disconnect"
+        assert [m["code"] for m in second.sent] == [1013]
+        assert memory.held == 6
+        assert (await one.receive())["text"] == "xy"
+        assert memory.held == 2, "the app has asked for the next one"
+
+    asyncio.run(run())
+    one.let_go()
+    assert memory.held == 0
+
+
+def test_a_message_is_measured_in_bytes() -> None:
+    line = Line("ä" * 6)
+    assert asyncio.run(Bounded(line.receive, line.send, 10).receive())["type"] == "websocket.disconnect"
+    assert [m["code"] for m in line.sent] == [1009]
 
 
 def test_a_model_that_transcribes_by_itself_counts_it_in_its_responses() -> None:

@@ -89,8 +89,8 @@ def test_a_ledger_of_an_earlier_version_gets_keys_and_sums_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "litellm.db"
-    monkeypatch.setattr(schema, "MIGRATIONS", migrations.MIGRATIONS[:6])
-    monkeypatch.setattr(schema, "VERSION", 6)
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations.MIGRATIONS[:7])
+    monkeypatch.setattr(schema, "VERSION", 7)
     with contextlib.closing(schema.connect(path)) as old:
         schema.migrate(old)
         old.execute("INSERT INTO rollups VALUES ('tier','1',100,3,1,10,20,0.5,1),('tier','2',100,1,0,1,2,0.25,0)")

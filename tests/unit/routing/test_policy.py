@@ -8,10 +8,11 @@ import pytest
 from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import GROUPS, Candidate, fallback_order, fallbacks_of
 from lmstack.routing.needs import tokens_of
-from lmstack.routing.policy import ChosenBy, Decision, Models, RoutingRules, decide, decide_free
+from lmstack.routing.policy import ChosenBy, Decision, Models, decide, decide_free
 from lmstack.routing.prices import Price
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import Client, Request, RoutingOptions, read
+from lmstack.routing.rules import RoutingRules
 
 ALL = frozenset({"tools", "vision", "json"})
 LOCAL = Candidate("local", "ollama", 1, (0.0, 0.0), 8_000, frozenset({"tools"}), "local")

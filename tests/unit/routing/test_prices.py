@@ -48,6 +48,9 @@ def cost(call_type: str, price: Price, body: dict[str, Any] | None = None, size:
         ("amoderation", price_from(None, {"mode": "moderation"}, ("per_request", 0.5)), {"input": "x"}, None, 0.5),
         ("arerank", price_from((1.0, 1.0), {"input_cost_per_query": 9.0}, ("per_request", 0.5)), {"documents": []}, None, 0.5),
         ("_arealtime", price_from(None, SPOKEN), {}, None, (32_000 * 3 + 4_096 * 6) / 1e6),
+        ("acreate_batch", price_from(None, {}, batch=0.5), {}, None, 0.5),
+        ("acreate_batch", price_from(None, {}, ("per_request", 9.0), batch=0.5), {}, None, 0.5),
+        ("acreate_batch", TOKENS, {}, None, None),
         ("avideo_generation", TOKENS, {"prompt": "a cat"}, None, None),
         ("pass_through_endpoint", TOKENS, {"messages": []}, None, None),
     ],
@@ -68,6 +71,7 @@ def test_the_estimate_of_a_call(
         ("moderation", {}, Price(), True),
         ("moderation", {"model": "m"}, Price(), False),
         ("alist_batches", {}, Price(), True),
+        ("acreate_batch", {"model": "m"}, FREE, False),
     ],
 )
 def test_what_surely_costs_nothing(call_type: str, body: dict[str, Any], price: Price, free: bool) -> None:

@@ -34,7 +34,7 @@ def compose(monkeypatch: pytest.MonkeyPatch) -> Compose:
     made = Compose()
     monkeypatch.setattr(ComposeProject, "run", lambda _, *a, **k: made.run(*a, **k))
     monkeypatch.setattr(ComposeProject, "volumes", lambda _: {*made.present})
-    monkeypatch.setattr(ComposeProject, "containers", lambda _: ["a container"])
+    monkeypatch.setattr(ComposeProject, "containers", lambda _: [mock.Mock(labels={}, status="running")])
     monkeypatch.setattr(ComposeProject, "require_own_name", lambda _: None)
     monkeypatch.setattr(ComposeRuntime, "_environment", lambda *_: {})
     monkeypatch.setattr(images, "image_id", lambda _: "sha256:1")

@@ -14,7 +14,7 @@ from lmstack.gateway.app.dialects import error_body
 IDLE_SECONDS = 30.0
 SLOWEST, GRACE_SECONDS = 500.0, 10.0  # bytes in a second, after the first seconds
 LONGEST_SECONDS = 600.0  # for one body
-# What the bodies of all open requests may hold in one worker. LiteLLM needs several times as much for a body.
+# What the bodies of all open requests, and the messages of sessions, may hold in one worker. LiteLLM needs several times as much for a body.
 IN_FLIGHT_BYTES = 512_000_000
 Hold = Callable[[int], None]
 MAX_DEPTH = 100
@@ -45,10 +45,20 @@ class ClientLeftError(Exception):
 
 
 class InFlight:
-    """Counts the bytes of the bodies that this worker holds."""
+    """Counts the bytes of the bodies and messages that this worker holds."""
 
     def __init__(self, most: int = IN_FLIGHT_BYTES) -> None:
         self.most, self.held = most, 0
+
+    def add(self, size: int) -> None:
+        """Count bytes. Raises RefusedError (503) when there is no room."""
+        if self.held + size > self.most:
+            raise RefusedError(503, "overloaded", "The gateway holds too many large requests. Try again in a second.")
+        self.held += size
+
+    def remove(self, size: int) -> None:
+        """Count bytes that are no longer held."""
+        self.held -= size
 
     @contextlib.contextmanager
     def request(self) -> Iterator[Hold]:
@@ -57,16 +67,13 @@ class InFlight:
 
         def add(size: int) -> None:
             nonlocal own
-            if self.held + size > self.most:
-                raise RefusedError(
-                    503, "overloaded", "The gateway holds too many large requests. Try again in a second."
-                )
-            own, self.held = own + size, self.held + size
+            self.add(size)
+            own += size
 
         try:
             yield add
         finally:
-            self.held -= own
+            self.remove(own)
 
 
 async def read(

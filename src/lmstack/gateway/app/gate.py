@@ -1,37 +1,35 @@
 """Decide about a request before LiteLLM sees it: host and origin, route, key, size and form of the body, in this order.
 
-Nothing of a request is parsed before its key was checked. A refused request leaves no row: it only adds to a counter.
+Nothing of a request is parsed before its key was checked. A request that is refused before that leaves no row: it only adds
+to a counter. A call with a valid key on a recorded route leaves a row.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
-from lmstack.gateway.app import auth, bodies, credentials, handshake, pace, routes, stored_ids
+from lmstack.gateway.app import auth, bodies, credentials, gemini_errors, handshake, pace, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
-from lmstack.gateway.app.middleware import JSON_ENDPOINTS, TO_RECORD
+from lmstack.gateway.app.client_side import ClientSide
+from lmstack.gateway.app.gemini_errors import GeminiErrors
+from lmstack.gateway.app.middleware import HOOKED, JSON_ENDPOINTS, TO_RECORD, extension_headers
 from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
 from lmstack.gateway.keyring import Keyring
+from lmstack.keys.key import Key
 
 DEFAULT_MAX_BODY_MB = 50.0
-# What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
-_PROVIDER_PREFIX = b"llm_provider-"
-_PROVIDER_HEADERS = (
-    b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"request-id", b"x-request-id", b"openai-processing-ms",
-    b"openai-version", b"content-type", b"date",
-)  # fmt: skip
 # A proxy in front of the gateway sets these. Then the loopback address is the proxy's, not the operator's.
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
-_RATES = b"x-ratelimit-"
-_CORS_HEADERS = b"GET, POST, OPTIONS", b"600"
 
 # Called for each refused request with the reason, the client's address and the path.
 Note = Callable[[str, str, str], None]
+# Called for each refused call that has a row, with its headers, its path and the refusal.
+Record = Callable[[Mapping[str, str], str, RefusedError, Key | None], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +54,19 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 
 
 class RequestGate:
-    """ASGI middleware around everything else. ``master_key``: gives the operator's key; ``note``: counts refusals.
+    """ASGI middleware around everything else.
 
+    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call;
     ``keyring``: gives the keys of agents.
     """
 
     def __init__(
-        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, settings: GateSettings | None = None,
+        self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, record: Record, settings: GateSettings | None = None,
         keyring: Callable[[], Keyring] | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self._master_key = master_key
-        self._note, self._keyring = note, keyring
+        self._note, self._record, self._keyring = note, record, keyring
         self._settings = settings or gate_settings(os.environ)
         self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
@@ -84,7 +83,7 @@ class RequestGate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold) -> None:
         # Starlette reads the first of two headers with one name, so the first one counts here too.
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
-        shown = _Sender(send)
+        shown = ClientSide(GeminiErrors(send) if scope["path"].endswith(gemini_errors.ENDS) else send)
         try:
             self._check_origin(scope, headers)
             shown.origin = self._configured_origin(headers)
@@ -94,13 +93,30 @@ class RequestGate:
             route = self._route(scope)
             self._check_key(route, scope, headers)
             with pace.admitted(scope.get(auth.SCOPE_KEY), route) as shown.rates:
-                receive = await self._with_body(scope, receive, headers, route, hold)
-                await self.app(scope, receive, WithoutKeys(shown))
+                await self._admit(scope, receive, shown, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await bodies.refuse(shown, refusal, scope["path"])
         except ClientLeftError:
             return
+
+    async def _admit(self, scope: Scope, receive: Receive, shown: ClientSide, route: Route, hold: Hold) -> None:
+        """Check the body of a request, and serve it."""
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        try:
+            receive = await self._with_body(scope, receive, headers, route, hold)
+        except RefusedError as refusal:
+            await self._keep(route, scope, refusal)
+            await bodies.refuse(shown, refusal, scope["path"])
+            return
+        await self.app(scope, receive, WithoutKeys(shown))
+
+    async def _keep(self, route: Route, scope: Scope, refusal: RefusedError) -> None:
+        """Write the row of a request that was refused after its key was checked, or count it where its route has no rows."""
+        if route.recorded is Recorded.NO:
+            self._note(refusal.kind, _address(scope), scope["path"])
+        else:
+            await self._record(extension_headers(scope), scope["path"], refusal, scope.get(auth.SCOPE_KEY))
 
     def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""
@@ -113,14 +129,26 @@ class RequestGate:
             self._check_origin(scope, headers)
             route = self._route(scope)
             given = self._check_key(route, scope, headers)
-            handshake.check_model(scope.get("query_string", b""))
             with pace.admitted(scope.get(auth.SCOPE_KEY), route):
-                scope["headers"] = handshake.with_bearer(scope["headers"], given)
-                link = handshake.Bounded(receive, send, self._settings.max_bytes)
-                await self.app(scope, link.receive, link.send)
+                await self._open(scope, receive, send, route, given)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await handshake.refuse(receive, send, refusal)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send, route: Route, given: str) -> None:
+        """Check the model of a session, and serve it."""
+        try:
+            handshake.check_model(scope.get("query_string", b""))
+        except RefusedError as refusal:
+            await self._keep(route, scope, refusal)
+            await handshake.refuse(receive, send, refusal)
+            return
+        scope["headers"] = handshake.with_bearer(scope["headers"], given)
+        link = handshake.Bounded(receive, send, self._settings.max_bytes, self._in_flight)
+        try:
+            await self.app(scope, link.receive, link.send)
+        finally:
+            link.let_go()
 
     def _check_origin(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         if any(sum(name == once for name, _ in scope["headers"]) > 1 for once in (b"host", b"origin")):
@@ -174,42 +202,11 @@ class RequestGate:
             bodies.check_object(body)
         if route.recorded is Recorded.MIDDLEWARE:
             scope[TO_RECORD] = body
+        elif route.recorded is Recorded.HOOKS:
+            scope[HOOKED] = True
         if body:
             scope["headers"] = _with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
-
-
-class _Sender:
-    """Send an answer with our CORS headers in place of LiteLLM's, and without a provider's private headers."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.origin = ""  # of the page that may read the answer
-        self.rates: list[tuple[bytes, bytes]] = []  # headers for the limits of the client's key
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            kept = [(name, value) for name, value in message.get("headers", ()) if _may_be_seen(name.lower())]
-            if self.rates:  # the provider's own limits are those of our key there
-                kept = [(name, value) for name, value in kept if not name.lower().startswith(_RATES)]
-            message = {**message, "headers": [*kept, *self.rates, *self._cors()]}
-        await self._send(message)
-
-    async def preflight(self, headers: Mapping[bytes, bytes]) -> None:
-        """Answer a browser's question whether a page of a configured origin may send a request."""
-        methods, age = _CORS_HEADERS
-        allowed = [(b"access-control-allow-methods", methods), (b"access-control-max-age", age)]
-        wanted = headers.get(b"access-control-request-headers")
-        if wanted:
-            allowed.append((b"access-control-allow-headers", wanted))
-        await self._send({"type": "http.response.start", "status": 204, "headers": [*allowed, *self._cors()]})
-        await self._send({"type": "http.response.body", "body": b""})
-
-    def _cors(self) -> list[tuple[bytes, bytes]]:
-        if not self.origin:
-            return []
-        return [(b"access-control-allow-origin", self.origin.encode("latin-1")), (b"vary", b"origin"),
-                (b"access-control-expose-headers", b"*")]  # fmt: skip
 
 
 def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
@@ -218,12 +215,6 @@ def _with_length(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[
         return headers
     kept = [(name, value) for name, value in headers if name != b"transfer-encoding"]
     return [*kept, (b"content-length", str(length).encode())]
-
-
-def _may_be_seen(name: bytes) -> bool:
-    if name.startswith(b"access-control-"):
-        return False
-    return not name.startswith(_PROVIDER_PREFIX) or name.removeprefix(_PROVIDER_PREFIX).startswith(_PROVIDER_HEADERS)
 
 
 def _address(scope: Scope) -> str:

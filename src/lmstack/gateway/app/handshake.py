@@ -7,11 +7,11 @@ from urllib.parse import parse_qs
 from starlette.types import Message, Receive, Send
 
 from lmstack.gateway.app import credentials
-from lmstack.gateway.app.bodies import RefusedError, check_json
+from lmstack.gateway.app.bodies import InFlight, RefusedError, check_json
 
 MAX_NAME = 200
 _END: Message = {"type": "websocket.disconnect", "code": 1000, "reason": ""}
-_UNSUPPORTED, _TOO_BIG, _POLICY = 1003, 1009, 1008
+_UNSUPPORTED, _TOO_BIG, _POLICY, _TRY_AGAIN = 1003, 1009, 1008, 1013
 
 
 def check_model(query: bytes) -> None:
@@ -43,17 +43,21 @@ class Bounded:
     """Both directions of a WebSocket. A message that is too large, is no text, or takes long to parse ends it.
 
     Granian sends no close while a ``receive`` waits, so the client would not learn of it. A close ends the waiting first.
-    The app learns of the close after the client: it may end the task that sends the close.
+    The app learns of the close after the client: it may end the task that sends the close. A message counts as held by
+    the worker until the app asks for the next one.
     """
 
-    def __init__(self, receive: Receive, send: Send, max_bytes: int) -> None:
+    def __init__(self, receive: Receive, send: Send, max_bytes: int, in_flight: InFlight | None = None) -> None:
         self._receive, self._send, self._max_bytes = receive, send, max_bytes
+        self._in_flight = in_flight or InFlight()
+        self._held = 0
         self._closed = False
         self._close_sent = asyncio.Event()
         self._waiting: asyncio.Future[Message] | None = None
 
     async def receive(self) -> Message:
         """Return the next message; the end of the session after a close, and in place of a message that breaks a rule."""
+        self.let_go()
         if self._closed:
             return await self._end()
         try:
@@ -79,6 +83,11 @@ class Bounded:
         else:
             await self._send(message)
 
+    def let_go(self) -> None:
+        """Count the last message as no longer held."""
+        self._in_flight.remove(self._held)
+        self._held = 0
+
     async def _close(self, message: Message) -> None:
         self._closed = True
         try:
@@ -97,10 +106,13 @@ class Bounded:
         text = message.get("text")
         if text is None:
             return _UNSUPPORTED, "Send text messages; audio is base64 text inside them."
-        if len(text) > self._max_bytes:
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        if size > self._max_bytes:
             return _TOO_BIG, f"A message is larger than LITELLM_MAX_BODY_MB ({self._max_bytes / 1_000_000:g} MB)."
         try:
+            self._in_flight.add(size)
+            self._held = size
             check_json(text.encode("utf-8", "replace"))
         except RefusedError as refusal:
-            return _POLICY, refusal.message
+            return _TRY_AGAIN if refusal.status == 503 else _POLICY, refusal.message
         return None

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app import sessions
 from lmstack.gateway.app.auth import SCOPE_KEY
-from lmstack.gateway.app.recording import record
+from lmstack.gateway.app.recording import record, record_answered
 from lmstack.gateway.calls.current import RequestContext, request_context
 from lmstack.gateway.calls.outcome import abandon
 from lmstack.ledger.records import Call
@@ -21,14 +21,17 @@ JSON_ENDPOINTS = (
 ABANDONED_SECONDS = 2.0
 # The gate puts the body here for a call that our hooks do not see.
 TO_RECORD = "lmstack.to_record"
+# The gate sets this for a call that our hooks record.
+HOOKED = "lmstack.hooked"
 
 
 class GatewayMiddleware:
-    """Do four things for each HTTP request.
+    """Do five things for each HTTP request.
 
     - Keep its path and ``x-`` headers for the hooks. LiteLLM's data lacks them when authentication fails.
     - Set the content type to JSON where a client sent JSON with curl's default content type.
     - Add the headers of our own errors (``Retry-After``). Some of LiteLLM's endpoints drop them.
+    - Write the row of a request that LiteLLM answered before our first hook.
     - End the ledger rows that no hook has ended when the request is over. They would stay open otherwise.
     """
 
@@ -38,9 +41,7 @@ class GatewayMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or session. Pass lifespan events on unchanged."""
         if scope["type"] == "websocket":
-            context = RequestContext(
-                _extension_headers(scope), scope["path"], is_session=True, key=scope.get(SCOPE_KEY)
-            )
+            context = RequestContext(extension_headers(scope), scope["path"], is_session=True, key=scope.get(SCOPE_KEY))
             request_context.set(context)
             await sessions.follow(self.app, scope, receive, send, context)
             return
@@ -49,15 +50,10 @@ class GatewayMiddleware:
             return
         unhooked = scope["method"] not in ("POST", "PUT", "PATCH") or TO_RECORD in scope
         context = RequestContext(
-            _extension_headers(scope), scope["path"], is_unhooked=unhooked, key=scope.get(SCOPE_KEY)
+            extension_headers(scope), scope["path"], is_unhooked=unhooked, key=scope.get(SCOPE_KEY)
         )
         request_context.set(context)
-
-        async def shown(message: Message) -> None:
-            if context.error_headers and message["type"] == "http.response.start":
-                message["headers"] = _with_error_headers(message["headers"], context.error_headers)
-            await send(message)
-
+        shown = _Sender(send, context, HOOKED in scope)
         if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
             scope["headers"] = _with_json_content_type(scope["headers"])
         try:
@@ -71,7 +67,26 @@ class GatewayMiddleware:
                     _abandon_soon(call)
 
 
-def _extension_headers(scope: Scope) -> dict[str, str]:
+class _Sender:
+    """Send an answer with the headers of our errors. ``is_hooked``: write its row when no hook has seen the request."""
+
+    def __init__(self, send: Send, context: RequestContext, is_hooked: bool) -> None:
+        self._send, self._context, self._is_hooked = send, context, is_hooked
+        self._status = 0
+
+    async def __call__(self, message: Message) -> None:
+        context = self._context
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            if context.error_headers:
+                message["headers"] = _with_error_headers(message["headers"], context.error_headers)
+        elif self._is_hooked and not context.calls and not message.get("more_body"):
+            await record_answered(context, self._status)
+        await self._send(message)
+
+
+def extension_headers(scope: Scope) -> dict[str, str]:
+    """Return the headers that name task, agent and tags: all that begin with ``x-``."""
     return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k.startswith(b"x-")}
 
 

@@ -1,4 +1,7 @@
-"""Record the calls that LiteLLM makes without our hooks, for example count_tokens. Such a row has no attempts.
+"""Record the calls that our hooks do not see. Such a row has no attempts.
+
+LiteLLM makes some without our hooks, for example count_tokens. Others are answered before the first hook: the gate refuses
+their body, or LiteLLM refuses their form.
 
 As for all calls, the start is written before LiteLLM sees the request, and the result before the client has the last byte.
 """
@@ -14,6 +17,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.app.bodies import RefusedError, refuse
 from lmstack.gateway.calls import attribution, holders, outcome, served
 from lmstack.gateway.calls.current import RequestContext
+from lmstack.keys.key import Key
 from lmstack.ledger.records import Call, Ended, Fault, Started
 from lmstack.routing.refusals import RefusalError, model_not_allowed
 
@@ -61,6 +65,33 @@ def _check(context: RequestContext, call: Call) -> None:
     name = call.requested_model
     if name is not None and name not in served.names_for(context.key):
         raise model_not_allowed(name, context.key.name)
+
+
+async def record_answered(context: RequestContext, status: int) -> None:
+    """Write the row of a call that LiteLLM answered with this HTTP status before our first hook."""
+    if status < 400:  # no hook saw it, so its cost is not known
+        await _write(_unseen(context, "succeeded", None))
+        return
+    fault = Fault("RequestFailed", str(status), f"LiteLLM answered with status {status} before it read the request")
+    await _write(_unseen(context, "rejected" if status < 500 else "failed", fault))
+
+
+async def record_refused(headers: Mapping[str, str], path: str, refusal: RefusedError, key: Key | None = None) -> None:
+    """Write the row of a call with a valid key that the gate refused."""
+    fault = Fault(refusal.kind, str(refusal.status), refusal.message)
+    await _write(_unseen(RequestContext(headers, path, key=key), "rejected", fault))
+
+
+def post_refused(context: RequestContext, fault: Fault) -> None:
+    """Write the row of a session that ended before our first hook. Does not wait for the ledger."""
+    _post(_unseen(context, "rejected", fault))
+
+
+def _unseen(context: RequestContext, status: str, fault: Fault | None) -> Ended:
+    """Return the whole row of a call that no hook saw. Task and agent are those of its headers: its body may be unreadable."""
+    call = _call(context, b"")
+    call.ended = True
+    return outcome.end(call, status, fault=fault)
 
 
 async def _write(record: Started | Ended) -> bool:

@@ -35,7 +35,7 @@ class Cost(str, Enum):
     TOKENS = "tokens"
     PRICE_MAP = "LiteLLM's price map, or models.yaml"
     FREE = "free"
-    UNKNOWN = "unknown"
+    FLAT = "models.yaml (`per_batch`), else unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ ROUTES: tuple[Route, ...] = (
     *_calls(_versions("/moderations"), Cost.FREE),
     *_calls((*_versions("/rerank"), "/v2/rerank"), Cost.PRICE_MAP),
     *_calls(_versions("/files"), Cost.FREE),
-    *_calls(_versions("/batches"), Cost.UNKNOWN),
+    *_calls(_versions("/batches"), Cost.FLAT),
     *_calls(_versions("/batches/{batch_id:path}/cancel"), Cost.FREE, Recorded.MIDDLEWARE),
     *(Route("GET", path, Access.KEY) for path in _versions(*_STORED)),
     *(Route("DELETE", path, Access.KEY, Recorded.MIDDLEWARE) for path in _versions("/files/{file_id:path}")),

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 
+from lmstack.gateway.app import container
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, ServerFiles
 
 # New objects between two collections, and collections of one generation before the next older one is collected too.
@@ -23,6 +24,7 @@ def main() -> None:
     """
     # `lm up` may ask for a change at any time. Until the server has its own handler, the signal would end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    container.prepare()
     ServerFiles(os.environ.get(FOLDER_VARIABLE)).apply_environment()
     # The import creates many objects and little garbage. The collector would take a third of its CPU time.
     gc.disable()

@@ -1,7 +1,7 @@
-"""The private files through which `lm` and the running server exchange a change. Only the local runtime uses them.
+"""The private files through which `lm` and the running server exchange a change.
 
 ``environment.json`` holds the settings that run, ``next.json`` those to try, ``report.json`` what the server does. The first
-two hold keys, so all of them have mode 600. lmstack.runtime.server_control has the other end.
+two hold keys, so all of them have mode 600. The other end is lmstack.runtime.server_control, and in Docker ask_server.
 """
 
 import json
@@ -35,7 +35,7 @@ class Change:
 
 
 class ServerFiles:
-    """The files of one server. Without a folder, as in Docker, each method does nothing."""
+    """The files of one server. Without a folder each method does nothing."""
 
     def __init__(self, folder: str | None) -> None:
         self.folder = Path(folder) if folder else None
@@ -63,18 +63,37 @@ class ServerFiles:
             found["id"], tuple(found["names"]), float(found["seconds"]), settings, {**kept, **settings}, found["config_file"], found["config"]
         )  # fmt: skip
 
+    def take_order(self) -> dict[str, Any]:
+        """Return what `lm` orders beside a change, and delete its file. Empty when there is none. Raises OSError, ValueError."""
+        text = self._read("next.json")
+        found: dict[str, Any] = json.loads(text) if text else {}
+        if self.folder is None or "order" not in found:
+            return {}
+        (self.folder / "next.json").unlink()
+        return found
+
+    def to_take_over(self) -> tuple[str, ...] | None:
+        """Return the models that this server must serve before it takes a running server's place; None without such a task."""
+        text = self._read("take_over.json")
+        return None if text is None else tuple(json.loads(text)["names"])
+
+    def took_over(self) -> None:
+        """Forget the task. When this server is started again, it opens sockets of its own."""
+        if self.folder is not None:
+            (self.folder / "take_over.json").unlink(missing_ok=True)
+
     def write_candidate(self, change: Change) -> str:
         """Write the new configuration beside the one in use, where LiteLLM finds our callback, and return its path."""
         path = _candidate(change)
-        _write(path, change.config)
+        write(path, change.config)
         return str(path)
 
     def commit(self, change: Change) -> None:
         """Make a proven change the one that runs: its configuration, its settings, and this process's environment."""
         if not change.id or self.folder is None:
             return
-        _write(Path(change.config_file), change.config, keep_mode=True)
-        _write(self.folder / "environment.json", json.dumps(dict(change.settings)))
+        write(Path(change.config_file), change.config, keep_mode=True)
+        write(self.folder / "environment.json", json.dumps(dict(change.settings)))
         replace_environment(change.environ)
         self.forget_candidate(change)
 
@@ -89,7 +108,7 @@ class ServerFiles:
         if self.folder is None or text == self._report:
             return
         with suppress(OSError):
-            _write(self.folder / "report.json", text)
+            write(self.folder / "report.json", text)
             self._report = text
 
     def _settings(self) -> dict[str, str]:
@@ -124,7 +143,7 @@ def _candidate(change: Change) -> Path:
     return Path(change.config_file).with_name(CANDIDATE)
 
 
-def _write(path: Path, text: str, keep_mode: bool = False) -> None:
+def write(path: Path, text: str, keep_mode: bool = False) -> None:
     """Replace a file in one step. It is private, or with ``keep_mode`` as open as it was. A link stays a link."""
     path = path.resolve()
     handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway import worker
 from lmstack.gateway.app.own_keys import ERROR
+from lmstack.gateway.app.recording import post_refused
 from lmstack.gateway.calls import outcome
 from lmstack.gateway.calls.costs import cost_of_session
 from lmstack.gateway.calls.current import RequestContext
@@ -46,6 +47,7 @@ class _Link:
         self._session = RealtimeSession()
         self._by_client = False
         self._ended_by_us = False
+        self._reason = ""  # of a close, without our keys
 
     @property
     def _call(self) -> Call | None:
@@ -72,9 +74,13 @@ class _Link:
             await self._send(message)
 
     def abandon(self) -> None:
-        """Record the end of a session that the client, or the end of this process, has ended."""
+        """Record the end of a session that the client, or the end of this process, has ended, or that no hook has seen."""
         call = self._call
-        if call is None or call.ended:
+        if call is None:
+            reason = self._reason or "LiteLLM refused the session before it read the request"
+            post_refused(self._context, Fault("SessionFailed", None, reason))
+            return
+        if call.ended:
             return
         fault = None
         if not self._by_client:
@@ -104,6 +110,7 @@ class _Link:
 
     async def _close(self, message: Message) -> None:
         code, reason = int(message.get("code") or 1000), without_own_secrets(str(message.get("reason") or ""))
+        self._reason = _told(reason)
         refusal = self._context.refusal
         if refusal is not None:
             status, kind, text = refusal

@@ -20,6 +20,7 @@ from lmstack.gateway.app import litellm_patches, status
 from lmstack.gateway.app.gate import RequestGate
 from lmstack.gateway.app.logfilter import LITELLM_LOGGERS, RedactionFilter
 from lmstack.gateway.app.middleware import GatewayMiddleware
+from lmstack.gateway.app.recording import record_refused
 from lmstack.gateway.app.refusals import Refusals
 from lmstack.gateway.calls.current import body
 from lmstack.gateway.stock import live, lookup, uses
@@ -59,7 +60,8 @@ def install() -> None:
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
     """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
-    return RequestGate(GatewayMiddleware(app), live.master_key, Refusals().note, keyring=lambda: worker.get().keyring)
+    note, keyring = Refusals().note, lambda: worker.get().keyring
+    return RequestGate(GatewayMiddleware(app), live.master_key, note, record_refused, keyring=keyring)
 
 
 async def flush() -> None:

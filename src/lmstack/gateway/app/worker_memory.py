@@ -1,13 +1,13 @@
 """How much memory a worker uses, and the limit for it."""
 
-import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from granian.log import logger as log
 
+from lmstack.gateway.app.process_memory import shared_fairly_mb
+from lmstack.gateway.app.worker_age import number
 from lmstack.gateway.app.worker_start import STARTED
 
 # A worker is measured this often, in seconds. It must be above the limit twice in a row: one large request is no leak.
@@ -17,23 +17,17 @@ MIN_AGE = 60.0
 
 
 def limit_mb() -> float | None:
-    """Return LITELLM_WORKER_MAX_MB; None when it is unset or not a number: plain Docker passes on what `lm` would refuse."""
-    try:
-        return float(os.environ.get("LITELLM_WORKER_MAX_MB", "")) or None
-    except ValueError:
-        return None
+    """Return LITELLM_WORKER_MAX_MB, None when there is no limit."""
+    return number("LITELLM_WORKER_MAX_MB")
 
 
 def memory_mb(pid: int) -> float:
-    """Return the memory of a process in MB: its own pages, and its share of those that it has in common with others.
+    """Return the memory of a process in MB. Systems other than Linux do not tell shares: there all its pages count.
 
-    Systems other than Linux do not tell shares. There all its pages count. 0 when the process is gone.
+    0 when the process is gone.
     """
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return _resident_mb(pid)
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+    used = shared_fairly_mb(pid)
+    return _resident_mb(pid) if used is None else used
 
 
 def _resident_mb(pid: int) -> float:

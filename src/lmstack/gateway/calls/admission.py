@@ -8,15 +8,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import HTTPException
 
 from lmstack.gateway import worker
-from lmstack.gateway.calls import attribution, current, holders, replies, request_shape, served
+from lmstack.gateway.calls import attribution, current, holders, replies, request_shape, served, stored
+from lmstack.gateway.calls.fields import short_text
 from lmstack.ledger.records import Call, Started, Verdict, new_id
 from lmstack.routing.policy import ChosenBy, Decision, decide, decide_free
-from lmstack.routing.prices import units_of
+from lmstack.routing.prices import BATCHES, units_of
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import SPECIAL_FALLBACKS, Request, option, read
 
@@ -52,6 +54,9 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
     request_shape.check(data, call_type)
     client = holders.client_of(current.key(), call.attribution.task_id, call_type)
     request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id, client)
+    if call_type in BATCHES:
+        request = replace(request, model=stored.keeper(data, headers))
+        call.requested_model = short_text(request.model)
     call.units = units_of(request)
     call.fails_first, call.has_credentials = request.fails_first, request.has_credentials
     decision = decide(request, served.models(), served.rules())

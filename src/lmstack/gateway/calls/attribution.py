@@ -27,6 +27,7 @@ def start_call(
 ) -> Call:
     """Return the call for the ``data`` of a hook. ``headers`` replace those that are in ``data``; ``key``: of the client."""
     body = mapping(mapping(data.get("proxy_server_request")).get("body"))
+    sent = headers_of(data) if headers is None else headers
     return Call(
         id=new_id("req"),
         call_id=short_text(data.get("litellm_call_id")),
@@ -35,7 +36,8 @@ def start_call(
         endpoint=short_text(path) or "",
         stream=bool(data.get("stream") or body.get("stream")),
         requested_model=short_text(data.get("model")),
-        attribution=attribution_of(data, headers_of(data) if headers is None else headers, key),
+        attribution=attribution_of(data, sent, key),
+        client_key=short_text(sent.get("idempotency-key")) or short_text(sent.get("x-request-id")),
         key_id=key.id if key is not None and key.limits.tpm is not None else None,
     )
 

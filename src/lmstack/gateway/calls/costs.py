@@ -11,7 +11,7 @@ from lmstack.gateway.calls.realtime import RealtimeSession
 from lmstack.ledger.records import Attempt, Call, Usage
 from lmstack.routing.candidates import cost_at
 from lmstack.routing.needs import BYTES_PER_TOKEN
-from lmstack.routing.prices import MODERATION, SOLD_BY_UNIT, FlatPrice, entry_of, is_management
+from lmstack.routing.prices import BATCHES, MODERATION, SOLD_BY_UNIT, FlatPrice, entry_of, is_management
 from lmstack.routing.realtime import INPUT, OUTPUT, cost_by_map, total
 
 MAX_USD = 1e5  # of one answer
@@ -23,14 +23,22 @@ log = logging.getLogger(__name__)
 def cost_of(call: Call, usage: Any, tokens: Usage, reported: float | None) -> float | None:
     """Return the cost of an answer; None when it is unknown or impossible.
 
-    ``reported``: LiteLLM's own figure; it is 0 where LiteLLM knows no price. A negative cost would refund a budget.
+    ``reported``: LiteLLM's own figure; it is 0 where LiteLLM knows no price. A negative cost would refund a budget. A batch
+    costs what models.yaml has for each one, because no provider tells its cost so early.
     """
     last = call.attempts[-1] if call.attempts else None
     cost = None
-    if last is not None:
+    if last is not None and last.kind in BATCHES:
+        cost = call.estimate_usd
+    elif last is not None:
         flat = last.flat_price if last.kind in SOLD_BY_UNIT else None  # uploads and batches are not sold so
         cost = _flat_cost(flat, call) if flat else _cost_of(last, usage, tokens, reported)
     return cost if cost is not None and 0 <= cost <= MAX_USD else None
+
+
+def is_assumed(call: Call) -> bool:
+    """Return whether the cost of an answer is only assumed: the flat price of a batch does not depend on its requests."""
+    return bool(call.attempts) and call.attempts[-1].kind in BATCHES
 
 
 def cost_of_session(call: Call, session: RealtimeSession) -> float | None:

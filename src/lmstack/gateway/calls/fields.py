@@ -24,6 +24,13 @@ def without_own_secrets(text: str) -> str:
     return text
 
 
+def begun_secret(text: bytes) -> bytes:
+    """Return the longest end of a text that a key of this process begins with; empty in most cases."""
+    keys = [secret.encode("utf-8", "surrogateescape") for secret in _own_secrets()]
+    longest = max((n for key in keys for n in range(1, len(key)) if text.endswith(key[:n])), default=0)
+    return text[len(text) - longest :]
+
+
 def _own_secrets() -> tuple[str, ...]:
     """Return the secret values of this process. The configuration lists secret variables that have ordinary names."""
     return _secret_values(tuple(live.settings().get("key_variables") or ()))

@@ -191,7 +191,8 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         usage = {name: payload.get(name) for name in ("prompt_tokens", "completion_tokens")}
         call.units = call.units or seconds_of(response_obj)
         if call.stream:
-            call.reported = (usage, payload.get("response_cost"))  # outcome.finish_stream may be waiting for it
+            # LiteLLM reports zeros for a stream without usage. outcome.finish_stream may be waiting for this.
+            call.reported = (usage if usage["prompt_tokens"] else None, payload.get("response_cost"))
         else:
             await outcome.succeed(call, usage, payload.get("response_cost"), bool(payload.get("cache_hit")))
 
@@ -219,6 +220,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             context = current.request_context.get() or current.RequestContext({}, "")
             headers = {**attribution.headers_of(request_data), **context.headers}
             call = attribution.start_call(request_data, headers, context.path, context.key)
+            current.begin(request_data, call)  # else the middleware would write a row for it, too
         if call is not None and not call.ended:
             fault = attempts.fault_of(original_exception, request_data)
             if better is not None:

@@ -14,6 +14,7 @@ from lmstack.gateway.calls.costs import (
     estimate_abandoned,
     estimate_broken_stream,
     estimate_given_up,
+    is_assumed,
     reserved_cost,
 )
 from lmstack.gateway.calls.realtime import RealtimeSession
@@ -124,11 +125,14 @@ async def finish_stream(call: Call, seen: StreamUsage) -> None:
 
 
 async def _wait_for_report(call: Call, seen: StreamUsage) -> None:
-    """Wait for LiteLLM's log event, which has its own count of the tokens, where no chunk carried any usage."""
+    """Wait for LiteLLM's log event, which has its own count of the tokens, where no chunk carried any usage.
+
+    LiteLLM cannot count the input of every protocol (native Gemini). A count without any input would cost next to nothing.
+    """
     deadline = time.monotonic() + USAGE_WAIT_SECONDS
     while call.reported is None and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event per call would cost every call
         await asyncio.sleep(0.01)
-    if call.reported is not None:
+    if call.reported is not None and usage_of(call.reported[0]).prompt:
         seen.usage, seen.cost = call.reported
 
 
@@ -147,6 +151,7 @@ async def succeed(call: Call, usage: Any, cost: float | None, cache_hit: bool) -
     estimated = call.cost_usd is None and reserved_cost(call) is not None
     if estimated:
         call.cost_usd = reserved_cost(call)
+    estimated = estimated or (call.cost_usd is not None and is_assumed(call))
     await worker.get().write(end(call, "succeeded", tokens, call.cost_usd, cache_hit, estimated=estimated))
 
 

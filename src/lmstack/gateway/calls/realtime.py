@@ -1,6 +1,5 @@
 """Read what a provider sends in a realtime session: how many responses there were, and what they used."""
 
-import contextlib
 import json
 import re
 from collections import Counter
@@ -17,6 +16,8 @@ _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 _TOLD = re.compile(
     rf'"(?:response\.(?:created|done)|(?:transcription_)?session\.(?:created|updated)|error|{re.escape(_TRANSCRIBED)})"'
 )
+_BESIDE = re.compile(r'"conversation"\s*:\s*"none"')
+_ESCAPED_LETTER = re.compile(r"\\u(00[67][0-9a-fA-F])")
 _OPENING = ("session.created", "session.updated", "transcription_session.created", "transcription_session.updated")
 _MAX_MODELS = 10  # that transcribe, in one session
 _MAX_ERROR = 4000
@@ -104,13 +105,14 @@ class RealtimeSession:
 
 
 def asks_beside(text: str) -> bool:
-    """Return whether a client's message asks for a response beside the conversation: any number of them may run at the same time."""
-    if '"none"' not in text and "\\u" not in text:
-        return False
-    found: list[bool] = []
-    with contextlib.suppress(ValueError, RecursionError):  # the provider refuses it
-        json.loads(text, object_pairs_hook=lambda pairs: found.append(("conversation", "none") in pairs))
-    return any(found)
+    """Return whether a client's message asks for a response beside the conversation: any number of them may run at the same time.
+
+    LiteLLM parses each message, and the text may be large. So it is searched here, and not parsed once more. A field of this name
+    counts anywhere in a message. Within a text its quotes would have a backslash.
+    """
+    if "\\u" in text:
+        text = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1], 16)), text)
+    return _BESIDE.search(text) is not None
 
 
 def tokens_of(usage: Mapping[str, Any]) -> "Counter[str]":

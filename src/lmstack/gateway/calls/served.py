@@ -12,10 +12,11 @@ from lmstack.gateway.stock import live
 from lmstack.gateway.stock.lookup import router
 from lmstack.keys.key import Key
 from lmstack.routing.budgets import parse_limits
-from lmstack.routing.candidates import candidate_from, rates_from
-from lmstack.routing.policy import AUTO, Models, RoutingRules
+from lmstack.routing.candidates import AUTO, candidate_from, rates_from
+from lmstack.routing.policy import Models
 from lmstack.routing.prices import entry_of, flat_price_from, price_from
 from lmstack.routing.request import RoutingOptions
+from lmstack.routing.rules import RoutingRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ def models_of(deployments: Iterable[Mapping[str, Any]], price_map: Mapping[str, 
         info = deployment.get("model_info") or {}
         entry = entry_of(price_map, model)
         flat = flat_price_from(info.get("lm_flat_price"))
-        prices[name] = price_from(rates_from(info.get("lm_rates")), entry, flat, info.get("mode"))
+        batch = info.get("lm_batch_price")
+        prices[name] = price_from(rates_from(info.get("lm_rates")), entry, flat, info.get("mode"), batch)
         candidate = candidate_from(name, model, info)
         if candidate is not None:
             candidates.append(candidate)

@@ -17,6 +17,7 @@ CLOSING_EVENTS = ("message_stop", "response.completed", "response.incomplete")
 MAX_LINE = 4_000_000
 # The fields of a Messages delta that hold text.
 _TEXT_FIELDS = ("text", "thinking", "partial_json")
+_GEMINI_COUNTS = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")
 
 
 class Lines:
@@ -51,6 +52,7 @@ class StreamUsage:
         self.usage: Any = None
         self.cost: float | None = None
         self.final = False  # ``usage`` is of the whole answer; Messages streams begin with that of the input
+        self.is_empty = True  # nothing has come
         self.has_events = False  # the stream has a closing event of its own
         self.closed = False
         self._came: Counter[object] = Counter()  # characters of each choice
@@ -58,6 +60,7 @@ class StreamUsage:
 
     def read(self, chunk: Any) -> None:
         """Read one chunk. Never raises: the client must get every chunk."""
+        self.is_empty = False
         try:
             if isinstance(chunk, bytes | str):
                 self.has_events = True
@@ -81,7 +84,7 @@ class StreamUsage:
         LiteLLM closes a chat stream that was cut off with a "stop" of its own. The provider's real chunks are in the
         stream's ``chunks`` (tests/contract). There the finish reason is missing.
         """
-        if self.has_events:
+        if self.has_events or self.is_empty:
             return self.closed
         chunks = getattr(response, "chunks", None)
         if not isinstance(chunks, list) or not chunks:
@@ -90,6 +93,8 @@ class StreamUsage:
 
     def has_content(self, response: object) -> bool:
         """Return whether any content came before the end."""
+        if self.is_empty:
+            return False
         return (
             self.has_events or not isinstance(getattr(response, "chunks", None), list) or self.characters(response) > 0
         )
@@ -162,7 +167,8 @@ class StreamUsage:
         # A blocked prompt gets no candidate. Its block reason is the whole answer.
         self.closed = self.closed or bool(_mapping(event.get("promptFeedback")).get("blockReason"))
         found = event.get("usageMetadata")
-        if isinstance(found, dict):
+        # LiteLLM 1.106 writes zeros under the stream of another provider's model. No call has zero tokens of input.
+        if isinstance(found, dict) and any(found.get(name) for name in _GEMINI_COUNTS):
             self._merge(found)
             self.final = self.final or self.closed
 
