@@ -1,13 +1,16 @@
 """Print what differs between two LiteLLM releases, of all that lmstack relies on.
 
-``python tools/litellm_changes.py OLD NEW``: the Pythons of two environments, each with a release. Compared are the
+``python tools/litellm_changes.py OLD NEW``: two releases, or the Pythons of two environments with one each. Compared are the
 parameters and sources of the private names (gateway/stock/uses.py), of our hooks, and of the functions that decide how a
-request goes. So are routes, configuration keys and prices. Nothing is started and no provider is called.
+request goes. So are routes, configuration keys and prices. For some requests, the order of the hooks and what LiteLLM
+cools down are compared too (hook_order.py). LiteLLM's app answers them in one process, and no provider is called.
 """
 
 import ast
+import difflib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
 HOOKS = SRC / "lmstack" / "gateway" / "calls" / "hooks.py"
-SECTIONS = ("private names", "hooks", "decisions", "routes", "configuration keys", "prices")
+SECTIONS = ("private names", "hooks", "decisions", "calls of hooks", "routes", "configuration keys", "prices")
 # The functions that decide which model is tried, what cools down, which key counts, and when a hook is called.
 DECISIONS = (
     "litellm.router:Router.async_function_with_fallbacks",
@@ -105,8 +108,20 @@ def answers(python: str, places: dict[str, list[str]]) -> dict[str, dict[str, An
     keys = json.loads(_ask([python, str(SRC / "lmstack" / "config" / "legal_keys.py")]))
     listed = {section: names for section, names in keys.items() if isinstance(names, list)}
     found["configuration keys"] = {f"{section}: {name}": "known" for section, names in listed.items() for name in names}
+    hooks = [place.rpartition(".")[2] for place in places["hooks"]]
+    order = json.loads(_ask([python, str(ROOT / "tools" / "hook_order.py"), *hooks]).strip().splitlines()[-1])
+    found["calls of hooks"] = {kind: {"": calls} for kind, calls in order.items()}
     found["routes"] = dict.fromkeys(_ask([python, str(ROOT / "tests" / "litellm_routes.py")]).splitlines(), "served")
     return found
+
+
+def _python(given: str) -> str:
+    """Return the Python of a release; any other text is a Python already."""
+    if not re.fullmatch(r"\d+\.\d+\.\d+", given):
+        return given
+    from release_env import python_with
+
+    return str(python_with(given))
 
 
 def _ask(argv: list[str], text: str = "") -> str:
@@ -144,21 +159,21 @@ def _told(key: str, before: Any, after: Any) -> str:
         return key
     if not isinstance(before, list) or not isinstance(after, list):
         return f"{key} {before} → {after}"
-    signs = [f"+{name}" for name in after if name not in before] + [f"-{name}" for name in before if name not in after]
-    return f"{key} {' '.join(signs) or 'in another order'}"
+    signs = [f"{line[0]}{line[2:]}" for line in difflib.ndiff(before, after) if line[0] in "+-"]
+    return f"{key} {', '.join(signs)}".strip()
 
 
 def main(argv: list[str]) -> int:
-    """Print the changes by section. Return 1 when a private name, a hook or a decision has changed."""
+    """Print the changes by section. Return 1 when a private name, a hook, a decision or a call has changed."""
     if len(argv) != 2:
-        sys.exit("usage: litellm_changes.py OLD_PYTHON NEW_PYTHON")
+        sys.exit("usage: litellm_changes.py OLD NEW")
     places = asked()
-    old, new = (answers(python, places) for python in argv)
+    old, new = (answers(_python(given), places) for given in argv)
     found = {section: changes(old[section], new[section]) for section in SECTIONS}
     for section, lines in found.items():
         print(f"\n{section}: {len(lines)} of {len({*old[section], *new[section]})} differ")
         print("\n".join(f"  {line}" for line in lines))
-    return 1 if any(found[section] for section in SECTIONS[:3]) else 0
+    return 1 if any(found[section] for section in SECTIONS[:4]) else 0
 
 
 if __name__ == "__main__":

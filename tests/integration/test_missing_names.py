@@ -1,4 +1,4 @@
-"""The gateway without the private names of LiteLLM: it starts, answers, records, and says what it does without."""
+"""The gateway without the private names of LiteLLM: it starts, answers, records, says what it does without, and changes."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import missing_names
-from lmstack.gateway.stock.uses import USES, Use
+from lmstack.gateway.stock.uses import GRANIAN, USES, Use
 from support import Mock, Stack
 
 CHAT, HELLO = "/v1/chat/completions", [{"role": "user", "content": "Hello!"}]
@@ -37,8 +37,20 @@ def test_the_gateway_serves_and_records_without_private_names(
     ]
     assert len(told) == 1
     assert all(f"{name} (" in told[0] for name in expected)
+    _check_change(stack, mock, "restart" if expected & {use.place for use in GRANIAN} else "reload")
     stack.lm("down")
     assert {row["status"] for row in stack.ask("requests", limit=100)} <= {"succeeded", "failed", "rejected"}
+
+
+def _check_change(stack: Stack, mock: Mock, action: str) -> None:
+    """Check that `lm up` applies a changed setting, by a reload or, without a name of Granian, by a restart."""
+    stack.write_env(**mock.bases(), LITELLM_TIMEOUT="99")
+    assert stack.json("up", "--dry-run")["data"]["action"] == action
+    assert stack.json("up")["data"]["changed"]
+    assert stack.json("up", "--dry-run")["data"]["action"] == "nothing"
+    answer = stack.post(CHAT, {"model": "gpt-4o-mini", "messages": HELLO})
+    assert answer.status_code == 200, answer.text
+    assert stack.row(answer.headers["x-litellm-call-id"])["status"] == "succeeded"
 
 
 def _findings(stack: Stack) -> list[dict[str, Any]]:

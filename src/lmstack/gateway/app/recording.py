@@ -32,6 +32,8 @@ async def record(
     try:
         _check(context, call)
     except RefusalError as refusal:
+        call.ended = True
+        await _write(outcome.end(call, "rejected", fault=Fault(refusal.kind, str(refusal.status), refusal.message)))
         await refuse(send, RefusedError(refusal.status, refusal.kind, refusal.message, **refusal.fields), context.path)
         return
     durable = await _write(Started(call))

@@ -40,6 +40,7 @@ def install() -> None:
     if not litellm_patches.wrap_app(_wrapped):
         return
     lookup.remember_router()
+    live.remember_settings()
     litellm_patches.add_routes_first(status.own_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstack.gateway.stock import uses
-from lmstack.gateway.stock.lookup import find, router
+from lmstack.gateway.stock.lookup import find, has, router
 
 _ABSENT = object()
 # LiteLLM's texts of the errors for a name without any model that could be tried.
@@ -52,6 +52,15 @@ def settings() -> Mapping[str, Any]:
         found = _settings_in_file()
     own: Mapping[str, Any] = (found or {}).get("lmstack") or {}
     return own
+
+
+def remember_settings() -> None:
+    """Read our settings from the configuration file at the start, where LiteLLM does not hand them over.
+
+    Later the file of a change has another name. Raises where it cannot be read.
+    """
+    if not has(uses.SETTINGS):
+        _settings_in_file()
 
 
 def cooldown_of(name: str) -> Mapping[str, Any] | None:
