@@ -14,6 +14,7 @@ import httpx
 
 from lmstack.errors import UnhealthyError
 from lmstack.operate.planning import Planned
+from lmstack.routing.candidates import Candidate
 from lmstack.runtime import base
 from lmstack.stack import health
 
@@ -134,9 +135,17 @@ def _keeps_a_budget(calls: _Calls) -> str:
 
 
 def _model(moved: Planned) -> str | None:
-    """Return the cheapest chat model with a price, else one without; None when there is no chat model."""
+    """Return the cheapest chat model with a price, else one without; None when there is no chat model.
+
+    A retired name is answered by another model, so it comes last.
+    """
     chat = [found for d in moved.plan.deployments if (found := d.candidate) is not None]
-    return min(chat, key=lambda one: (not sum(one.rates or ()), sum(one.rates or ()))).name if chat else None
+    return min(chat, key=_order).name if chat else None
+
+
+def _order(model: Candidate) -> tuple[bool, bool, float]:
+    price = sum(model.rates or ())
+    return not price, model.retired, price
 
 
 def _row(moved: Planned, call_id: str) -> dict[str, Any]:

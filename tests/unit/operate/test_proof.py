@@ -29,7 +29,8 @@ class Gateway:
         self.rows: dict[str, dict[str, Any]] = {}
         server.expect_request(proof.CHAT, method="POST").respond_with_handler(self._answer)
         priced, free = Candidate("cheap-one", "openai", 1, (1.0, 2.0)), Candidate("free-one", "ollama", 1, (0.0, 0.0))
-        chosen = [priced, free] if cost else [free]
+        retired = Candidate("cheaper-one", "openai", 1, (0.5, 1.0), retired=True)
+        chosen = [retired, priced, free] if cost else [free]
         plan = SimpleNamespace(
             url=server.url_for("").rstrip("/"),
             settings=SimpleNamespace(master_key=KEY),
