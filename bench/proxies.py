@@ -1,10 +1,11 @@
 """The proxies that the benchmarks compare: how each kind starts, and one round of requests against it."""
 
 import asyncio
+import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +23,15 @@ from support import KEY, clean_environ, free_port, wait_for  # noqa: E402 - the 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to start the proxy. ``ours``: with our configuration; ``side``: with our callback and hook."""
+    """A way to start the proxy. ``ours``: with our configuration; ``side``: with our callback and hook.
+
+    ``stock_auth``: LiteLLM checks the master key itself.
+    """
 
     name: str
     ours: bool = True
     side: bool = True
+    stock_auth: bool = False
     toggle: bool = False  # our callback, which a request can switch off
     flags: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
@@ -46,6 +51,7 @@ KINDS = {
         Kind("bare-2", side=False, flags=(*GRANIAN, *TWO)),  # our configuration and switches without our side
         Kind("ours", flags=GRANIAN),
         Kind("bare", side=False, flags=GRANIAN),
+        Kind("stock-auth", stock_auth=True, flags=GRANIAN),
         Kind("toggle", toggle=True, flags=GRANIAN),
         Kind("gate-switch", flags=GRANIAN, env=GATE_SWITCH),
         Kind("uvicorn"),
@@ -114,11 +120,11 @@ class Proxy:
         """Return the megabytes of the whole process tree. A shared page counts in each process."""
         return sum(p.memory_info().rss for p in (self.process, *self.process.children(recursive=True))) / 1e6
 
-    def round(self, shape: Shape, requests: int, without: str = "nothing") -> Sample:
-        """Take one sample. ``without``: which of our parts its requests switch off, "hooks" or "gate"."""
+    def round(self, shape: Shape, requests: int, without: str = "nothing", keys: Sequence[str] = (KEY,)) -> Sample:
+        """Take one sample. ``without``: which of our parts its requests switch off, "hooks" or "gate". ``keys``: used one after the other."""
         before, began = self.cpu(), time.perf_counter()
         try:
-            times = sorted(asyncio.run(load(self.port, shape, requests, without)))
+            times = sorted(asyncio.run(load(self.port, shape, requests, without, keys)))
         except (OSError, EOFError, RuntimeError) as error:
             raise RuntimeError(f"{self.kind.name}, {shape}: {error}; {(self.log).read_text()[-3000:]}") from None
         took = time.perf_counter() - began
@@ -127,14 +133,21 @@ class Proxy:
         )  # fmt: skip
 
 
-async def load(port: int, shape: Shape, requests: int, without: str = "nothing") -> list[float]:
+def _text(key: str, without: str, body: bytes) -> bytes:
+    """Return one request as it goes over the wire."""
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\nx-bench: without-%s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        % (key.encode(), without.encode(), len(body))
+    ) + body
+
+
+async def load(
+    port: int, shape: Shape, requests: int, without: str = "nothing", keys: Sequence[str] = (KEY,)
+) -> list[float]:  # fmt: skip
     """Send requests over keep-alive connections; return their latencies in milliseconds. Raises when one fails."""
     stream, connections = shape
     body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello!"}],"user":"%s","stream":%s}' % (b"off" if without == "hooks" else b"on", b"true" if stream else b"false")  # fmt: skip
-    text = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\nx-bench: without-%s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-        % (KEY.encode(), without.encode(), len(body))
-    ) + body
+    texts = itertools.cycle(_text(key, without, body) for key in keys)
     left = iter(range(requests))
     times: list[float] = []
 
@@ -142,7 +155,7 @@ async def load(port: int, shape: Shape, requests: int, without: str = "nothing")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in left:
             began = time.perf_counter()
-            writer.write(text)
+            writer.write(next(texts))
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             if not head.startswith(b"http/1.1 200"):
                 raise RuntimeError(head.decode())
@@ -197,6 +210,8 @@ def start(kind: Kind, folder: Path, base: str) -> Proxy:
             config["litellm_settings"]["callbacks"] = ["toggle.handler"]
         elif not kind.side:
             del config["litellm_settings"]["callbacks"], env["LITELLM_WORKER_STARTUP_HOOKS"]
+        if not kind.side or kind.stock_auth:
+            del config["general_settings"]["custom_auth"]
     (folder / "litellm-config.yaml").write_text(yaml.safe_dump(config))
     serve = [kind.python, "-m", "lmstack.gateway.app.serve"] if kind.ours and set(GRANIAN) <= set(kind.flags) else [str(Path(kind.python).with_name("litellm"))]  # fmt: skip
     argv = [*serve, "--config", str(folder / "litellm-config.yaml"), "--host", "127.0.0.1", "--port", str(port), *kind.flags]  # fmt: skip

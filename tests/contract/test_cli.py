@@ -16,7 +16,7 @@ from lmstack.stack.assets import ASSETS
 from support import LM, ROOT, InProcessStack, Stack, clean_environ
 
 # These start a program, wait for Ctrl-C or need a terminal; test_command_line.py and test_config_edit.py compare their keys.
-PROGRAMS = {"run openai true", "taskmaster dev", "config edit"}
+PROGRAMS = {"run openai true", "taskmaster dev", "config edit", "usage --key"}
 
 
 @pytest.mark.parametrize("words", sorted(JSON_OUTPUT.keys() - NEED_A_GATEWAY - PROGRAMS))
@@ -24,6 +24,8 @@ def test_the_json_of_a_command_has_the_keys_that_the_docs_list(stack: Stack, wor
     stack.write_env(OPENAI_API_KEY="sk-x0123456789", OPENAI_API_BASE="http://127.0.0.1:9/v1")
     if words.startswith(("budget show", "budget unset")):
         stack.lm("budget", "set", "task", "T", "2")
+    if " coder" in words and words not in ("key create coder", "agent add coder"):
+        stack.lm("key", "create", "coder", "--budget", "5/day")
     if words.startswith("restore"):
         stack.lm("backup", "b.tar.gz", "--env")
     check_json_keys(words, json.loads(stack.lm(*words.split(), "--json", check=False).stdout))

@@ -154,6 +154,36 @@ def test_an_agents_command_line_works_as_told(
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("codex", "exec --skip-git-repo-check 'Say hello'"), ("claude-code", "-p 'Say hello'")]
+)
+def test_an_agents_command_line_works_with_a_key_of_its_own_and_shows_its_refusal(
+    gateway: Stack, node_clients: Path, tmp_path: Path, name: str, arguments: str
+) -> None:
+    made = gateway.json("key", "create", f"{name}-own", "--models", "gpt-4o-mini,claude-3-haiku,gpt-4o")["data"]
+    key, secret = made["key"]["name"], made["secret"]
+    told = gateway.json("env", name, "--key", key)["data"]
+    if told["snippet"]:
+        place = tmp_path / told["where"].removeprefix("~/")
+        place.parent.mkdir()
+        place.write_text(told["snippet"] + "\n")
+    program = node_clients / ".bin" / CLIENTS[name].command[0]
+    script = f'eval "$({" ".join(LM)} -C {gateway.root} env {name} --key {key})"; exec {program} {arguments}'
+    environ = clean_environ(tmp_path, LITELLM_API_KEY=secret, CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1", LITELLM_RUNTIME="local")  # fmt: skip
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=180, stdin=subprocess.DEVNULL)  # fmt: skip
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in gateway.ask("requests", limit=50) if row["key_alias"] == key]
+    assert [row for row in rows if row["status"] == "succeeded" and row["agent_id"] == key]
+    gateway.lm("key", "edit", key, "--models", "text-embedding-3-small")
+    refused = run()
+    assert "may not use" in refused.stdout + refused.stderr
+
+
+@pytest.mark.exhaustive
 def test_the_vercel_ai_snippet_runs_as_it_is_printed(gateway: Stack, node_clients: Path) -> None:
     told = gateway.json("env", "vercel-ai")["data"]
     script = node_clients.parent / "snippet.mjs"

@@ -102,6 +102,37 @@ def test_a_session_has_one_row_with_the_usage_and_cost_of_all_its_responses(
     assert provider.asked[-1]["key"] == "Bearer sk-test-openai-0123456789"
 
 
+def test_a_session_with_a_key_of_its_own(talking: Stack) -> None:
+    secret = talking.json("key", "create", "ear", "--models", "talk", "--parallel", "1", "--budget", "5/day")["data"][
+        "secret"
+    ]
+    own = {"headers": {"authorization": f"Bearer {secret}", "x-agent-id": "ceo", "x-task-id": new_task()}}
+    wait_for(lambda: _opens(talking, own), 5, "the key")
+    with dial(talking, **own) as link:
+        hear(link, "session.created")
+        with pytest.raises(InvalidStatus):  # one session at a time
+            dial(talking, **own)
+        ask(link)
+    row = next(r for r in talking.ask("requests", task=own["headers"]["x-task-id"]) if r["completion_tokens"])
+    assert (row["key_alias"], row["agent_id"], row["status"]) == ("ear", "ear", "succeeded")
+    wait_for(lambda: _opens(talking, own), 5, "the end of the session")
+    with dial(talking, "model=new", **own) as link:
+        error = hear(link, "error")["error"]
+    assert (error["type"], "model" in error["message"]) == ("model_not_allowed", True)
+    talking.lm("key", "revoke", "ear")
+    wait_for(lambda: not _opens(talking, own), 2, "the revocation")
+
+
+def _opens(stack: Stack, own: dict[str, Any]) -> bool:
+    """Return whether a session with a key begins. Each is over before this returns."""
+    try:
+        with dial(stack, **own) as link:
+            hear(link, "session.created")
+        return True
+    except (InvalidStatus, ConnectionClosed):
+        return False
+
+
 @pytest.mark.parametrize(
     ("model", "do", "cost"),
     [("talk", "transcribe", COST + 30 * 0.0001), ("flat", "", (300 * 10 + 100 * 20) / 1e6), ("new", "", None),

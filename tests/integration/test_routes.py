@@ -55,7 +55,10 @@ def test_this_release_of_litellm_has_the_routes_that_we_know() -> None:
 
 def test_every_route_in_our_table_exists_in_litellm() -> None:
     known = {(method, re.sub(r"\{\w+", "{x", path)) for method, path in _known()}
-    missing = [r for r in routes.ROUTES if (r.method, re.sub(r"\{\w+", "{x", r.path)) not in known]
+    ours = ("/me/usage",)
+    missing = [
+        r for r in routes.ROUTES if r.path not in ours and (r.method, re.sub(r"\{\w+", "{x", r.path)) not in known
+    ]
     assert missing == []
 
 

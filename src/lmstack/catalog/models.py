@@ -8,8 +8,7 @@ from lmstack.config.rules import Rules, parse_rules
 from lmstack.config.spelling import did_you_mean
 from lmstack.config.yamlfile import UserYaml
 from lmstack.config.yamlrules import load_yaml
-from lmstack.routing.candidates import CAPABILITIES, GROUP_OF_TIER, GROUPS
-from lmstack.routing.policy import AUTO
+from lmstack.routing.candidates import AUTO, CAPABILITIES, GROUP_OF_TIER, GROUPS
 from lmstack.routing.prices import FLAT_PRICES, FlatPrice
 from lmstack.routing.prices import MODES as MODES_OF_CALLS
 
@@ -125,7 +124,7 @@ class _Overlay:
 
     def apply(self) -> Catalog:
         document = self.document
-        document.sections(("providers", "models", "routing", "budgets"))
+        document.sections(("providers", "models", "routing", "budgets", "keys"))
         for name, fields in self._named("providers"):
             if document.fields(f"providers.{name}", fields, _PROVIDER_FIELDS) and self._variables_ok(name, fields):
                 old = self.providers.get(name)

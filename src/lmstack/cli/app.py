@@ -133,6 +133,7 @@ def _call(name: str, f: Callable[..., Result], ctx: typer.Context, options: dict
 # These print text of files, shells or clients. No command in it is changed.
 _VERBATIM = {
     "env",
+    "agent add",
     "completion",
     "render",
     "usage",
@@ -151,7 +152,9 @@ FAMILIES = {
     "stack": ("up", "down", "restart"),
     "status": ("status", "ls", "health"),
     "logs": ("logs",),
-    "config": ("config", "key"),
+    "config": ("config",),
+    "key": ("key", "audit"),
+    "agent": ("agent",),
     "init": ("init",),
     "models": ("models",),
     "validate": ("validate", "render"),

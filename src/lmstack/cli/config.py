@@ -1,4 +1,4 @@
-"""config, key: show and change settings."""
+"""config: show and change settings."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +15,7 @@ from lmstack.operate.editor import EDITABLE, edit_file
 from lmstack.result import Result, table
 
 config_app = typer.Typer(name="config", help="Show and change settings.", no_args_is_help=True, rich_markup_mode=None)
-key_app = typer.Typer(
-    name="key", help="Show or change the key that clients send.", no_args_is_help=True, rich_markup_mode=None
-)
 app.add_typer(config_app)
-app.add_typer(key_app)
 
 _NAME = Annotated[str, typer.Argument(help="The variable, e.g. LITELLM_PORT.")]
 
@@ -69,25 +65,6 @@ def config_edit(
     changed = edit_file(context.project, file, _edit_again if context.may_ask else lambda problems: False)
     data = {"file": str(context.project.root / file), "changed": changed}
     return Result("config edit", data, _next_step(file, changed))
-
-
-@command("show", "lm key show", key_app)
-def key_show(context: Context) -> Result:
-    """Print the key that clients must send."""
-    key = context.project.settings().master_key
-    return Result("key show", {"key": key}, (key,))
-
-
-@command("rotate", "lm key rotate", key_app)
-def key_rotate(context: Context) -> Result:
-    """Make a strong key and write it into .env. It is used from the next `lm up` on."""
-    settings_edit.rotate_key(context.project)
-    lines = (
-        "A new LITELLM_MASTER_KEY is in .env.",
-        *settings_edit.overridden("LITELLM_MASTER_KEY"),
-        "Next: lm up (applies it); lm key show (prints it for your clients)",
-    )
-    return Result("key rotate", {"file": str(context.project.env_file)}, lines)
 
 
 def _edited(context: Context, command_name: str, name: str, edit: Callable[[str], str]) -> Result:

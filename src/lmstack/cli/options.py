@@ -86,6 +86,11 @@ def task_names(ctx: typer.Context, incomplete: str) -> list[str]:
     )
 
 
+def key_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a key."""
+    return _matching(incomplete, lambda: [row["name"] for row in _ledger_rows(ctx, "keys")])
+
+
 def _matching(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
     """Return the names that begin like this. Never raises: an error would appear in the user's command line."""
     try:

@@ -8,8 +8,7 @@ from lmstack.cli.app import Context, command
 from lmstack.cli.options import OneOf, model_names
 from lmstack.operate.explain import Explanation, explain_route
 from lmstack.result import Result, usd
-from lmstack.routing.candidates import GROUPS
-from lmstack.routing.policy import AUTO
+from lmstack.routing.candidates import AUTO, GROUPS
 from lmstack.routing.weights import CUTS
 
 

@@ -2,16 +2,20 @@
 
 import csv
 import io
+import os
 from typing import Annotated, Any
 
 import typer
 
 from lmstack.cli.app import Context, command
 from lmstack.cli.options import SINCE, OneOf
+from lmstack.errors import UsageError
 from lmstack.ledger.cells import without_formula
 from lmstack.ledger.usage import GROUPINGS
+from lmstack.operate.holder import VARIABLE
+from lmstack.operate.launch import gateway_url
 from lmstack.operate.planning import seconds
-from lmstack.operate.usage import cost_on_premium, usage_rows
+from lmstack.operate.usage import cost_on_premium, usage_of_secret, usage_rows
 from lmstack.result import Result, counted, table, terminal_width, usd
 
 
@@ -21,11 +25,15 @@ def usage(
     by: Annotated[str, typer.Option("--by", help="What each row adds up."), OneOf(GROUPINGS)] = "model",
     since: SINCE = "24h",
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
-) -> Result:
+    own: Annotated[bool, typer.Option("--key", help="Show what the key in LITELLM_API_KEY may use and has used. Works on any machine.")] = False,
+    url: Annotated[str | None, typer.Option("--url", help="With --key: the gateway's address. Default: that of this stack.")] = None,
+) -> Result:  # fmt: skip
     """Show requests, tokens and cost.
 
     The last line shows what the same tokens would cost on `premium`, at the price of the model that your gateway tries first for it. An answer of unknown price is counted, but never added as 0.
     """
+    if own or url is not None:
+        return _own(context, url)
     rows = usage_rows(context.project, by, seconds(since))
     total, unpriced = sum(row["cost_usd"] for row in rows), sum(row["unpriced"] for row in rows)
     dearest = cost_on_premium(context.project, rows)
@@ -38,6 +46,19 @@ def usage(
     extra = f", and {counted(unpriced, 'answer')} of unknown price" if unpriced else ""
     compared = (f"The same tokens on premium ({dearest['model']}): {usd(dearest['cost_usd'])}",) if dearest else ()
     return Result("usage", data, (*lines, f"Total: {usd(total)}{extra}", *compared))
+
+
+def _own(context: Context, url: str | None) -> Result:
+    """Ask the gateway as the holder of a key does."""
+    secret = os.environ.get(VARIABLE, "")
+    if not secret:
+        raise UsageError(f"{VARIABLE} is not set", f"it must hold the secret of the key: export {VARIABLE}=sk-lm-…")
+    found = usage_of_secret(url or gateway_url(context.project), secret)
+    lines = [f"{found['key']}: agent {found['agent'] or '-'}, team {found['team'] or '-'}"]
+    lines += [f"  {b['period']}: {usd(b['spent_usd'])} of {usd(b['limit_usd'])}" for b in found["budgets"]]
+    lines += [f"  {name}: {rate['used']} of {rate['limit']}" for name, rate in found["rates"].items() if rate["limit"]]
+    lines += [f"  in all: {counted(found['total']['requests'], 'request')}, {usd(found['total']['cost_usd'])}"]
+    return Result("usage", {"own": found}, tuple(lines))
 
 
 def _cells(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 # The options that every command and every group takes, and whether a value follows.
 SHARED = {"--json": False, "--quiet": False, "-q": False, "--dir": True, "-C": True}
-_RUN = {**SHARED, "--model": True, "-m": True, "--help": False, "-h": False}
+_RUN = {**SHARED, "--model": True, "-m": True, "--key": True, "--help": False, "-h": False}
 
 
 def command_word(argv: Sequence[str]) -> str | None:

@@ -1,28 +1,33 @@
-"""Reads the sections ``routing`` and ``budgets`` of models.yaml. Amounts are US dollars. Pure."""
+"""Reads the sections ``routing``, ``budgets`` and ``keys`` of models.yaml. Amounts are US dollars. Pure."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmstack.config.key_rules import parse_keys
 from lmstack.config.yamlfile import UserYaml
 from lmstack.routing.budgets import PERIODS, Limit
 from lmstack.routing.candidates import GROUPS
 
-SCOPES = {"all": "all", "tasks": "task", "agents": "agent"}
+SCOPES = {"all": "all", "tasks": "task", "agents": "agent", "teams": "team", "keys": "key"}
 _OPTIONS: dict[str, tuple[type, ...]] = {"tier": (str,), "max_cost": (int, float), "no_fallback": (bool,)}
 _AMOUNTS: dict[str, tuple[type, ...]] = dict.fromkeys(PERIODS, (int, float))
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of a user. ``routing`` is {"tasks"|"agents": {id: {"tier", "max_cost", "no_fallback"}}}, as it is rendered."""
+    """The rules of a user. ``routing`` is {"tasks"|"agents": {id: {"tier", "max_cost", "no_fallback"}}}, as it is rendered.
+
+    ``keys``: the limits of each declared key, as plain values.
+    """
 
     routing: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     budgets: tuple[Limit, ...] = ()
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def parse_rules(document: UserYaml) -> Rules:
-    """Return the rules of both sections. Problems are added to the document."""
-    return Rules(_routing(document), tuple(_budgets(document)))
+    """Return the rules of all sections. Problems are added to the document."""
+    return Rules(_routing(document), tuple(_budgets(document)), parse_keys(document))
 
 
 def _routing(document: UserYaml) -> dict[str, dict[str, dict[str, Any]]]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from lmstack.delivery.contract import Target, target_from
 from lmstack.delivery.sender import Sender
+from lmstack.gateway.keyring import Keyring
+from lmstack.gateway.rates import Rates
 from lmstack.gateway.results import LedgerResults, Results
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Ended, Record, Verdict
@@ -28,11 +30,14 @@ class Worker:
     def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
+        self.path = path
+        self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
         self.results = Results()
         self.shared_results = LedgerResults(path, since=time.time())
 
     async def write(self, record: Record) -> Verdict:
         """Make a record durable and return its verdict. Then let the sender look for events."""
+        self._count_tokens(record)
         verdict = await self._writer.write(record)
         self._wake_sender(record)
         return verdict
@@ -43,14 +48,23 @@ class Worker:
 
     def post(self, record: Record) -> None:
         """Queue a record without waiting."""
+        self._count_tokens(record)
         self._writer.post(record)
         self._wake_sender(record)
 
     def close(self, seconds: float = 5.0) -> None:
         """Commit all records and stop sending. Events that were not delivered stay in the outbox."""
+        self.keyring.close()
         self._writer.close(seconds)
         if self._sender:
             self._sender.close(seconds)
+
+    def _count_tokens(self, record: Record) -> None:
+        """Count the tokens of an answer for its key."""
+        if isinstance(record, Ended) and record.call.key_id is not None:
+            tokens = (record.usage.prompt or 0) + (record.usage.completion or 0)
+            if tokens:
+                self.rates.add_tokens(record.call.key_id, tokens)
 
     def _wake_sender(self, record: Record) -> None:
         if self._sender and isinstance(record, Ended):

@@ -7,10 +7,10 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from lmstack.ledger import client_retries, events, outbox, refusals, spending, sums
+from lmstack.ledger import client_retries, events, outbox, refusals, soft_limits, spending, sums
 from lmstack.ledger.records import Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
@@ -54,7 +54,7 @@ def apply_alone(conn: sqlite3.Connection, record: Record, worker: str, send_even
             conn.execute("RELEASE alone")
 
 
-def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send_events: bool) -> list[Verdict]:
+def apply(conn: sqlite3.Connection, records: Sequence[Record], worker: str, send_events: bool) -> list[Verdict]:
     """Apply records inside the caller's transaction and return a verdict for each."""
     batch = Sums()
     verdicts = []
@@ -68,6 +68,7 @@ def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send
         else:
             verdicts.append(_start_request(conn, record, worker, batch))
     sums.write(conn, batch)
+    soft_limits.report(conn, records, time.time(), send_events)
     return verdicts
 
 
@@ -95,11 +96,11 @@ def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
     who = call.attribution
     conn.execute(
         "INSERT OR IGNORE INTO requests (id, call_id, trace_id, started_at, status, endpoint, stream, requested_model,"
-        " task_id, agent_id, user, key_alias, tags, worker, estimate_usd, reserved_usd, client_key)"
-        " VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?)",
+        " task_id, agent_id, user, key_alias, team, tags, worker, estimate_usd, reserved_usd, client_key)"
+        " VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             call.id, call.call_id, call.trace_id, call.started_at, call.endpoint, call.stream, call.requested_model,
-            who.task_id, who.agent_id, who.user, who.key_alias, json.dumps(who.tags) if who.tags else None, worker,
+            who.task_id, who.agent_id, who.user, who.key_alias, who.team, json.dumps(who.tags) if who.tags else None, worker,
             call.estimate_usd, call.reserved_usd, call.client_key,
         ),
     )  # fmt: skip
@@ -176,6 +177,8 @@ def _queue_events(conn: sqlite3.Connection, end: Ended, send_events: bool) -> No
     who, cost = end.call.attribution, end.cost_usd
     task_total = sums.add_to_total(conn, "task", who.task_id, end)
     agent_total = sums.add_to_total(conn, "agent", who.agent_id, end)
+    sums.add_to_total(conn, "team", who.team, end)
+    sums.add_to_total(conn, "key", who.key_alias, end)
     if not send_events:
         return
     key = f"task:{who.task_id}" if who.task_id else ""

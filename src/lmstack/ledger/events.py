@@ -3,10 +3,12 @@
 from datetime import datetime, timezone
 
 from lmstack.ledger.records import Ended
+from lmstack.routing.budgets import Limit
 
 SUCCEEDED = "litellm.request.succeeded"
 FAILED = "litellm.request.failed"
 COST = "litellm.cost.recorded"
+BUDGET = "litellm.budget.warning"
 
 
 def iso(when: float) -> str:
@@ -38,6 +40,21 @@ def request_payload(end: Ended, cost: float | None) -> dict[str, object]:
         "fallbacks": end.call.fallbacks,
         "stream": call.stream,
         "error": None if fault is None else {"type": fault.type, "code": fault.code, "message": fault.message},
+    }
+
+
+def budget_payload(limit: Limit, spent: float, now: float) -> dict[str, object]:
+    """Return the body of a warning: a budget has reached its soft limit. Amounts are US dollars."""
+    reset = limit.reset_at(now)
+    return {
+        "timestamp": iso(now),
+        "scope": limit.scope,
+        "name": limit.name or None,
+        "period": limit.period,
+        "limit_usd": limit.usd,
+        "spent_usd": round(spent, 9),
+        "soft_limit_usd": round(limit.usd * (limit.soft or 1.0), 9),
+        "resets_at": None if reset is None else iso(reset),
     }
 
 

@@ -6,6 +6,8 @@ Times are Unix seconds (UTC, REAL). Durations are milliseconds (REAL). Costs are
 import sqlite3
 from collections.abc import Callable
 
+from lmstack.ledger.migration_keys import _m008_keys
+
 
 def _m001_requests_attempts_outbox(conn: sqlite3.Connection) -> None:
     """Create the first ledger: requests, attempts, and the events that TaskMaster must still get."""
@@ -124,7 +126,7 @@ def _m002_rollups_and_estimates(conn: sqlite3.Connection) -> None:
     )
     conn.execute("ALTER TABLE requests ADD COLUMN cost_estimated INTEGER NOT NULL DEFAULT 0")
     conn.execute("ALTER TABLE requests ADD COLUMN estimate_usd REAL")  # made at the start, from the prompt's length
-    for dimension, expression in DIMENSIONS.items():
+    for dimension, expression in _FIRST_DIMENSIONS.items():
         conn.execute(
             f"INSERT INTO rollups SELECT ?, {expression}, CAST(started_at AS INTEGER) / 3600, COUNT(*), "  # noqa: S608 - literals
             "SUM(status != 'succeeded'), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0), "
@@ -199,14 +201,19 @@ def _m007_client_keys(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE INDEX requests_client_key ON requests (client_key) WHERE client_key IS NOT NULL")
 
 
-# The groupings of usage. Each SQL expression gives the name that the writer uses in the rollups.
-DIMENSIONS = {
+_FIRST_DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
     "agent": "COALESCE(agent_id, '(none)')",
     "model": "COALESCE(deployment, requested_model, '(none)')",
     "provider": "COALESCE(provider, '(none)')",
     "tier": "COALESCE(CAST(tier AS TEXT), '(none)')",
     "user": "COALESCE(user, '(none)')",
+}
+# The groupings of usage. Each SQL expression gives the name that the writer uses in the rollups.
+DIMENSIONS = {
+    **_FIRST_DIMENSIONS,
+    "key": "COALESCE(key_alias, '(none)')",
+    "team": "COALESCE(team, '(none)')",
 }
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
@@ -217,5 +224,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m005_refusals,
     _m006_refused_first,
     _m007_client_keys,
+    _m008_keys,
 )
 VERSION = len(MIGRATIONS)

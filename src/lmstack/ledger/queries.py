@@ -1,4 +1,4 @@
-"""Read the ledger. Opens it read-only (except for ``replay``), and never migrates it. Needs only the standard library.
+"""Read the ledger. Opens it read-only (except for CHANGES), and never migrates it. Needs only the standard library.
 
 ``python -m lmstack.ledger.queries PATH NAME '{"since": ...}'`` answers as JSON. That is how the CLI reads a ledger
 inside a container. Times are Unix seconds; costs are US dollars.
@@ -16,6 +16,8 @@ from typing import Any
 
 from lmstack.ledger import outbox, refusals, spending
 from lmstack.ledger.filters import FAILED, Filter
+from lmstack.ledger.key_queries import budget_row, change_key, key_audit, key_of_hash, key_rows, key_usage
+from lmstack.ledger.keys import KeyChangeError
 from lmstack.ledger.schema import LedgerVersionError, check_version, connect
 from lmstack.ledger.timing import DEAD_AFTER_SECONDS
 from lmstack.ledger.usage import usage
@@ -149,23 +151,22 @@ def budgets(conn: sqlite3.Connection, rules: list[dict[str, Any]]) -> Rows:
             spenders = spending.spenders(conn, rule.scope, rule.period, now)
             names = [name for name in spenders if (rule.scope, rule.period, name) not in own]
         for limit in (replace(rule, name=name) for name in names):
-            details = limit.state(spending.spent(conn, limit, now), limit.reset_at(now))
-            rows.append({**details, "reserved_usd": spending.reserved(conn, limit), "rule": rule.name or None})
+            rows.append({**budget_row(conn, limit, now), "rule": rule.name or None})
     return rows
 
 
 QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
     "status": status, "budgets": budgets, "errors": errors, "last_attempts": last_attempts,
-    "refused": refused,
+    "refused": refused, "keys": key_rows, "key_audit": key_audit, "key_of_hash": key_of_hash,
+    "key_usage": key_usage,
 }  # fmt: skip
 
 
 def ask(path: Path, name: str, arguments: dict[str, Any]) -> Rows:
-    """Open the ledger, run one query, close it. Only ``replay`` writes: it makes dead letters pending again."""
-    if name == "replay":
-        open_ledger(path).close()
-        return _replay(path, **arguments)
+    """Open the ledger, run one query or one of CHANGES, close it. Raises KeyChangeError for a change that cannot be made."""
+    if name in CHANGES:
+        return CHANGES[name](path, **arguments)
     conn = open_ledger(path)
     try:
         return QUERIES[name](conn, **arguments)
@@ -174,11 +175,14 @@ def ask(path: Path, name: str, arguments: dict[str, Any]) -> Rows:
 
 
 def _replay(path: Path, event_id: str | None = None) -> Rows:
-    conn = connect(path)
-    try:
+    """Make dead letters pending again."""
+    open_ledger(path).close()
+    with contextlib.closing(connect(path)) as conn:
         return [{"replayed": outbox.replay(conn, time.time(), event_id)}]
-    finally:
-        conn.close()
+
+
+# These write. They are short, and wait for the gateway's own commits.
+CHANGES: dict[str, Callable[..., Rows]] = {"replay": _replay, "key_change": change_key}
 
 
 def _rows(conn: sqlite3.Connection, sql: str, args: tuple[Any, ...] | dict[str, Any]) -> Rows:
@@ -190,7 +194,7 @@ def main(argv: list[str]) -> int:
     path, name, arguments = argv
     try:
         print(json.dumps(ask(Path(path), name, json.loads(arguments))))
-    except (OSError, sqlite3.Error, LedgerVersionError) as error:
+    except (OSError, sqlite3.Error, LedgerVersionError, KeyChangeError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

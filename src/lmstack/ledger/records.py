@@ -82,7 +82,8 @@ class Attribution:
     task_id: str | None = None
     agent_id: str | None = None
     user: str | None = None
-    key_alias: str | None = None
+    key_alias: str | None = None  # the name of the key
+    team: str | None = None
     tags: tuple[str, ...] = ()
 
 
@@ -105,13 +106,15 @@ class Call:
     estimate_usd: float | None = None  # made at the start, in case the end is never known
     reserved_usd: float | None = None  # reserved from its budgets until its cost is known
     budgeted: bool = False  # a budget applies to it
-    limited: tuple[str, ...] = ()  # the scopes of its budgets: all, task, agent
+    limited: tuple[str, ...] = ()  # the scopes of its budgets: all, task, agent, team, key
+    limits: tuple[Limit, ...] = ()  # its budgets, while its worker lives
     allowance_usd: float | None = None  # a session that has cost as much is ended
     late_fault: Fault | None = None  # the error of a stream, reported before the stream has ended
     fails_first: bool = False  # its first attempt must fail (`lm test --fallback`)
     hides_usage: bool = False  # we asked for the usage of its stream; the client did not, and must not get it
     deadline_passed: bool = False  # LITELLM_DEADLINE
     has_credentials: bool = False  # the client sent a provider's key; its failures do not concern our keys
+    key_id: int | None = None  # of the client's key, where its tokens in a minute are limited
     units: float | None = None  # images, characters or seconds of audio; a flat price is for each of them
     cost_usd: float | None = None  # set at the end
     client_key: str | None = None  # the client's Idempotency-Key or x-request-id: the same for its retry
@@ -205,7 +208,7 @@ def dump(record: Record) -> str:
     """Return a record as one line of JSON, for the spool file."""
     if isinstance(record, Refused):
         return json.dumps({"kind": "Refused", **asdict(record)}, separators=(",", ":"))
-    call = replace(record.call, clock=0.0, reported=None, late_fault=None)
+    call = replace(record.call, clock=0.0, reported=None, late_fault=None, limits=())
     fields = asdict(replace(record, call=call))
     fields.pop("limits", None)  # a record in the spool file has been admitted
     return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"), default=str)
@@ -219,8 +222,8 @@ def load(line: str) -> Record:
         return Refused(fields["minute"], fields["counts"], tuple(tuple(one) for one in fields["last"]))
     call = fields["call"]
     call["attribution"] = Attribution(**{**call["attribution"], "tags": tuple(call["attribution"]["tags"])})
-    call["limited"] = tuple(call.get("limited", ()))
-    call["attempts"] = [_attempt(fields) for fields in call["attempts"]]
+    call["limited"], call["limits"] = tuple(call.get("limited", ())), ()
+    call["attempts"] = [_attempt(one) for one in call["attempts"]]
     made = Call(**_known(Call, call))
     if kind == "Started":
         return Started(made)
@@ -230,14 +233,8 @@ def load(line: str) -> Record:
 def _attempt(given: dict[str, Any]) -> Attempt:
     rates, flat = given.get("rates"), given.get("flat_price")
     made = {"own_price": False, **_known(Attempt, given)}
-    return Attempt(
-        **{
-            **made,
-            "fault": _fault(given["fault"]),
-            "rates": tuple(rates) if rates else None,
-            "flat_price": tuple(flat) if flat else None,
-        }
-    )
+    pairs = {"rates": tuple(rates) if rates else None, "flat_price": tuple(flat) if flat else None}
+    return Attempt(**{**made, **pairs, "fault": _fault(given["fault"])})
 
 
 def _known(kind: type, given: dict[str, Any]) -> dict[str, Any]:

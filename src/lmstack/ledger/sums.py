@@ -1,4 +1,4 @@
-"""Running sums of the ledger: totals per task and agent, and rollups per hour. Runs inside the caller's transaction.
+"""Running sums of the ledger: totals per task, agent, team and key, and rollups per hour. Runs inside the caller's transaction.
 
 Clients choose most names, so their number is bounded: what comes after MAX_NAMES in an hour is summed under OTHER. A name
 that has a row already keeps it, and so does what a budget counts: a budget stays exact.
@@ -8,11 +8,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lmstack.ledger import spending
 from lmstack.ledger.records import Ended
 
 OTHER = "(other)"
 MAX_NAMES = 1000  # of one dimension in one hour
-MAX_TOTALS = 100_000  # tasks, and agents, in the totals
+MAX_TOTALS = 100_000  # tasks, and agents, and so on in the totals
 
 
 @dataclass(slots=True)
@@ -29,7 +30,7 @@ class Sums:
 
 
 def add_to_total(conn: sqlite3.Connection, kind: str, id_: str | None, end: Ended) -> float | None:
-    """Add one request to the total of a task or an agent. Return the new total in US dollars.
+    """Add one request to the total of a task, an agent, a team or a key. Return the new total in US dollars.
 
     Returns None without an id, and for a name that has no total of its own.
     """
@@ -67,6 +68,8 @@ def count(end: Ended, sums: Sums) -> None:
         "provider": last.provider if last else None,
         "tier": str(last.tier) if last and last.tier is not None else None,
         "user": who.user,
+        "key": who.key_alias,
+        "team": who.team,
     }
     _add(sums, names, call.started_at, line)
     sums.exact.update((kind, name) for kind, name in names.items() if name and _is_counted_by_a_budget(end, kind))
@@ -74,15 +77,24 @@ def count(end: Ended, sums: Sums) -> None:
 
 def uncount_interrupted(conn: sqlite3.Connection, request_id: str, sums: Sums) -> None:
     """Take an interrupted request out of totals and sums again. It had no attempts and no usage."""
-    cost, task, agent, user, model, started_at = conn.execute(
-        "SELECT cost_usd, task_id, agent_id, user, requested_model, started_at FROM requests WHERE id = ?",
+    cost, task, agent, user, key, team, model, started_at = conn.execute(
+        "SELECT cost_usd, task_id, agent_id, user, key_alias, team, requested_model, started_at FROM requests WHERE id = ?",
         (request_id,),
     ).fetchone()
-    for kind, name in (("task", task), ("agent", agent)):
+    for kind, name in (("task", task), ("agent", agent), ("team", team), ("key", key)):
         sql = "UPDATE totals SET cost_usd = MAX(0, cost_usd - ?), requests = requests - 1 WHERE kind = ? AND id = ?"
         if name is not None and not conn.execute(sql, (cost or 0.0, kind, name)).rowcount:
             conn.execute(sql, (cost or 0.0, kind, OTHER))
-    names = {"task": task, "agent": agent, "model": model, "provider": None, "tier": None, "user": user}
+    names = {
+        "task": task,
+        "agent": agent,
+        "model": model,
+        "provider": None,
+        "tier": None,
+        "user": user,
+        "key": key,
+        "team": team,
+    }
     _add(sums, names, started_at, (-1, -1, 0, 0, -(cost or 0.0), -(cost is None)))
 
 
@@ -101,7 +113,8 @@ def uncount_cost(conn: sqlite3.Connection, request_id: str, sums: Sums) -> None:
 
 
 def write(conn: sqlite3.Connection, sums: Sums) -> None:
-    """Add the sums of a batch to the rollups."""
+    """Add the sums of a batch to the rollups, and to what budgets have spent."""
+    spending.add(conn, sums.lines)
     for (dimension, name, hour), (requests, failures, prompt, completion, cost, unpriced) in sums.lines.items():
         line = (int(requests), int(failures), int(prompt), int(completion), cost, int(unpriced))
         if _update(conn, line, dimension, hour, name):

@@ -48,7 +48,7 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
     for worker in dead:
         rows = conn.execute(
             "SELECT id, call_id, trace_id, started_at, endpoint, stream, requested_model, task_id, agent_id, user, "
-            "key_alias, estimate_usd, reserved_usd, client_key FROM requests WHERE status = 'started' AND worker = ?",
+            "key_alias, team, estimate_usd, reserved_usd, client_key FROM requests WHERE status = 'started' AND worker = ?",
             (worker,),
         ).fetchall()
         for row in rows:
@@ -61,10 +61,11 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
 
 
 def _interrupted(conn: sqlite3.Connection, row: Sequence[object], now: float) -> Ended:
-    id_, call_id, trace_id, started_at, endpoint, stream, model, task, agent, user, key_alias, estimate, reserved, client_key = row  # fmt: skip
-    who = Attribution(task_id=task, agent_id=agent, user=user, key_alias=key_alias)  # type: ignore[arg-type]
+    id_, call_id, trace_id, started_at, endpoint, stream, model, task, agent, user, key_alias, team, estimate, reserved, client_key = row  # fmt: skip
+    who = Attribution(task_id=task, agent_id=agent, user=user, key_alias=key_alias, team=team)  # type: ignore[arg-type]
     call = Call(id_, call_id, trace_id, started_at, endpoint, bool(stream), model, who, estimate_usd=estimate, client_key=client_key)  # type: ignore[arg-type]  # fmt: skip
-    call.limited = () if reserved is None else ("task", "agent")  # its budgets are not known any more: assume both
+    # Its budgets are not known any more: assume all of them.
+    call.limited = () if reserved is None else ("task", "agent", "team", "key")
     # Only one of the two is charged: see client_retries.
     cost = 0.0 if estimate is not None and client_retries.is_repeated(conn, call) else call.estimate_usd
     # The end of an answer that is no stream is written before the answer is sent.

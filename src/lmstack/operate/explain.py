@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from lmstack.config.spelling import did_you_mean
 from lmstack.errors import LmError, UsageError
 from lmstack.operate.planning import planned
-from lmstack.routing.candidates import Candidate
+from lmstack.routing.candidates import AUTO, Candidate
 from lmstack.routing.classify import Complexity, classify
 from lmstack.routing.needs import Needs
-from lmstack.routing.policy import AUTO, ChosenBy, Decision, RoutingRules, decide
+from lmstack.routing.policy import ChosenBy, Decision, decide
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import Request, read
+from lmstack.routing.rules import RoutingRules
 from lmstack.stack.plan import Plan, no_models
 from lmstack.stack.project import Project
 

@@ -20,8 +20,10 @@ def gateway_url(project: Project) -> str:
     return state.url if state else f"http://localhost:{project.settings().port}"
 
 
-def client_command(project: Project, client: str, words: Sequence[str], model: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command line of `lm run` and the environment variables to add.
+def client_command(
+    project: Project, client: str, words: Sequence[str], model: str, key: str | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command line of `lm run` and the environment variables to add. ``key``: a secret; default: the master key.
 
     Raises UsageError when a library has no program to run, and MissingToolError when the program is missing.
     """
@@ -31,7 +33,7 @@ def client_command(project: Project, client: str, words: Sequence[str], model: s
         raise UsageError(f"'{client}' is a library: name a program to run", f"lm run {client} python3 my_script.py")
     if shutil.which(argv[0]) is None:
         raise MissingToolError(f"'{argv[0]}' is not installed or not on PATH", "install it, or give its path")
-    return argv, environ_for(chosen, gateway_url(project), project.settings().master_key, model)
+    return argv, environ_for(chosen, gateway_url(project), key or project.settings().master_key, model)
 
 
 def replace_process(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lmstack import files
+from lmstack.errors import LmError
+from lmstack.operate import keys
 from lmstack.operate.changes import since_the_last_start
 from lmstack.operate.foreground import sigterm_as_ctrl_c, stop_ignoring_signals
 from lmstack.operate.planning import Planned, flags_of_running, planned
@@ -27,15 +29,20 @@ from lmstack.stack.project import Project
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """What `lm up` did. There is no ``started`` when the gateway ran already and nothing had changed."""
+    """What `lm up` did. There is no ``started`` when the gateway ran already and nothing had changed.
+
+    ``keys``: the remark about the keys that models.yaml declares.
+    """
 
     wanted: Planned
     started: Started | None
+    keys: str = ""
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Return the remarks of plan and checks."""
-        return (*self.wanted.plan.messages, *(self.started.remarks if self.started else ()))
+        started = self.started.remarks if self.started else ()
+        return (*self.wanted.plan.messages, *started, *([self.keys] if self.keys else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,19 @@ def up(project: Project, flags: dict[str, str], options: base.UpOptions, say: ba
         wanted = planned(project, flags)
         with sigterm_as_ctrl_c() if options.foreground else contextlib.nullcontext():
             if is_unchanged(project, wanted):
-                return Up(wanted, None)
+                return _with_keys(project, Up(wanted, None))
             prepared = prepare(project, wanted, options, say)
             with _handled_ctrl_c(wanted.runtime, options, say):
-                return Up(wanted, start_prepared(project, wanted, options, say, prepared))
+                return _with_keys(project, Up(wanted, start_prepared(project, wanted, options, say, prepared)))
+
+
+def _with_keys(project: Project, done: Up) -> Up:
+    """Apply the limits of the keys that models.yaml declares. The gateway serves already: a failure is no failed start."""
+    try:
+        changed = keys.apply_declared(project)
+    except LmError as error:
+        return replace(done, keys=f"the limits of keys in models.yaml were not applied: {error}")
+    return replace(done, keys=f"models.yaml has new limits for: {', '.join(changed)}" if changed else "")
 
 
 @contextlib.contextmanager
@@ -133,7 +149,7 @@ def restart(project: Project, timeout: float, say: base.Progress) -> Up:
         prepared = prepare(project, wanted, options, say, stops=True)
         with state_kept_on_failure(project):
             runtime.down(False, say)
-            return Up(wanted, start_prepared(project, wanted, options, say, prepared))
+            return _with_keys(project, Up(wanted, start_prepared(project, wanted, options, say, prepared)))
 
 
 def _create_if_empty(project: Project, flags: dict[str, str], say: base.Progress) -> None:

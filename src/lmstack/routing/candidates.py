@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+AUTO = "auto"  # the name that lets the gateway choose the group
 # A group tries its own tier first, then the next tiers up, then the cheaper ones, so that no request is dropped.
 GROUPS = {"cheap": (1, 2, 3), "standard": (2, 3, 1), "premium": (3, 2, 1)}
 GROUP_OF_TIER = {tiers[0]: name for name, tiers in GROUPS.items()}

@@ -1,45 +1,27 @@
 """Decide where a request goes and what it may cost. Pure: `lm route` and the gateway use the same function."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from lmstack.routing import refusals
-from lmstack.routing.budgets import Limit, limits_for
-from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, cost_at, fallback_order, fallbacks_of, price_key
+from lmstack.routing.budgets import Limit
+from lmstack.routing.candidates import (
+    AUTO,
+    CAPABILITIES,
+    GROUPS,
+    Candidate,
+    cost_at,
+    fallback_order,
+    fallbacks_of,
+    price_key,
+)
 from lmstack.routing.native_gemini import is_google
 from lmstack.routing.needs import BYTES_PER_TOKEN, Needs
 from lmstack.routing.prices import REALTIME, UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import NATIVE_GEMINI, NO_OPTIONS, Request, RoutingOptions
-
-AUTO = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingRules:
-    """models.yaml's rules: options for each task and agent, and limits in US dollars."""
-
-    tasks: Mapping[str, RoutingOptions] = field(default_factory=dict)
-    agents: Mapping[str, RoutingOptions] = field(default_factory=dict)
-    limits: tuple[Limit, ...] = ()
-
-    def options_of(self, request: Request) -> RoutingOptions:
-        """Return the options of a request, completed by those of its task, then by those of its agent."""
-        if not (self.tasks or self.agents):
-            return request.options
-        default = self.tasks.get(request.task or "", NO_OPTIONS).completed_by(
-            self.agents.get(request.agent or "", NO_OPTIONS)
-        )
-        if request.model != AUTO:  # a default tier is for clients that let the gateway choose the model
-            default = replace(default, tier=None)
-        return request.options.completed_by(default)
-
-    def limits_of(self, request: Request) -> tuple[Limit, ...]:
-        """Return the limits that apply to a request."""
-        if not self.limits and request.task_budget is None:
-            return ()
-        return limits_for(self.limits, request.task, request.agent, request.task_budget)
+from lmstack.routing.request import NATIVE_GEMINI, Request, RoutingOptions
+from lmstack.routing.rules import RoutingRules
 
 
 class Models:
@@ -90,10 +72,12 @@ class Decision:
 def decide(request: Request, models: Models, rules: RoutingRules) -> Decision:
     """Return the decision for a request. Raises RefusalError when no model can serve it as it asks."""
     limits = rules.limits_of(request)
+    _require_allowed(request, models)
     if not request.is_routed or (request.model != AUTO and request.model not in models.orders):
         return _unrouted(request, models, limits)
     options = rules.options_of(request)
-    if not options and not limits and not _is_ours_to_choose(request) and _any_model_fits(request, models):
+    is_free_to_go = not options and not limits and request.client.allows is None
+    if is_free_to_go and not _is_ours_to_choose(request) and _any_model_fits(request, models):
         return _as_configured(request, models)
     return _chosen(request, models, options, limits)
 
@@ -106,13 +90,19 @@ def decide_free(request: Request, models: Models) -> Decision | None:
     if (model is not None and not model.free) or (model is None and request.model not in (AUTO, *models.orders)):
         return None
     options = RoutingOptions(no_fallback=request.options.no_fallback)
-    order = [c for c in _order(request.model, request, models) if _shortcoming(c, request) is None and c.free]
+    order = [c for c in _allowed_order(request.model, request, models) if _shortcoming(c, request) is None and c.free]
     if not order:
         return None
     return _list_of(order[:1] if options.no_fallback else order, request, options, ())
 
 
 def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
+    decision = _priced_as_a_whole(request, models, limits)
+    may_fall_back = request.has_fallbacks or request.model in models.by_name
+    return replace(decision, no_fallback=True) if request.client.allows is not None and may_fall_back else decision
+
+
+def _priced_as_a_whole(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
     price = models.price(request.model)
     in_tokens = is_counted_in_tokens(request)
     reserved = estimate(request, price) if limits or not in_tokens else None
@@ -141,7 +131,7 @@ def _chosen(request: Request, models: Models, options: RoutingOptions, limits: t
         _require_named(name, fitting[0], request, models)
         return _list_of(fitting[:1], request, options, limits)
     decision = _list_of(fitting, request, options, limits)
-    if len(fitting) < len(order) or (name == AUTO and _is_ours_to_choose(request)):
+    if request.client.allows is not None or len(fitting) < len(order) or (name == AUTO and _is_ours_to_choose(request)):
         return decision
     return replace(decision, chosen_by=ChosenBy.CONFIGURATION, model=name, fallbacks=(), limits=limits)
 
@@ -167,8 +157,27 @@ def _require_named(name: str, first: Candidate, request: Request, models: Models
 
 
 def _order(name: str, request: Request, models: Models) -> tuple[Candidate, ...]:
-    """Return the candidates of a name in the order of tries."""
-    return models.orders[request.group if name == AUTO else name]
+    """Return the candidates of a name in the order of tries. Raises RefusalError when the client may use none of them."""
+    order = _allowed_order(name, request, models)
+    if not order:
+        raise refusals.model_not_allowed(name, request.client.key)
+    return order
+
+
+def _allowed_order(name: str, request: Request, models: Models) -> tuple[Candidate, ...]:
+    order, allows = models.orders[request.group if name == AUTO else name], request.client.allows
+    return order if allows is None else tuple(c for c in order if allows(c.name, c.tier))
+
+
+def _require_allowed(request: Request, models: Models) -> None:
+    """Raise RefusalError when the client names a model that its key may not use, or none where LiteLLM would choose one."""
+    allows, name = request.client.allows, request.model
+    if allows is None or (request.is_routed and (name == AUTO or name in GROUPS)):
+        return
+    chat = models.by_name.get(name or "")
+    is_group = name in GROUPS or name == AUTO
+    if name is None or is_group or not allows(name, chat.tier if chat else None):
+        raise refusals.model_not_allowed(name, request.client.key)
 
 
 def _filter(order: Sequence[Candidate], request: Request, options: RoutingOptions) -> list[Candidate]:
@@ -238,4 +247,4 @@ def _affordable(candidate: Candidate, needs: Needs, max_cost: float | None) -> b
     return cost is not None and cost <= max_cost
 
 
-__all__ = ["AUTO", "ChosenBy", "Decision", "Models", "RefusalError", "RoutingRules", "decide", "decide_free"]
+__all__ = ["ChosenBy", "Decision", "Models", "RefusalError", "decide", "decide_free"]

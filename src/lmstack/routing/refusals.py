@@ -50,6 +50,13 @@ def max_cost_exceeded(name: str, needs: Needs, max_cost: float, able: Iterable[C
     )  # fmt: skip
 
 
+def model_not_allowed(name: str | None, key: str | None) -> RefusalError:
+    """Return the 403 for a model that a key may not use. It does not tell whether the model is served."""
+    what = f"the model '{name[:100]}'" if name else "a call that names no model"
+    text = f"model: the key '{key}' may not use {what}. GET /v1/models lists its models."
+    return RefusalError(403, "model_not_allowed", text, param="model")
+
+
 def cost_unknown(model: str | None, call_type: str) -> RefusalError:
     """Return the 400 for a call under a budget, when its cost cannot be known in advance: a budget fails closed."""
     name = f"'{model}'" if model else "this request"

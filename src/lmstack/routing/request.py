@@ -1,10 +1,11 @@
 """One client request, read once into a frozen value. Pure: no LiteLLM, no clock, no environment."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import GROUPS
 from lmstack.routing.classify import conversation_group
 from lmstack.routing.native_gemini import needs_google
@@ -43,6 +44,23 @@ class RoutingOptions:
 NO_OPTIONS = RoutingOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What the key of a client adds to its requests.
+
+    ``allows``: whether a model (its name, and the tier of a chat model) may answer; None: every model may. ``budgets``: its own
+    limits. ``key`` and ``team``: the names that have budgets.
+    """
+
+    allows: Callable[[str, int | None], bool] | None = None
+    budgets: tuple[Limit, ...] = ()
+    key: str | None = None
+    team: str | None = None
+
+
+OPERATOR = Client()
+
+
 @dataclass(frozen=True)
 class Request:
     """What routing has to know of a request.
@@ -63,6 +81,7 @@ class Request:
     has_fallbacks: bool = False  # the client sent models to fall back to
     fails_first: bool = False  # `lm test --fallback`: the first attempt must fail
     body: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    client: Client = OPERATOR
 
     @property
     def is_routed(self) -> bool:
@@ -96,7 +115,8 @@ class Request:
 
 
 def read(
-    body: Mapping[str, Any], headers: Mapping[str, str], call_type: str, task: str | None = None, agent: str | None = None
+    body: Mapping[str, Any], headers: Mapping[str, str], call_type: str, task: str | None = None, agent: str | None = None,
+    client: Client = OPERATOR,
 ) -> Request:  # fmt: skip
     """Read a request. ``headers`` have lower-case names. Raises RefusalError for a wrong value."""
     model, metadata = body.get("model"), body.get("metadata")
@@ -106,7 +126,7 @@ def read(
         _task_budget(headers, metadata, task), _size(headers),
         has_credentials=any(name in body for name in _CREDENTIALS),
         has_fallbacks=any(body.get(name) for name in ("fallbacks", *SPECIAL_FALLBACKS)),
-        fails_first="x-lm-drill" in headers, body=body,
+        fails_first="x-lm-drill" in headers, body=body, client=client,
     )  # fmt: skip
 
 

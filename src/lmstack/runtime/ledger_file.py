@@ -22,6 +22,7 @@ def ledger_errors(path: Path) -> Iterator[None]:
     """Turn the errors of reading or replacing a ledger into LmError."""
     import sqlite3
 
+    from lmstack.ledger.keys import KeyChangeError
     from lmstack.ledger.schema import LedgerVersionError
 
     try:
@@ -32,6 +33,8 @@ def ledger_errors(path: Path) -> Iterator[None]:
         ) from None
     except LedgerVersionError as error:
         raise LmError(str(error), "pip install -U lmstack") from None
+    except KeyChangeError as error:
+        raise LmError(f"{error}; nothing was changed", "lm key list") from None
     except backup.BackupError as error:
         raise LmError(f"this is no backup of a ledger, or a damaged one: {error}") from None
     except (sqlite3.Error, OSError) as error:

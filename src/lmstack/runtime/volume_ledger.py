@@ -13,6 +13,7 @@ from lmstack.runtime.engine import docker_client, engine_errors
 from lmstack.stack.project import PROXY_SERVICE
 
 LEDGER = "/app/logs/litellm.db"
+KEY_CHANGE_ERROR = "KeyChangeError: "
 QUERY_SECONDS, BACKUP_SECONDS = 60.0, 1800.0
 
 
@@ -66,6 +67,8 @@ class VolumeLedger:
             last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
             if "FileNotFoundError" in last:
                 raise no_ledger()
+            if last.startswith(KEY_CHANGE_ERROR):
+                raise LmError(f"{last.removeprefix(KEY_CHANGE_ERROR)}; nothing was changed", "lm key list")
             raise LmError(f"the ledger in the container cannot be read or written: {last}", "see: lm logs")
         return done.stdout
 

@@ -9,8 +9,8 @@ from lmstack.config.rules import Rules
 from lmstack.config.settings import Settings
 from lmstack.errors import ConfigError
 from lmstack.ledger.redact import without_userinfo
-from lmstack.routing.candidates import GROUPS, Candidate
-from lmstack.routing.policy import AUTO, Models
+from lmstack.routing.candidates import AUTO, GROUPS, Candidate
+from lmstack.routing.policy import Models
 
 DEFAULT_OLLAMA = "http://localhost:11434"
 HOST_GATEWAY = "host.docker.internal"

@@ -5,7 +5,7 @@ from pathlib import Path
 import lmstack
 
 MODULES = ("__init__.py", "addresses.py", "key_strength.py", "page_link.py")
-FOLDERS = ("delivery", "gateway", "ledger", "routing", "web")
+FOLDERS = ("delivery", "gateway", "keys", "ledger", "routing", "web")
 # What the page sends to a browser is beside its modules.
 KINDS = (".py", ".html", ".css", ".js", ".svg", ".json", ".LICENSE")
 PACKAGE = Path(lmstack.__file__).parent

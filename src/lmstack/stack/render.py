@@ -208,6 +208,7 @@ def _litellm() -> dict[str, Any]:
 def _general(plan: Plan) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "master_key": "os.environ/LITELLM_MASTER_KEY",
+        "custom_auth": "lmstack.gateway.app.auth.user_api_key_auth",  # the keys of agents
         "disable_model_info_refresh": True,
         "background_health_checks": True,
         "health_check_interval": 300,

@@ -18,8 +18,9 @@ from lmstack.ledger import queries
 from lmstack.ledger.records import Attempt, Attribution, Call, ExceededLimit
 from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import Candidate
-from lmstack.routing.policy import ChosenBy, Decision, Models, RoutingRules
+from lmstack.routing.policy import ChosenBy, Decision, Models
 from lmstack.routing.prices import Price
+from lmstack.routing.rules import RoutingRules
 from support import wait_for
 
 PAID = Candidate("paid", "a", 1, (1.0, 1.0), 100_000, None, "paid")

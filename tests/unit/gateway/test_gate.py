@@ -39,7 +39,7 @@ from lmstack.gateway.app.routes import Access
         ("GET", "/key/list", None),
         ("HEAD", "/health", Access.ANYONE),
         ("HEAD", "/v1/chat/completions", None),
-        ("GET", "/v1/model/info", Access.KEY),
+        ("GET", "/v1/model/info", Access.MASTER),
         ("GET", "/", None),
         ("POST", "/mcp", None),
     ],

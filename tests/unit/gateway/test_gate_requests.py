@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from lmstack.gateway.app.bodies import InFlight, RefusedError
 from lmstack.gateway.app.gate import RequestGate, gate_settings
 from lmstack.gateway.app.middleware import GatewayMiddleware
+from lmstack.keys.key import Key
 
 KEY = "sk-gate-0123456789abcdef"
 BEARER = (b"authorization", f"Bearer {KEY}".encode())
@@ -65,10 +66,12 @@ class Client:
             self.pages.append(scope["path"])
             await send({"type": "http.response.start", "status": 200, "headers": []})
 
-        async def record(headers: Mapping[str, str], path: str, refusal: RefusedError) -> None:
+        async def record(headers: Mapping[str, str], path: str, refusal: RefusedError, key: Key | None) -> None:
             self.recorded.append((headers.get("x-task-id"), path, refusal.status))
 
-        gate = RequestGate(app, lambda: KEY, note, record, gate_settings(self.environ), page if self.has_page else None)
+        gate = RequestGate(
+            app, lambda: KEY, note, record, gate_settings(self.environ), page=page if self.has_page else None
+        )
         asyncio.run(gate(scope, receive, keep))
         return answer
 

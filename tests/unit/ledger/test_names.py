@@ -46,7 +46,7 @@ def rows(conn: sqlite3.Connection, table: str) -> int:
 def test_a_million_names_would_make_no_more_rows_than_a_thousand(flooded: sqlite3.Connection) -> None:
     dimensions = dict(flooded.execute("SELECT dimension, COUNT(*) FROM rollups GROUP BY dimension"))
     most = dict.fromkeys(("task", "agent", "user", "model"), sums.MAX_NAMES + 1)
-    assert dimensions == {**most, "provider": 2, "tier": 2}
+    assert dimensions == {**most, "provider": 2, "tier": 2, "key": 1, "team": 1}
     # A batch of 500 that crosses the limit may still make totals.
     assert rows(flooded, "totals") <= 2 * (sums.MAX_NAMES + 500)
     before = rows(flooded, "totals"), rows(flooded, "rollups")

@@ -11,13 +11,17 @@ from support import ROOT
 
 def test_an_own_limit_replaces_the_one_for_everybody() -> None:
     rules = (Limit("task", "*", "total", 1.0), Limit("task", "T", "total", 5.0), Limit("all", "", "day", 9.0))
-    assert {(x.name, x.usd) for x in limits_for(rules, "T", None, None)} == {("T", 5.0), ("", 9.0)}
-    assert {(x.name, x.usd) for x in limits_for(rules, "U", "A", 0.2)} == {("U", 1.0), ("", 9.0), ("U", 0.2)}
-    assert limits_for((), None, None, None) == ()
+    assert {(x.name, x.usd) for x in limits_for(rules, {"task": "T"})} == {("T", 5.0), ("", 9.0)}
+    assert {(x.name, x.usd) for x in limits_for(rules, {"task": "U", "agent": "A"}, (), 0.2)} == {
+        ("U", 1.0),
+        ("", 9.0),
+        ("U", 0.2),
+    }
+    assert limits_for((), {}) == ()
 
 
 def test_a_daily_limit_resets_at_midnight_utc() -> None:
-    (limit,) = limits_for((Limit("all", "", "day", 1.0),), None, None, None)
+    (limit,) = limits_for((Limit("all", "", "day", 1.0),), {})
     assert limit.state(1.5, limit.reset_at(1_795_446_500))["resets_at"] == "2026-11-24T00:00:00+00:00"
 
 

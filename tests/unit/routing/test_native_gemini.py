@@ -6,9 +6,10 @@ import pytest
 
 from lmstack.routing.candidates import Candidate
 from lmstack.routing.native_gemini import needs_google
-from lmstack.routing.policy import Models, RoutingRules, decide, decide_free
+from lmstack.routing.policy import Models, decide, decide_free
 from lmstack.routing.refusals import RefusalError
 from lmstack.routing.request import read
+from lmstack.routing.rules import RoutingRules
 
 HI = {"role": "user", "parts": [{"text": "hi"}]}
 CHEAP = Candidate("cheap-one", "openai", 1, (0.0, 0.0), 1_000_000, None, "openai/cheap-one")

@@ -8,10 +8,11 @@ import pytest
 from lmstack.routing.budgets import Limit
 from lmstack.routing.candidates import GROUPS, Candidate, fallback_order, fallbacks_of
 from lmstack.routing.needs import tokens_of
-from lmstack.routing.policy import ChosenBy, Decision, Models, RoutingRules, decide, decide_free
+from lmstack.routing.policy import ChosenBy, Decision, Models, decide, decide_free
 from lmstack.routing.prices import Price
 from lmstack.routing.refusals import RefusalError
-from lmstack.routing.request import Request, RoutingOptions, read
+from lmstack.routing.request import Client, Request, RoutingOptions, read
+from lmstack.routing.rules import RoutingRules
 
 ALL = frozenset({"tools", "vision", "json"})
 LOCAL = Candidate("local", "ollama", 1, (0.0, 0.0), 8_000, frozenset({"tools"}), "local")
@@ -236,3 +237,57 @@ def test_under_a_budget_a_call_of_unknown_cost_is_refused(call_type: str) -> Non
     with pytest.raises(RefusalError, match="cannot be known in advance") as refusal:
         decided((LIMIT,))
     assert (refusal.value.status, refusal.value.kind) == (400, "cost_unknown")
+
+
+def _only(*allowed: str, tiers: tuple[int, ...] = ()) -> Client:
+    def allows(name: str, tier: int | None) -> bool:
+        return (not allowed or name in allowed) and (not tiers or tier is None or tier in tiers)
+
+    return Client(allows, key="k")
+
+
+@pytest.mark.parametrize("body", [HELLO, IMAGE])
+@pytest.mark.parametrize("model", ["auto", "cheap", "standard", "premium", "small", "mid"])
+def test_every_try_is_a_model_of_the_key(model: str, body: dict[str, Any]) -> None:
+    own = {"small", "mid", "big"}
+    for options in ({}, {"tier": "premium"}, {"max_cost": 5.0}, {"no_fallback": True}):
+        made = request(model, body, size=80, options=RoutingOptions(**options), client=_only(*own))
+        found = decide(made, MODELS, RoutingRules())
+        assert found.chosen_by is ChosenBy.GATEWAY
+        assert {str(found.model), *found.fallbacks} <= own
+
+
+@pytest.mark.parametrize("limits", [(), (LIMIT,)])
+@pytest.mark.parametrize("model", ["big", "unknown", None])
+@pytest.mark.parametrize("call_type", ["acompletion", "aembedding", "arerank", "amoderation"])
+def test_a_model_that_the_key_may_not_use_is_refused_for_each_call(model: str | None, call_type: str, limits: tuple[Limit, ...]) -> None:  # fmt: skip
+    made = request(model, call_type=call_type, client=_only("small", "vectors"))
+    with pytest.raises(RefusalError) as refused:
+        decide(made, MODELS, RoutingRules(limits=limits))
+    assert (refused.value.status, refused.value.kind) == (403, "model_not_allowed")
+
+
+def test_a_group_without_a_model_of_the_key_is_refused_and_free_models_too() -> None:
+    made = request("cheap", client=_only("vectors"))
+    with pytest.raises(RefusalError):
+        decide(made, MODELS, RoutingRules())
+    assert decide_free(made, MODELS) is None
+    assert decide_free(request("cheap", client=_only("small")), MODELS) is None
+    found = decide_free(request("cheap", client=_only("local", "small")), MODELS)
+    assert found is not None
+    assert (found.model, found.fallbacks) == ("local", ())
+
+
+def test_a_call_that_litellm_routes_has_no_fallbacks_where_the_key_is_limited() -> None:
+    made = request("vectors", call_type="aembedding", has_fallbacks=True, client=_only("vectors"))
+    assert decide(made, MODELS, RoutingRules()).no_fallback
+    assert not decide(replace(made, client=Client()), MODELS, RoutingRules()).no_fallback
+
+
+def test_the_budgets_of_key_team_agent_task_and_everybody_all_apply() -> None:
+    rules = RoutingRules(limits=(Limit("all", "", "day", 9), Limit("team", "*", "month", 8), Limit("key", "k", "day", 7), Limit("team", "other", "day", 1)))  # fmt: skip
+    client = Client(budgets=(Limit("key", "k", "hour", 5),), key="k", team="t")
+    found = rules.limits_of(request("small", task="t", task_budget=1.0, client=client))
+    assert [(x.scope, x.name, x.period) for x in found] == [
+        ("team", "t", "month"), ("all", "", "day"), ("key", "k", "day"), ("key", "k", "hour"), ("task", "t", "total"),
+    ]  # fmt: skip

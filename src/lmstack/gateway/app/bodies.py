@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 from starlette.types import Message, Receive, Scope, Send
 
+from lmstack.gateway.app.dialects import error_body
+
 IDLE_SECONDS = 30.0
 SLOWEST, GRACE_SECONDS = 500.0, 10.0  # bytes in a second, after the first seconds
 LONGEST_SECONDS = 600.0  # for one body
@@ -28,11 +30,15 @@ _STRING = re.compile(rb'"[^"]*"')
 
 
 class RefusedError(Exception):
-    """A request is refused before LiteLLM sees it. ``status``: the HTTP status code; ``kind``: the error's type in the JSON."""
+    """A request is refused before LiteLLM sees it. ``status``: the HTTP status code; ``kind``: the error's type in the JSON.
 
-    def __init__(self, status: int, kind: str, message: str) -> None:
+    ``fields`` are added to the error, ``headers`` to the answer.
+    """
+
+    def __init__(self, status: int, kind: str, message: str, **fields: object) -> None:
         super().__init__(message)
-        self.status, self.kind, self.message = status, kind, message
+        self.status, self.kind, self.message, self.fields = status, kind, message, fields
+        self.headers: dict[str, str] = {}
 
 
 class ClientLeftError(Exception):
@@ -176,11 +182,14 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def refuse(send: Send, refusal: RefusedError) -> None:
-    """Answer with a refusal in the form that OpenAI's clients read."""
-    error = {"message": refusal.message, "type": refusal.kind, "param": None, "code": str(refusal.status)}
-    body = json.dumps({"error": error}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+async def refuse(send: Send, refusal: RefusedError, path: str = "") -> None:
+    """Answer with a refusal in the form that the clients of a path read."""
+    body = json.dumps(error_body(path, refusal.status, refusal.kind, refusal.message, refusal.fields)).encode()
+    headers = [
+        *((name.encode(), value.encode()) for name, value in refusal.headers.items()),
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
     if refusal.status in (408, 413, 503):
         headers.append((b"connection", b"close"))
     if refusal.status == 503:

@@ -4,7 +4,7 @@ LiteLLM also reads keys in ``Basic`` and ``AWS4-HMAC-SHA256``, for pass-through 
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qs
 
 # LiteLLM takes the first of these that is present (litellm/proxy/auth/user_api_key_auth.py, get_api_key).
@@ -44,6 +44,11 @@ def subprotocol_key(headers: Mapping[bytes, bytes]) -> str | None:
 def without_key(protocols: bytes) -> bytes:
     """Return a WebSocket's subprotocols without those that carry a key."""
     return ", ".join(name for name in _protocols(protocols) if not name.startswith(_SUBPROTOCOL)).encode("latin-1")
+
+
+def without_keys(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers without those that carry a key."""
+    return [(name, value) for name, value in headers if name not in HEADERS]
 
 
 def is_same(given: str, master: str) -> bool:

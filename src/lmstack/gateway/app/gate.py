@@ -8,32 +8,28 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
-from lmstack.gateway.app import bodies, credentials, gemini_errors, handshake, routes, stored_ids
+from lmstack.gateway.app import auth, bodies, credentials, gemini_errors, handshake, pace, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
+from lmstack.gateway.app.client_side import ClientSide
 from lmstack.gateway.app.gemini_errors import GeminiErrors
 from lmstack.gateway.app.middleware import HOOKED, JSON_ENDPOINTS, TO_RECORD, extension_headers
 from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.own_keys import WithoutKeys
 from lmstack.gateway.app.routes import Access, Recorded, Route
+from lmstack.gateway.keyring import Keyring
+from lmstack.keys.key import Key
 
 DEFAULT_MAX_BODY_MB = 50.0
-# What of a provider's own headers a client may see. Others may repeat our key: a provider may send back what it received.
-_PROVIDER_PREFIX = b"llm_provider-"
-_PROVIDER_HEADERS = (
-    b"x-ratelimit-", b"anthropic-ratelimit-", b"retry-after", b"request-id", b"x-request-id", b"openai-processing-ms",
-    b"openai-version", b"content-type", b"date",
-)  # fmt: skip
 # A proxy in front of the gateway sets these. Then the loopback address is the proxy's, not the operator's.
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
-_CORS_HEADERS = b"GET, POST, OPTIONS", b"600"
 
 # Called for each refused request with the reason, the client's address and the path.
 Note = Callable[[str, str, str], None]
 # Called for each refused call that has a row, with its headers, its path and the refusal.
-Record = Callable[[Mapping[str, str], str, RefusedError], Awaitable[None]]
+Record = Callable[[Mapping[str, str], str, RefusedError, Key | None], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +57,17 @@ class RequestGate:
     """ASGI middleware around everything else.
 
     ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call;
-    ``page``: serves its own routes.
+    ``keyring``: gives the keys of agents; ``page``: serves its own routes.
     """
 
     def __init__(
         self, app: ASGIApp, master_key: Callable[[], str | None], note: Note, record: Record, settings: GateSettings | None = None,
-        page: ASGIApp | None = None,
+        keyring: Callable[[], Keyring] | None = None, page: ASGIApp | None = None,
     ) -> None:  # fmt: skip
         self.app = app
         self._page = page
         self._master_key = master_key
-        self._note, self._record = note, record
+        self._note, self._record, self._keyring = note, record, keyring
         self._settings = settings or gate_settings(os.environ)
         self._in_flight = InFlight(max(IN_FLIGHT_BYTES, 4 * self._settings.max_bytes))
 
@@ -88,7 +84,7 @@ class RequestGate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold) -> None:
         # Starlette reads the first of two headers with one name, so the first one counts here too.
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
-        shown = _Sender(GeminiErrors(send) if scope["path"].endswith(gemini_errors.ENDS) else send)
+        shown = ClientSide(GeminiErrors(send) if scope["path"].endswith(gemini_errors.ENDS) else send)
         try:
             self._check_origin(scope, headers)
             shown.origin = self._configured_origin(headers)
@@ -97,17 +93,22 @@ class RequestGate:
                 return
             route = self._route(scope)
             self._check_key(route, scope, headers)
+            with pace.admitted(scope.get(auth.SCOPE_KEY), route) as shown.rates:
+                await self._admit(scope, receive, shown, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
-            await bodies.refuse(shown, refusal)
+            await bodies.refuse(shown, refusal, scope["path"])
+        except ClientLeftError:
             return
+
+    async def _admit(self, scope: Scope, receive: Receive, shown: ClientSide, route: Route, hold: Hold) -> None:
+        """Check the body of a request, and serve it."""
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         try:
             receive = await self._with_body(scope, receive, headers, route, hold)
         except RefusedError as refusal:
             await self._keep(route, scope, refusal)
-            await bodies.refuse(shown, refusal)
-            return
-        except ClientLeftError:
+            await bodies.refuse(shown, refusal, scope["path"])
             return
         if route.access is Access.PAGE and self._page is not None:
             await self._page(scope, receive, shown)
@@ -119,7 +120,7 @@ class RequestGate:
         if route.recorded is Recorded.NO:
             self._note(refusal.kind, _address(scope), scope["path"])
         else:
-            await self._record(extension_headers(scope), scope["path"], refusal)
+            await self._record(extension_headers(scope), scope["path"], refusal, scope.get(auth.SCOPE_KEY))
 
     def _configured_origin(self, headers: Mapping[bytes, bytes]) -> str:
         """Return the origin of the page that sends a request, when LITELLM_ORIGINS names it; else ""."""
@@ -131,18 +132,22 @@ class RequestGate:
         try:
             self._check_origin(scope, headers)
             route = self._route(scope)
-            self._check_key(route, scope, headers)
+            given = self._check_key(route, scope, headers)
+            with pace.admitted(scope.get(auth.SCOPE_KEY), route):
+                await self._open(scope, receive, send, route, given)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await handshake.refuse(receive, send, refusal)
-            return
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send, route: Route, given: str) -> None:
+        """Check the model of a session, and serve it."""
         try:
             handshake.check_model(scope.get("query_string", b""))
         except RefusedError as refusal:
             await self._keep(route, scope, refusal)
             await handshake.refuse(receive, send, refusal)
             return
-        scope["headers"] = handshake.with_bearer(scope["headers"], self._master_key() or "")
+        scope["headers"] = handshake.with_bearer(scope["headers"], given)
         link = handshake.Bounded(receive, send, self._settings.max_bytes, self._in_flight)
         try:
             await self.app(scope, link.receive, link.send)
@@ -162,25 +167,28 @@ class RequestGate:
             raise RefusedError(404, "not_served", routes.closed(scope["path"]))
         return found
 
-    def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    def _check_key(self, route: Route, scope: Scope, headers: Mapping[bytes, bytes]) -> str:
+        """Return the secret that a request carries, "" for none where none is needed. The key is put into the scope."""
         if route.access is Access.PAGE:  # the page checks its own logins
-            return
+            return ""
         given = credentials.key_of(headers, scope["path"], scope.get("query_string", b""))
         if not given and route.method == routes.WEBSOCKET:
             given = credentials.subprotocol_key(headers)
         if route.access is Access.ANYONE and not given:
             # LiteLLM would refuse an empty credential, and our failure hook would write a row under the caller's own task.
-            scope["headers"] = [(name, value) for name, value in scope["headers"] if name not in credentials.HEADERS]
-            return
+            scope["headers"] = credentials.without_keys(scope["headers"])
+            return ""
         if route.access is Access.OPERATOR and (not is_loopback(_address(scope)) or not _FORWARDED.isdisjoint(headers)):
             raise RefusedError(
                 404, "not_served", "LiteLLM's management routes answer on loopback only, without a proxy in between."
             )
-        master = self._master_key()
-        if not given or not master or not credentials.is_same(given, master):
-            raise RefusedError(
-                401, "auth_error", "Invalid or missing API key. Send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
-            )
+        key = auth.identify(given, self._master_key(), self._keyring() if self._keyring else None)
+        if key is not None:
+            auth.check_route(key, route, scope["path"])
+            scope[auth.SCOPE_KEY] = key
+            if route.access is Access.ANYONE:  # our own answer, not LiteLLM's: it shows what this key may see
+                scope["headers"] = credentials.without_keys(scope["headers"])
+        return given or ""
 
     async def _with_body(
         self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], route: Route, hold: Hold
@@ -207,42 +215,6 @@ class RequestGate:
         if body:
             scope["headers"] = bodies.with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
-
-
-class _Sender:
-    """Send an answer with our CORS headers in place of LiteLLM's, and without a provider's private headers."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.origin = ""  # of the page that may read the answer
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            kept = [(name, value) for name, value in message.get("headers", ()) if _may_be_seen(name.lower())]
-            message = {**message, "headers": [*kept, *self._cors()]}
-        await self._send(message)
-
-    async def preflight(self, headers: Mapping[bytes, bytes]) -> None:
-        """Answer a browser's question whether a page of a configured origin may send a request."""
-        methods, age = _CORS_HEADERS
-        allowed = [(b"access-control-allow-methods", methods), (b"access-control-max-age", age)]
-        wanted = headers.get(b"access-control-request-headers")
-        if wanted:
-            allowed.append((b"access-control-allow-headers", wanted))
-        await self._send({"type": "http.response.start", "status": 204, "headers": [*allowed, *self._cors()]})
-        await self._send({"type": "http.response.body", "body": b""})
-
-    def _cors(self) -> list[tuple[bytes, bytes]]:
-        if not self.origin:
-            return []
-        return [(b"access-control-allow-origin", self.origin.encode("latin-1")), (b"vary", b"origin"),
-                (b"access-control-expose-headers", b"*")]  # fmt: skip
-
-
-def _may_be_seen(name: bytes) -> bool:
-    if name.startswith(b"access-control-"):
-        return False
-    return not name.startswith(_PROVIDER_PREFIX) or name.removeprefix(_PROVIDER_PREFIX).startswith(_PROVIDER_HEADERS)
 
 
 def _address(scope: Scope) -> str:

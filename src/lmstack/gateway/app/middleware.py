@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app import sessions
+from lmstack.gateway.app.auth import SCOPE_KEY
 from lmstack.gateway.app.recording import record, record_answered
 from lmstack.gateway.calls.current import RequestContext, request_context
 from lmstack.gateway.calls.outcome import abandon
@@ -40,7 +41,7 @@ class GatewayMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or session. Pass lifespan events on unchanged."""
         if scope["type"] == "websocket":
-            context = RequestContext(extension_headers(scope), scope["path"], is_session=True)
+            context = RequestContext(extension_headers(scope), scope["path"], is_session=True, key=scope.get(SCOPE_KEY))
             request_context.set(context)
             await sessions.follow(self.app, scope, receive, send, context)
             return
@@ -48,7 +49,9 @@ class GatewayMiddleware:
             await self.app(scope, receive, send)
             return
         unhooked = scope["method"] not in ("POST", "PUT", "PATCH") or TO_RECORD in scope
-        context = RequestContext(extension_headers(scope), scope["path"], is_unhooked=unhooked)
+        context = RequestContext(
+            extension_headers(scope), scope["path"], is_unhooked=unhooked, key=scope.get(SCOPE_KEY)
+        )
         request_context.set(context)
         shown = _Sender(send, context, HOOKED in scope)
         if scope["method"] == "POST" and scope["path"].endswith(JSON_ENDPOINTS):
@@ -78,7 +81,7 @@ class _Sender:
             if context.error_headers:
                 message["headers"] = _with_error_headers(message["headers"], context.error_headers)
         elif self._is_hooked and not context.calls and not message.get("more_body"):
-            await record_answered(context.headers, context.path, self._status)
+            await record_answered(context, self._status)
         await self._send(message)
 
 

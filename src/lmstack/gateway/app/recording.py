@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway import worker
 from lmstack.gateway.app.bodies import RefusedError, refuse
-from lmstack.gateway.calls import attribution, outcome
+from lmstack.gateway.calls import attribution, holders, outcome, served
 from lmstack.gateway.calls.current import RequestContext
+from lmstack.keys.key import Key
 from lmstack.ledger.records import Call, Ended, Fault, Started
+from lmstack.routing.refusals import RefusalError, model_not_allowed
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,13 @@ async def record(
 ) -> None:
     """Serve a request and record it. In strict mode, refuse it when it cannot be recorded."""
     call = _call(context, body)
+    try:
+        _check(context, call)
+    except RefusalError as refusal:
+        call.ended = True
+        await _write(outcome.end(call, "rejected", fault=Fault(refusal.kind, str(refusal.status), refusal.message)))
+        await refuse(send, RefusedError(refusal.status, refusal.kind, refusal.message, **refusal.fields), context.path)
+        return
     durable = await _write(Started(call))
     if not durable and worker.is_strict():
         await refuse(
@@ -50,28 +59,39 @@ async def record(
             _post(_end(call, 0))
 
 
-async def record_answered(headers: Mapping[str, str], path: str, status: int) -> None:
+def _check(context: RequestContext, call: Call) -> None:
+    """Raise RefusalError when the client's key may not make this call: these calls have no hook that could refuse them."""
+    if context.key is None:
+        return
+    holders.check_task(context.key, call.attribution.task_id)
+    name = call.requested_model
+    if name is not None and name not in served.names_for(context.key):
+        raise model_not_allowed(name, context.key.name)
+
+
+async def record_answered(context: RequestContext, status: int) -> None:
     """Write the row of a call that LiteLLM answered with this HTTP status before our first hook."""
     if status < 400:  # no hook saw it, so its cost is not known
-        await _write(_unseen(headers, path, "succeeded", None))
+        await _write(_unseen(context, "succeeded", None))
         return
     fault = Fault("RequestFailed", str(status), f"LiteLLM answered with status {status} before it read the request")
-    await _write(_unseen(headers, path, "rejected" if status < 500 else "failed", fault))
+    await _write(_unseen(context, "rejected" if status < 500 else "failed", fault))
 
 
-async def record_refused(headers: Mapping[str, str], path: str, refusal: RefusedError) -> None:
+async def record_refused(headers: Mapping[str, str], path: str, refusal: RefusedError, key: Key | None = None) -> None:
     """Write the row of a call with a valid key that the gate refused."""
-    await _write(_unseen(headers, path, "rejected", Fault(refusal.kind, str(refusal.status), refusal.message)))
+    fault = Fault(refusal.kind, str(refusal.status), refusal.message)
+    await _write(_unseen(RequestContext(headers, path, key=key), "rejected", fault))
 
 
-def post_refused(headers: Mapping[str, str], path: str, fault: Fault) -> None:
+def post_refused(context: RequestContext, fault: Fault) -> None:
     """Write the row of a session that ended before our first hook. Does not wait for the ledger."""
-    _post(_unseen(headers, path, "rejected", fault))
+    _post(_unseen(context, "rejected", fault))
 
 
-def _unseen(headers: Mapping[str, str], path: str, status: str, fault: Fault | None) -> Ended:
-    """Return the whole row of a call that no hook saw. Task and agent are those of its ``headers``: its body may be unreadable."""
-    call = _call(RequestContext(headers, path), b"")
+def _unseen(context: RequestContext, status: str, fault: Fault | None) -> Ended:
+    """Return the whole row of a call that no hook saw. Task and agent are those of its headers: its body may be unreadable."""
+    call = _call(context, b"")
     call.ended = True
     return outcome.end(call, status, fault=fault)
 
@@ -97,10 +117,12 @@ def _call(context: RequestContext, body: bytes) -> Call:
     try:
         data = _json_object(body)
         named = {name: data[name] for name in ("metadata", "user", "model") if name in data}
-        return attribution.start_call({"model": _model_in(context.path), **named}, context.headers, context.path)
+        return attribution.start_call(
+            {"model": _model_in(context.path), **named}, context.headers, context.path, context.key
+        )
     except Exception:
         log.exception("lmstack: a request could not be read for its row")
-        return attribution.start_call({}, {}, context.path)
+        return attribution.start_call({}, {}, context.path, context.key)
 
 
 def _end(call: Call, status: int) -> Ended:

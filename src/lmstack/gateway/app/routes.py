@@ -17,6 +17,7 @@ class Access(str, Enum):
 
     ANYONE = "anyone"
     KEY = "key"
+    MASTER = "master key"
     OPERATOR = "operator, on loopback, with LITELLM_ADMIN=on"
     PAGE = "key, or a login; `/metrics`: key, or LITELLM_METRICS_TOKEN"
 
@@ -76,12 +77,13 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", Access.ANYONE),
     Route("GET", "/models", Access.ANYONE),
     *(Route("GET", f"/health/{name}", Access.ANYONE) for name in ("liveliness", "liveness", "readiness")),
-    Route("GET", "/health/readiness/details", Access.KEY),  # `lm upgrade` asks for the release
+    Route("GET", "/me/usage", Access.KEY),
+    Route("GET", "/health/readiness/details", Access.MASTER),  # `lm upgrade` asks for the release
     Route("GET", "/v1/models", Access.KEY),
     Route("GET", "/v1/models/{model}", Access.KEY),
     Route("GET", "/models/{model}", Access.KEY),
-    Route("GET", "/v1/model/info", Access.KEY),
-    Route("GET", "/model/info", Access.KEY),
+    Route("GET", "/v1/model/info", Access.MASTER),
+    Route("GET", "/model/info", Access.MASTER),
     *_calls((*_versions("/chat/completions"), *_azure("chat/completions")), Cost.TOKENS),
     *_calls((*_versions("/completions"), *_azure("completions")), Cost.TOKENS),
     *_calls((*_versions("/embeddings"), *_azure("embeddings")), Cost.TOKENS),

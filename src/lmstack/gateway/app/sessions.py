@@ -78,7 +78,7 @@ class _Link:
         call = self._call
         if call is None:
             reason = self._reason or "LiteLLM refused the session before it read the request"
-            post_refused(self._context.headers, self._context.path, Fault("SessionFailed", None, reason))
+            post_refused(self._context, Fault("SessionFailed", None, reason))
             return
         if call.ended:
             return

@@ -41,7 +41,7 @@ def install() -> None:
         return
     lookup.remember_router()
     live.remember_settings()
-    litellm_patches.add_routes_first(status.anonymous_routes())
+    litellm_patches.add_routes_first(status.own_routes())
     litellm_patches.run_before_shutdown(flush)
     litellm_patches.disable_redis_retries()
     litellm_patches.keep_error_details()
@@ -55,14 +55,15 @@ def install() -> None:
     redaction = RedactionFilter(body.get)
     for name in litellm_loggers():
         logging.getLogger(name).addFilter(redaction)
-    worker.get()
+    worker.get().keyring.start()
     lookup.report_when_loaded()
 
 
 def _wrapped(app: ASGIApp) -> ASGIApp:
     """Return LiteLLM's app behind our middleware: first the gate, then the middleware that follows a request until it ends."""
-    note = Refusals().note
-    return RequestGate(GatewayMiddleware(app), live.master_key, note, record_refused, page=page.page(os.environ, note))
+    note, keyring = Refusals().note, lambda: worker.get().keyring
+    served = page.page(os.environ, note)
+    return RequestGate(GatewayMiddleware(app), live.master_key, note, record_refused, keyring=keyring, page=served)
 
 
 async def flush() -> None:

@@ -1,4 +1,4 @@
-"""Answer GET /health and GET /models for callers without a key. Makes no provider call and shows no secret."""
+"""Answer GET /health and GET /models for callers without a key, and what a key may see. Makes no provider call."""
 
 from collections.abc import Mapping, MutableMapping
 from datetime import datetime, timezone
@@ -9,7 +9,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 from lmstack.gateway import worker
-from lmstack.gateway.app import credentials
+from lmstack.gateway.app import credentials, me
+from lmstack.gateway.app.auth import SCOPE_KEY
 from lmstack.gateway.calls import served
 from lmstack.gateway.results import LastResultOf, newest_of
 from lmstack.gateway.stock import live, lookup
@@ -26,9 +27,24 @@ class AnonymousRoute(Route):
         return (match if match is Match.FULL else Match.NONE), child
 
 
-def anonymous_routes() -> list[Route]:
-    """Return the two routes that need no key."""
+class KeyRoute(Route):
+    """Match requests with the key of an agent only. The gate has checked the key. The operator gets LiteLLM's answer."""
+
+    def matches(self, scope: MutableMapping[str, Any]) -> tuple[Match, MutableMapping[str, Any]]:
+        """Return a full match or none."""
+        if scope["type"] != "http" or scope.get(SCOPE_KEY) is None:
+            return Match.NONE, {}
+        match, child = super().matches(scope)
+        return (match if match is Match.FULL else Match.NONE), child
+
+
+def own_routes() -> list[Route]:
+    """Return the routes that we answer in place of LiteLLM."""
     return [
+        KeyRoute("/v1/models", models, methods=["GET"]),
+        KeyRoute("/v1/models/{name:path}", model, methods=["GET"]),
+        KeyRoute("/models/{name:path}", model, methods=["GET"]),
+        Route("/me/usage", me.usage, methods=["GET"]),
         AnonymousRoute("/models", models, methods=["GET"]),
         AnonymousRoute("/health", health, methods=["GET"]),
     ]
@@ -49,8 +65,22 @@ async def report() -> dict[str, Any]:
 
 async def models(request: Request) -> JSONResponse:
     """List the model names that a client can request, in the form of OpenAI's list."""
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "lmstack"} for name in served.names()]
-    return JSONResponse({"object": "list", "data": data})
+    names = served.names_for(request.scope.get(SCOPE_KEY))
+    return JSONResponse({"object": "list", "data": [_entry(name) for name in names]})
+
+
+async def model(request: Request) -> JSONResponse:
+    """Describe one model that a key may use. Any other name is answered alike, whether it is served or not."""
+    name = request.path_params["name"]
+    if name in served.names_for(request.scope.get(SCOPE_KEY)):
+        return JSONResponse(_entry(name))
+    text = f"This key may use no model '{name[:100]}'. GET /v1/models lists its models."
+    error = {"message": text, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+    return JSONResponse({"error": error}, 404)
+
+
+def _entry(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "lmstack"}
 
 
 def health_report(

@@ -14,9 +14,9 @@ from typing import Any
 from fastapi import HTTPException
 
 from lmstack.gateway import worker
-from lmstack.gateway.calls import attribution, current, replies, request_shape, served, stored
+from lmstack.gateway.calls import attribution, current, holders, replies, request_shape, served, stored
 from lmstack.gateway.calls.fields import short_text
-from lmstack.ledger.records import Attribution, Call, Started, Verdict, new_id
+from lmstack.ledger.records import Call, Started, Verdict, new_id
 from lmstack.routing.policy import ChosenBy, Decision, decide, decide_free
 from lmstack.routing.prices import BATCHES, units_of
 from lmstack.routing.refusals import RefusalError
@@ -52,7 +52,8 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
     call = _start(data, headers)
     call.hides_usage = _ask_for_usage(data, call_type)
     request_shape.check(data, call_type)
-    request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id)
+    client = holders.client_of(current.key(), call.attribution.task_id, call_type)
+    request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id, client)
     if call_type in BATCHES:
         request = replace(request, model=stored.keeper(data, headers))
         call.requested_model = short_text(request.model)
@@ -77,11 +78,12 @@ def write(data: dict[str, Any], call: Call, decision: Decision) -> None:
         data["disable_fallbacks"] = True
     call.estimate_usd, call.reserved_usd = decision.minimum_usd, decision.reserved_usd
     call.budgeted, call.limited = bool(decision.limits), tuple(limit.scope for limit in decision.limits)
+    call.limits = decision.limits
 
 
 def _start(data: dict[str, Any], headers: Mapping[str, str]) -> Call:
     context = current.request_context.get()
-    call = attribution.start_call(data, headers, context.path if context else None)
+    call = attribution.start_call(data, headers, context.path if context else None, current.key())
     call.stream = call.stream or bool(context and context.is_session)
     current.begin(data, call)
     return call
@@ -113,13 +115,16 @@ async def _record_plainly(data: Mapping[str, Any]) -> None:
     if call is None or call.ended:
         context = current.request_context.get()
         path = context.path if context else ""
-        call = Call(new_id("req"), None, None, time.time(), path, False, None, Attribution())
+        who = attribution.attribution_of({}, {}, current.key())
+        call = Call(new_id("req"), None, None, time.time(), path, False, None, who)
         current.begin(data, call)
     await worker.get().write(Started(call))
 
 
 def _may_be_limited(data: Mapping[str, Any]) -> bool:
-    """Return whether a budget may apply to a request that could not be read."""
+    """Return whether a budget, or a restriction of its key, may apply to a request that could not be read."""
+    if current.key() is not None:
+        return True
     try:
         metadata = data.get("metadata")
         own = option(attribution.headers_of(data), metadata if isinstance(metadata, Mapping) else {}, "task-budget")

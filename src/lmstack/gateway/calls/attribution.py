@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from lmstack.gateway.calls.fields import mapping, short_text
+from lmstack.keys.key import Key
 from lmstack.ledger.records import Attribution, Call, new_id
 
 MAX_TAGS = 20
@@ -21,8 +22,10 @@ def headers_of(data: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None) -> Call:
-    """Return the call for the ``data`` of a hook. ``headers`` replace those that are in ``data``."""
+def start_call(
+    data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None, key: Key | None = None
+) -> Call:
+    """Return the call for the ``data`` of a hook. ``headers`` replace those that are in ``data``; ``key``: of the client."""
     body = mapping(mapping(data.get("proxy_server_request")).get("body"))
     sent = headers_of(data) if headers is None else headers
     return Call(
@@ -33,13 +36,14 @@ def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None
         endpoint=short_text(path) or "",
         stream=bool(data.get("stream") or body.get("stream")),
         requested_model=short_text(data.get("model")),
-        attribution=attribution_of(data, sent),
+        attribution=attribution_of(data, sent, key),
         client_key=short_text(sent.get("idempotency-key")) or short_text(sent.get("x-request-id")),
+        key_id=key.id if key is not None and key.limits.tpm is not None else None,
     )
 
 
-def attribution_of(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attribution:
-    """Return who pays: headers come first, then the body's ``metadata``, ``user`` and tags."""
+def attribution_of(data: Mapping[str, Any], headers: Mapping[str, str], key: Key | None = None) -> Attribution:
+    """Return who pays: headers come first, then the body's ``metadata``, ``user`` and tags. A key has its own agent."""
     metadata = {
         **mapping(mapping(data.get("litellm_metadata")).get("requester_metadata")),
         **mapping(data.get("metadata")),
@@ -47,11 +51,13 @@ def attribution_of(data: Mapping[str, Any], headers: Mapping[str, str]) -> Attri
     task, agent, tags = (_decoded(headers.get(name)) for name in ("x-task-id", "x-agent-id", "x-litellm-tags"))
     listed = metadata.get("tags")
     names = tags.split(",") if tags else listed if isinstance(listed, list) else ()
+    claimed = short_text(agent) or short_text(metadata.get("agent_id"))
     return Attribution(
         task_id=short_text(task) or short_text(metadata.get("task_id")),
-        agent_id=short_text(agent) or short_text(metadata.get("agent_id")),
+        agent_id=claimed if key is None else key.agent_of(claimed),
         user=short_text(data.get("user")) or short_text(metadata.get("user_id")),
-        key_alias=short_text(metadata.get("user_api_key_alias")),
+        key_alias=None if key is None else key.name,
+        team=None if key is None else key.limits.team,
         tags=tuple(islice(filter(None, (short_text(tag.strip()) for tag in names if isinstance(tag, str))), MAX_TAGS)),
     )
 

@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmstack.keys.key import Key
 from lmstack.ledger.records import Call
 
 _call: ContextVar[Call | None] = ContextVar("lmstack_call", default=None)
@@ -15,6 +16,7 @@ class RequestContext:
     """The path and headers that the middleware saw, and the calls of the request. ``error_headers``: to add to its answer.
 
     ``is_session``: it is a WebSocket. ``is_unhooked``: our hooks must not record it; it costs nothing. ``refusal``: status, type and text of the error with which a session was refused.
+    ``key``: of the client; None for the operator.
     LiteLLM's data lacks path and headers when authentication fails.
     """
 
@@ -25,12 +27,19 @@ class RequestContext:
     is_session: bool = False
     is_unhooked: bool = False
     refusal: tuple[int, str, str] | None = None
+    key: Key | None = None
 
 
 request_context: ContextVar[RequestContext | None] = ContextVar("lmstack_request", default=None)
 
 # The body of the request. Errors and log lines must not quote it.
 body: ContextVar[Mapping[str, Any] | None] = ContextVar("lmstack_body", default=None)
+
+
+def key() -> Key | None:
+    """Return the client's key; None for the operator."""
+    context = request_context.get()
+    return context.key if context is not None else None
 
 
 def begin(data: Mapping[str, Any], call: Call) -> None:

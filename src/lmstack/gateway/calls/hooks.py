@@ -219,7 +219,7 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         if call is None and not current.is_unhooked():
             context = current.request_context.get() or current.RequestContext({}, "")
             headers = {**attribution.headers_of(request_data), **context.headers}
-            call = attribution.start_call(request_data, headers, context.path)
+            call = attribution.start_call(request_data, headers, context.path, context.key)
             current.begin(request_data, call)  # else the middleware would write a row for it, too
         if call is not None and not call.ended:
             fault = attempts.fault_of(original_exception, request_data)

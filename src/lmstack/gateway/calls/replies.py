@@ -50,7 +50,7 @@ def budget_exceeded(exceeded: ExceededLimit) -> HTTPException:
     now, limit = time.time(), exceeded.limit
     reset = now + RESERVED_RETRY_SECONDS if exceeded.waiting else limit.reset_at(now)
     whose = "everybody" if limit.scope == "all" else f"{limit.scope} '{limit.name}'"
-    per = "a day" if limit.period == "day" else "in total"
+    per = "in total" if limit.period == "total" else f"in this {limit.period}"
     state = "reserved by requests that are still running" if exceeded.waiting else "used up"
     text = f"The budget of {whose} is {state}: {exceeded.spent:.6f} of {limit.usd:.6f} USD {per} is spent. "
     text += f"Try again in {RESERVED_RETRY_SECONDS} seconds; f" if exceeded.waiting else "F"
@@ -144,7 +144,7 @@ def _why_unserved(model: object) -> str | None:
     variable = served.unserved().get(model)
     if variable is not None:
         return f"Model '{model}' is in the catalog but its provider is not configured: set {variable} in .env, then 'lm up'."  # fmt: skip
-    names, shown = served.names(), model[:100]
+    names, shown = served.names_for(current.key()), model[:100]
     close = difflib.get_close_matches(shown, names, 1, 0.6)
     if close:
         return f"Model '{shown}' is not served. Did you mean '{close[0]}'? GET /v1/models lists all names."

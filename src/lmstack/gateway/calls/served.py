@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,13 @@ import litellm
 
 from lmstack.gateway.stock import live
 from lmstack.gateway.stock.lookup import router
+from lmstack.keys.key import Key
 from lmstack.routing.budgets import parse_limits
-from lmstack.routing.candidates import candidate_from, rates_from
-from lmstack.routing.policy import Models, RoutingRules
+from lmstack.routing.candidates import AUTO, candidate_from, rates_from
+from lmstack.routing.policy import Models
 from lmstack.routing.prices import entry_of, flat_price_from, price_from
 from lmstack.routing.request import RoutingOptions
+from lmstack.routing.rules import RoutingRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,25 @@ def is_served(name: object) -> bool:
 def names() -> list[str]:
     """Return every name that a client can request."""
     return list(dict.fromkeys(live.names()))
+
+
+def names_for(key: Key | None) -> list[str]:
+    """Return the names that a key may request. A group is one of them when one of its models may answer."""
+    if key is None or not key.limits.restricts_models:
+        return names()
+    chat, allows = models(), key.limits.allows_model
+    usable = {name for name, model in chat.by_name.items() if allows(name, model.tier)}
+    return [name for name in names() if _may_answer(name, chat, usable, key)]
+
+
+def _may_answer(name: str, chat: Models, usable: Collection[str], key: Key) -> bool:
+    """Return whether a key may request a name. ``usable``: the chat models that may serve it."""
+    if name in chat.by_name:
+        return name in usable
+    if name == AUTO:
+        return bool(usable)
+    order = chat.orders.get(name)
+    return key.limits.allows_model(name, None) if order is None else any(c.name in usable for c in order)
 
 
 def provider_of(name: str) -> str | None:

@@ -31,6 +31,11 @@ MASTER_KEY = Use(
     "the gate compares a client's key with it",
     "the key is LITELLM_MASTER_KEY, also where the configuration names another one",
 )
+AUTH_RESULT = Use(
+    "litellm.proxy._types:UserAPIKeyAuth",
+    "our check of a key gives LiteLLM a copy of a finished object",
+    "LiteLLM makes the object from plain values, which takes 20 µs longer for each request",
+)
 PROBES = Use(
     f"{PROXY}:health_check_results",
     "`lm health` shows LiteLLM's background probes of free models",

@@ -1,0 +1,20 @@
+"""Make the secrets of keys, and the hashes under which they are stored.
+
+A secret is random and has 256 bits, so it cannot be guessed from its hash, and one round of SHA-256 is enough.
+"""
+
+import hashlib
+import secrets
+
+PREFIX = "sk-lm-"
+_RANDOM_BYTES = 32
+
+
+def new_secret() -> str:
+    """Return a new secret: the prefix and 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def digest(secret: str) -> str:
+    """Return the hash of a secret, as 64 hexadecimal digits. Any text has one."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

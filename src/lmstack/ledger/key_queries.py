@@ -1,0 +1,86 @@
+"""Queries and changes of keys, for ledger/queries.py: what `lm key` and `GET /me/usage` show."""
+
+import contextlib
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from lmstack.keys.key import Key, limits_from, state_of
+from lmstack.ledger import keys, spending
+from lmstack.ledger.keys import KeyChangeError
+from lmstack.ledger.schema import check_version, connect, migrate
+from lmstack.routing.budgets import Limit
+
+FIRST_SCHEMA = 8  # with keys
+BUSY_MS = 5000
+Rows = list[dict[str, Any]]
+
+
+def key_rows(conn: sqlite3.Connection, name: str | None = None) -> Rows:
+    """Return the keys with their limits and what their budgets have spent. A ledger of an earlier version has none."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        now, found = time.time(), keys.rows(conn, name)
+        for row in found:
+            key = Key(row["id"], row["name"], limits_from(row["limits"]), row["created_at"], row["expires_at"], row["revoked_at"])  # fmt: skip
+            row["state"] = state_of(key, now)
+            row["budgets"] = [budget_row(conn, limit, now) for limit in key.budgets(now)]
+        return found
+    return []
+
+
+def key_usage(conn: sqlite3.Connection, name: str) -> Rows:
+    """Return one row: the budgets of a key with their spending, and its requests, tokens and cost today, by day, and in all."""
+    now = time.time()
+    own = key_rows(conn, name)
+    sql = """
+        SELECT date(hour * 3600, 'unixepoch') AS day, SUM(requests) AS requests, SUM(failures) AS failures,
+               SUM(prompt_tokens) AS prompt_tokens, SUM(completion_tokens) AS completion_tokens, SUM(cost_usd) AS cost_usd
+        FROM rollups WHERE dimension = 'key' AND hour >= ? AND name = ? GROUP BY 1 ORDER BY 1 DESC
+        """
+    days = [dict(row) for row in conn.execute(sql, (int(now) // 3600 - 30 * 24, name)).fetchall()]
+    total = conn.execute("SELECT requests, cost_usd FROM totals WHERE kind = 'key' AND id = ?", (name,)).fetchone()
+    return [{
+        "budgets": own[0]["budgets"] if own else [], "days": days,
+        "total": {"requests": total[0], "cost_usd": total[1]} if total else {"requests": 0, "cost_usd": 0.0},
+    }]  # fmt: skip
+
+
+def key_audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = None, limit: int = 50) -> Rows:
+    """Return the changes of keys, the newest first."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        return keys.audit(conn, since, name, limit)
+    return []
+
+
+def key_of_hash(conn: sqlite3.Connection, hash_: str) -> Rows:
+    """Return one row with the name of the key that has this hash; none when there is no such key."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        name = keys.named_by(conn, hash_)
+        return [] if name is None else [{"name": name}]
+    return []
+
+
+def budget_row(conn: sqlite3.Connection, limit: Limit, now: float) -> dict[str, Any]:
+    """Return a budget with what was spent, and what open requests have reserved."""
+    details = limit.state(spending.spent(conn, limit, now), limit.reset_at(now))
+    return {**details, "reserved_usd": spending.reserved(conn, limit)}
+
+
+def change_key(path: Path, action: str, **values: Any) -> Rows:
+    """Make, edit, revoke or rotate a key. The first key may be made before the gateway has made the ledger.
+
+    Raises FileNotFoundError without a ledger, KeyChangeError for a change that cannot be made.
+    """
+    is_new = action == "create" and not path.exists()
+    if is_new:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif not path.exists():
+        raise FileNotFoundError(path)
+    with contextlib.closing(connect(path)) as conn:
+        conn.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        if is_new:
+            migrate(conn)
+        elif check_version(conn) < FIRST_SCHEMA:
+            raise KeyChangeError("the gateway that runs here is older and knows no keys: start the new one with lm up")
+        return keys.change(conn, action, now=time.time(), **values)
