@@ -86,8 +86,10 @@ def has_special_content(body: Mapping[str, Any]) -> bool:
 
 def output_limit(body: Mapping[str, Any]) -> int | None:
     """Return the most tokens that the request allows for an answer; None when it sets no limit."""
+    if "contents" in body:  # LiteLLM passes on this field of one of the two, and no other limit
+        config = body.get("config") if body.get("config") is not None else body.get("generationConfig")
+        return _parse_count(config.get("maxOutputTokens")) if isinstance(config, Mapping) else None
     values = [body.get(name) for name in _LIMIT_FIELDS]
-    values += _gemini_options(body, "maxOutputTokens", "max_output_tokens")
     return max((count for value in values if (count := _parse_count(value)) is not None), default=None)
 
 
