@@ -20,7 +20,9 @@ app.add_typer(budget_app)
 _WAITS = "the running gateway has other limits: models.yaml was changed after its start. Apply these with: lm up"
 _SCOPE = Annotated[str, typer.Argument(help="What the limit is for."), OneOf(tuple(SCOPES.values()))]
 _NAME = Annotated[str, typer.Argument(help="The task, agent, team or key. '*' means each one without its own limit. With all: '-'.")]  # fmt: skip
-_PERIOD = Annotated[str, typer.Option("--period", help="Per hour, day, week or month (UTC), or in total."), OneOf(PERIODS)]
+_PERIOD = Annotated[
+    str, typer.Option("--period", help="Per hour, day, week or month (UTC), or in total."), OneOf(PERIODS)
+]
 
 
 @command("show", "lm budget show", budget_app)

@@ -47,7 +47,11 @@ class KeyLimits:
 
     def allows_model(self, name: str, tier: int | None) -> bool:
         """Return whether a served model may answer this key. ``tier`` is None for a model that does not chat."""
-        if self.models and name not in self.models and not any(fnmatchcase(name, one) for one in self.models if "*" in one):
+        if (
+            self.models
+            and name not in self.models
+            and not any(fnmatchcase(name, one) for one in self.models if "*" in one)
+        ):
             return False
         return not self.tiers or tier is None or tier in self.tiers
 
