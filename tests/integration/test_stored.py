@@ -51,7 +51,7 @@ def test_a_key_that_names_files_and_batches_may_use_them(gateway: Stack) -> None
     made = gateway.json("key", "create", new_task(), "--routes", "files,batches")["data"]
     task, secret = new_task(), made["secret"]
     with client(gateway, task, **{"authorization": f"Bearer {secret}", "x-litellm-model": "gpt-4o-mini"}) as http:
-        wait_for(lambda: http.get("/v1/files").status_code == 200, 5, "the key")
+        wait_for(lambda: http.get("/v1/models").status_code == 200, 5, "the key")
         file = upload(http).json()["id"]
         assert http.get(f"/v1/files/{file}").json()["id"] == file
         made_batch = batch(http, file).json()
