@@ -8,12 +8,11 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import commands, gate, ledger, looplag, overhead
-from bench.proxies import KINDS, Proxy, start, stop, upstream
+from bench import commands, gate, ledger, looplag, overhead, tail
+from bench.proxies import Proxy
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
@@ -33,7 +32,7 @@ def main() -> None:
     for title in [given.only] if given.only else SECTIONS:
         found[title] = "\n".join([f"Measured on {machine()}.", "", *SECTIONS[title]()])
         print(f"\n## {title}\n\n{found[title]}", file=sys.stderr, flush=True)
-    parts = [f"\n## {title}\n\n{found[title]}\n" for title in SECTIONS]
+    parts = [f"\n## {title}\n\n{found[title]}\n" for title in SECTIONS if title in found]
     PAGE.write_text(TEXT.read_text(encoding="utf-8") + "".join(parts), encoding="utf-8")
     print(f"{PAGE} written")
 
@@ -89,7 +88,8 @@ SECTIONS: dict[str, Callable[[], list[str]]] = {
     "The first answer": lambda: commands.first_answer(3),
     "Commands": lambda: commands.cli(7, 1_000_000),
     "Ledger, delivery, event loop": lambda: internals(50_000, 60_000),
-    "Memory": lambda: memory(20_000),
+    "Tail": lambda: tail.section(7, 400),
+    "Memory": lambda: tail.memory(20_000),
 }
 
 
@@ -118,25 +118,6 @@ def internals(requests: int, events: int) -> list[str]:
         f"| the same without our hooks | {lags[1]} |",
         f"| one step of a request in our hooks, 64 parallel, ms: median, 99.9 %, worst | {', '.join(f'{ms:.3f}' for ms in looplag.longest_steps())} |",
     ]  # fmt: skip
-
-
-def memory(requests: int) -> list[str]:
-    """Return the resident megabytes before and after many requests. Both proxies run at the same time."""
-
-    def one(proxy: Proxy) -> str:
-        proxy.round((False, 16), 300)
-        before = proxy.memory()
-        proxy.round((False, 16), requests)
-        return f"| {proxy.kind.name} | {before:.0f} | {proxy.memory():.0f} | {requests} |"
-
-    with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, upstream() as base:
-        proxies = [start(KINDS[name], Path(folder) / name, base) for name in ("bare", "ours")]
-        try:
-            with ThreadPoolExecutor(2) as pool:
-                rows = list(pool.map(one, proxies))
-        finally:
-            stop(proxies)
-    return ["| proxy | MB at the start | MB after | requests |", "|---|--:|--:|--:|", *rows]
 
 
 if __name__ == "__main__":

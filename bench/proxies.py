@@ -41,6 +41,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("quickstart", ours=False, side=False),
+        Kind("stock-2", ours=False, side=False, flags=(*GRANIAN, *TWO)),  # the quickstart with two workers
         Kind("lm up", flags=(*GRANIAN, *TWO)),  # on two cores
         Kind("bare-2", side=False, flags=(*GRANIAN, *TWO)),  # our configuration and switches without our side
         Kind("ours", flags=GRANIAN),

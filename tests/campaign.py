@@ -25,7 +25,7 @@ class SlowProvider:
     """An OpenAI that answers at once, and whose streams take ``seconds``: CHUNKS chunks with equal pauses."""
 
     def __init__(self, seconds: float, host: str = "127.0.0.1") -> None:
-        self.host, self.seconds, self._ready = seconds, threading.Event()
+        self.host, self.seconds, self._ready = host, seconds, threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()

@@ -142,6 +142,22 @@ def test_every_threat_names_a_test_that_exists() -> None:
         assert [path for path in named if not (ROOT / path).is_file()] == [], row
 
 
+FINDINGS = [f"H{n}" for n in range(1, 5)] + [f"M{n}" for n in range(1, 11)] + [f"L{n}" for n in range(1, 12)]
+
+
+def test_every_finding_of_the_review_names_tests_that_exist() -> None:
+    section = (
+        (ROOT / "docs" / "security.md").read_text().partition("\n## Findings of the review\n")[2].partition("\n## ")[0]
+    )
+    rows = [row.strip("| ").split(" | ") for row in section.splitlines() if re.match(r"\| [HML]\d", row)]
+    assert [row[0] for row in rows] == FINDINGS
+    for finding, _, proof in rows:
+        named = re.findall(r"`([^`:]+)::(test_\w+)`", proof)
+        assert named, finding
+        missing = [f"{path}::{name}" for path, name in named if f"\ndef {name}(" not in (ROOT / path).read_text()]
+        assert missing == [], finding
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     project = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     newest = re.search(r"^## (\d\S+) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -61,6 +61,7 @@ def test_logs_print_no_escape_sequences_and_no_colours(stack: Stack, log: Path) 
     out = stack.lm("logs").stdout
     assert "red" in out
     assert "\x1b" not in out
+    assert "[31m" not in out
     assert "\x07" not in out
 
 

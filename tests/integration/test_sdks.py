@@ -3,8 +3,10 @@
 import anthropic
 import openai
 import pytest
+from google import genai
+from google.genai import errors, types
 
-from support import KEY, Mock, Stack
+from support import KEY, Mock, Stack, wait_for
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 
@@ -50,6 +52,41 @@ def test_anthropic_messages_and_stream(gateway: Stack) -> None:
     row = gateway.row(call)
     assert (row["status"], row["stream"], row["agent_id"]) == ("succeeded", 1, "sdk")
     assert row["completion_tokens"] > 0
+
+
+def genai_client(gateway: Stack, key: str = KEY) -> genai.Client:
+    options = types.HttpOptions(base_url=gateway.url, api_version="v1beta", headers=headers("google-sdk"))
+    return genai.Client(api_key=key, http_options=options)
+
+
+def test_google_generates_streams_and_keeps_a_picture_with_googles_models(gateway: Stack, mock: Mock) -> None:
+    client = genai_client(gateway)
+    assert client.models.generate_content(model="premium", contents="Hello!").text
+    assert "".join(chunk.text or "" for chunk in client.models.generate_content_stream(model="auto", contents="Hello!"))
+    mock.reset()
+    picture = types.Part.from_bytes(data=b"hello", mime_type="image/png")
+    for model in ("auto", "gpt-4o-mini"):
+        assert client.models.generate_content(model=model, contents=[picture, "what is it?"]).text  # type: ignore[arg-type]
+    asked = [request["path"] for request in mock.requests()]
+    assert len(asked) == 2
+    assert all("/gemini/" in path and path.endswith(":generateContent") for path in asked), asked
+    rows = wait_for(lambda: [r for r in gateway.ask("requests", task="google-sdk") if r["ended_at"]], what="the rows")
+    assert {(r["status"], r["agent_id"]) for r in rows} == {("succeeded", "sdk")}
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "code", "status"),
+    [
+        (KEY, "nobody", 400, "INVALID_ARGUMENT"),
+        ("wrong-0123456789", "auto", 401, "UNAUTHENTICATED"),
+    ],
+)
+def test_google_reads_code_and_status_of_an_error(gateway: Stack, key: str, model: str, code: int, status: str) -> None:
+    client = genai_client(gateway, key)
+    for call in (client.models.generate_content, client.models.generate_content_stream):
+        with pytest.raises(errors.ClientError) as told:
+            list(call(model=model, contents="Hello!"))
+        assert (told.value.code, told.value.status) == (code, status)
 
 
 def test_a_wrong_key_is_the_sdks_own_authentication_error(gateway: Stack) -> None:

@@ -5,8 +5,6 @@ A real installation of another release takes a minute of downloading; `lm upgrad
 
 import json
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,24 +14,12 @@ import pytest
 from lmstack.releases.pins import LITELLM_VERSION
 from lmstack.releases.proven import proven
 from lmstack.stack import health
+from other_release import release
 from support import KEY, LM, ROOT, Mock, Stack, clean_environ, running, wait_for
 
 # A proven release that is not the one under test, and one that no test has run with.
 OTHER = next((version for version in proven() if version != LITELLM_VERSION), "")
 UNPROVEN = "1.106.3"
-
-
-def release(stack: Stack, version: str, calls_itself: str | None = None) -> Path:
-    """Make an environment with the installed LiteLLM under another number, as `lm upgrade` makes one."""
-    made = stack.root / ".lmstack" / f"litellm-{version}"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
-    packages = next(made.glob("lib/python3*/site-packages"))
-    (packages / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    info = packages / f"litellm-{version}.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: litellm\nVersion: {calls_itself or version}\n")
-    (made / "installed.json").write_text("{}")
-    return made
 
 
 SABOTAGE = """

@@ -10,15 +10,13 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lmstack.ledger import events, outbox, refusals, spending, sums
+from lmstack.ledger import client_retries, events, outbox, refusals, spending, sums
 from lmstack.ledger.records import Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
 
 log = logging.getLogger(__name__)
 
-# The error type of a request that a dead worker left open.
-INTERRUPTED = "Interrupted"
 # No request costs more. A higher cost is an error of the program that reported it.
 MAX_COST_USD = 1e6
 
@@ -75,6 +73,8 @@ def apply(conn: sqlite3.Connection, records: Iterable[Record], worker: str, send
 
 def _start_request(conn: sqlite3.Connection, start: Started, worker: str, batch: Sums) -> Verdict:
     left = None
+    if start.call.client_key:
+        client_retries.release(conn, start.call, batch)
     if start.limits and not _is_recorded(conn, start.call.id):
         sums.write(conn, batch)  # a request that ended earlier in this batch counts, too
         batch.clear()
@@ -95,11 +95,12 @@ def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
     who = call.attribution
     conn.execute(
         "INSERT OR IGNORE INTO requests (id, call_id, trace_id, started_at, status, endpoint, stream, requested_model,"
-        " task_id, agent_id, user, key_alias, tags, worker, estimate_usd, reserved_usd) VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?)",
+        " task_id, agent_id, user, key_alias, tags, worker, estimate_usd, reserved_usd, client_key)"
+        " VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             call.id, call.call_id, call.trace_id, call.started_at, call.endpoint, call.stream, call.requested_model,
             who.task_id, who.agent_id, who.user, who.key_alias, json.dumps(who.tags) if who.tags else None, worker,
-            call.estimate_usd, call.reserved_usd,
+            call.estimate_usd, call.reserved_usd, call.client_key,
         ),
     )  # fmt: skip
 
@@ -150,7 +151,7 @@ def _end_values(end: Ended) -> tuple[object, ...]:
 def _reopen_interrupted(conn: sqlite3.Connection, request_id: str, batch: Sums) -> bool:
     """Undo the end that another worker assumed when it took this one for dead. Return whether there was one."""
     sql = "UPDATE requests SET status = 'started' WHERE id = ? AND status = 'interrupted' AND error_type = ?"
-    if not conn.execute(sql, (request_id, INTERRUPTED)).rowcount:
+    if not conn.execute(sql, (request_id, client_retries.INTERRUPTED)).rowcount:
         return False
     sums.uncount_interrupted(conn, request_id, batch)
     return True

@@ -193,6 +193,12 @@ def _m006_refused_first(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE INDEX requests_rejected ON requests (started_at) WHERE status = 'rejected'")
 
 
+def _m007_client_keys(conn: sqlite3.Connection) -> None:
+    """Recognize a client's retry of a request that a killed worker had in hand."""
+    conn.execute("ALTER TABLE requests ADD COLUMN client_key TEXT")
+    conn.execute("CREATE INDEX requests_client_key ON requests (client_key) WHERE client_key IS NOT NULL")
+
+
 # The groupings of usage. Each SQL expression gives the name that the writer uses in the rollups.
 DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
@@ -210,5 +216,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m004_reservations,
     _m005_refusals,
     _m006_refused_first,
+    _m007_client_keys,
 )
 VERSION = len(MIGRATIONS)

@@ -86,6 +86,20 @@ def uncount_interrupted(conn: sqlite3.Connection, request_id: str, sums: Sums) -
     _add(sums, names, started_at, (-1, -1, 0, 0, -(cost or 0.0), -(cost is None)))
 
 
+def uncount_cost(conn: sqlite3.Connection, request_id: str, sums: Sums) -> None:
+    """Take the estimated cost of an interrupted request out of totals and sums. It stays counted as a request."""
+    cost, task, agent, user, model, started_at = conn.execute(
+        "SELECT cost_usd, task_id, agent_id, user, requested_model, started_at FROM requests WHERE id = ?",
+        (request_id,),
+    ).fetchone()
+    for kind, name in (("task", task), ("agent", agent)):
+        sql = "UPDATE totals SET cost_usd = MAX(0, cost_usd - ?) WHERE kind = ? AND id = ?"
+        if name is not None and not conn.execute(sql, (cost, kind, name)).rowcount:
+            conn.execute(sql, (cost, kind, OTHER))
+    names = {"task": task, "agent": agent, "model": model, "provider": None, "tier": None, "user": user}
+    _add(sums, names, started_at, (0, 0, 0, 0, -cost, 0))
+
+
 def write(conn: sqlite3.Connection, sums: Sums) -> None:
     """Add the sums of a batch to the rollups."""
     for (dimension, name, hour), (requests, failures, prompt, completion, cost, unpriced) in sums.lines.items():

@@ -4,8 +4,8 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 
-from lmstack.ledger import outbox, sums
-from lmstack.ledger.apply import INTERRUPTED, apply_alone, end_request
+from lmstack.ledger import client_retries, outbox, sums
+from lmstack.ledger.apply import apply_alone, end_request
 from lmstack.ledger.records import Attribution, Call, Ended, Fault, Record, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
@@ -48,11 +48,11 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
     for worker in dead:
         rows = conn.execute(
             "SELECT id, call_id, trace_id, started_at, endpoint, stream, requested_model, task_id, agent_id, user, "
-            "key_alias, estimate_usd, reserved_usd FROM requests WHERE status = 'started' AND worker = ?",
+            "key_alias, estimate_usd, reserved_usd, client_key FROM requests WHERE status = 'started' AND worker = ?",
             (worker,),
         ).fetchall()
         for row in rows:
-            end_request(conn, _interrupted(row, now), worker, send_events, batch)
+            end_request(conn, _interrupted(conn, row, now), worker, send_events, batch)
         outbox.release(conn, worker)
         count += len(rows)
         conn.execute("DELETE FROM workers WHERE id = ?", (worker,))
@@ -60,17 +60,21 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
     return count
 
 
-def _interrupted(row: Sequence[object], now: float) -> Ended:
-    id_, call_id, trace_id, started_at, endpoint, stream, model, task, agent, user, key_alias, estimate, reserved = row
+def _interrupted(conn: sqlite3.Connection, row: Sequence[object], now: float) -> Ended:
+    id_, call_id, trace_id, started_at, endpoint, stream, model, task, agent, user, key_alias, estimate, reserved, client_key = row  # fmt: skip
     who = Attribution(task_id=task, agent_id=agent, user=user, key_alias=key_alias)  # type: ignore[arg-type]
-    call = Call(id_, call_id, trace_id, started_at, endpoint, bool(stream), model, who, estimate_usd=estimate)  # type: ignore[arg-type]
+    call = Call(id_, call_id, trace_id, started_at, endpoint, bool(stream), model, who, estimate_usd=estimate, client_key=client_key)  # type: ignore[arg-type]  # fmt: skip
     call.limited = () if reserved is None else ("task", "agent")  # its budgets are not known any more: assume both
+    # Only one of the two is charged: see client_retries.
+    cost = 0.0 if estimate is not None and client_retries.is_repeated(conn, call) else call.estimate_usd
+    # The end of an answer that is no stream is written before the answer is sent.
+    sent = "a part of its stream may have been sent" if stream else "nothing was sent to the client"
     return Ended(
         call,
         "interrupted",
         now,
         max(0.0, (now - call.started_at) * 1000),
-        cost_usd=call.estimate_usd,
-        cost_estimated=call.estimate_usd is not None,
-        fault=Fault(INTERRUPTED, None, "the proxy stopped before this request had its answer"),
+        cost_usd=cost,
+        cost_estimated=cost is not None,
+        fault=Fault(client_retries.INTERRUPTED, None, f"the proxy stopped before this request had its answer; {sent}"),
     )

@@ -7,6 +7,7 @@ from enum import Enum
 from lmstack.routing import refusals
 from lmstack.routing.budgets import Limit, limits_for
 from lmstack.routing.candidates import CAPABILITIES, GROUPS, Candidate, cost_at, fallback_order, fallbacks_of, price_key
+from lmstack.routing.native_gemini import is_google
 from lmstack.routing.needs import BYTES_PER_TOKEN, Needs
 from lmstack.routing.prices import REALTIME, UNKNOWN, Price, estimate, is_counted_in_tokens, is_free
 from lmstack.routing.refusals import RefusalError
@@ -105,7 +106,7 @@ def decide_free(request: Request, models: Models) -> Decision | None:
     if (model is not None and not model.free) or (model is None and request.model not in (AUTO, *models.orders)):
         return None
     options = RoutingOptions(no_fallback=request.options.no_fallback)
-    order = [c for c in _order(request.model, request, models) if _shortcoming(c, request.needs) is None and c.free]
+    order = [c for c in _order(request.model, request, models) if _shortcoming(c, request) is None and c.free]
     if not order:
         return None
     return _list_of(order[:1] if options.no_fallback else order, request, options, ())
@@ -161,7 +162,7 @@ def _priced(name: str, fitting: Sequence[Candidate], request: Request, options: 
 def _require_named(name: str, first: Candidate, request: Request, models: Models) -> None:
     """Raise RefusalError when ``name`` is a model that cannot serve the request itself."""
     if name in models.by_name and first.name != name:
-        reason = _shortcoming(models.by_name[name], request.needs) or "costs more than x-lm-max-cost"
+        reason = _shortcoming(models.by_name[name], request) or "costs more than x-lm-max-cost"
         raise refusals.model_unsuitable(name, reason)
 
 
@@ -173,9 +174,9 @@ def _order(name: str, request: Request, models: Models) -> tuple[Candidate, ...]
 def _filter(order: Sequence[Candidate], request: Request, options: RoutingOptions) -> list[Candidate]:
     """Return the candidates that can take the request and that it may pay for. Raises RefusalError without any."""
     needs = request.needs
-    able = [c for c in order if _shortcoming(c, needs) is None]
+    able = [c for c in order if _shortcoming(c, request) is None]
     if not able:
-        reasons = ((c, str(_shortcoming(c, needs))) for c in order[:3])
+        reasons = ((c, str(_shortcoming(c, request))) for c in order[:3])
         raise refusals.no_capable_model(str(request.model), reasons)
     if _overflows(order[0], needs):
         # The cheapest model with enough context comes first. Models of unknown context come last.
@@ -208,11 +209,16 @@ def _minimum(request: Request, rates: tuple[float, float] | None) -> float | Non
 
 def _any_model_fits(request: Request, models: Models) -> bool:
     """Return whether every model can surely take the request. True for most requests, and much faster than needs."""
-    return request.fits(models.smallest_context) and (models.all_capable or not request.has_special_content)
+    if request.needs_google or not request.fits(models.smallest_context):
+        return False
+    return models.all_capable or not request.has_special_content
 
 
-def _shortcoming(candidate: Candidate, needs: Needs) -> str | None:
+def _shortcoming(candidate: Candidate, request: Request) -> str | None:
     """Return why a model cannot take the request; None when it can, or when nothing is known against it."""
+    needs = request.needs
+    if request.needs_google and not is_google(candidate.litellm_model):
+        return "would get only the text and the functions of a native Gemini call, and this one has more"
     missing = needs.capabilities - candidate.capabilities if candidate.capabilities is not None else frozenset()
     if missing:
         return f"cannot do {', '.join(sorted(missing))}"

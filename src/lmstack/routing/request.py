@@ -7,6 +7,7 @@ from typing import Any
 
 from lmstack.routing.candidates import GROUPS
 from lmstack.routing.classify import conversation_group
+from lmstack.routing.native_gemini import needs_google
 from lmstack.routing.needs import Needs, has_special_content, needs_of, output_limit, user_texts
 from lmstack.routing.refusals import invalid
 
@@ -72,6 +73,11 @@ class Request:
     def needs(self) -> Needs:
         """Return the capabilities and tokens that the request needs."""
         return needs_of(self.body, self.size)
+
+    @cached_property
+    def needs_google(self) -> bool:
+        """Return whether only Google's own models get all of the request."""
+        return self.call_type in NATIVE_GEMINI and needs_google(self.body)
 
     @cached_property
     def group(self) -> str:

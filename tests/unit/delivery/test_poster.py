@@ -1,8 +1,10 @@
 """What the poster makes of the receiver's answers."""
 
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -135,6 +137,21 @@ def test_an_answer_without_end_holds_no_thread(
     assert done, "the thread is held"
     assert done[0].failure is not None
     assert not done[0].failure.final
+
+
+def test_an_answer_is_read_up_to_its_bound_and_never_unpacked(raw: Callable[[Iterator[bytes]], str]) -> None:
+    """The post ends long before its deadline, and 50 MB in 50 kB stay 50 kB."""
+    packed = gzip.compress(bytes(50_000_000))
+    bomb = OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed) + packed
+    tracemalloc.start()
+    try:
+        began = time.monotonic()
+        assert post(Target(raw(iter([bomb])))).delivered == 1
+        assert post(Target(raw(flooding(OK + b"\r\n", b"x" * 65536)))).delivered == 1
+        assert time.monotonic() - began < poster.POST_SECONDS / 2
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("how", ["in drips", "without end", "broken off", "wrongly chunked"])

@@ -13,6 +13,7 @@ from fastapi import HTTPException
 
 from lmstack.gateway import worker
 from lmstack.gateway.calls import admission, hooks, outcome, replies, served
+from lmstack.gateway.calls.streams import StreamUsage
 from lmstack.ledger import queries
 from lmstack.ledger.records import Attempt, Attribution, Call, ExceededLimit
 from lmstack.routing.budgets import Limit
@@ -206,6 +207,20 @@ def test_a_call_under_a_budget_that_lost_its_attempt_is_charged_as_reserved(
     row = wait_for(lambda: [r for r in queries.ask(ledger, "requests", {}) if r["status"] != "started"])[0]
     assert call.attempts == []
     assert (row["cost_usd"], bool(row["cost_estimated"])) == (pytest.approx(call.reserved_usd), True)
+
+
+@pytest.mark.parametrize(("prompt", "estimated"), [(0, True), (None, True), (1000, False)])
+def test_a_count_of_litellm_without_any_input_is_none(ledger: Path, prompt: int | None, estimated: bool) -> None:
+    """LiteLLM cannot count the input of a native Gemini stream. A budget then charges what it reserved."""
+    call = admit(body({"x-task-budget": "1"}, stream=True))
+    call.attempts.append(
+        Attempt("paid", "paid", "a", "paid", 1, (1.0, 1.0), True, 0.0, kind="agenerate_content_stream")
+    )
+    call.reported = ({"prompt_tokens": prompt, "completion_tokens": 1}, 1e-9)
+    asyncio.run(outcome.finish_stream(call, StreamUsage()))
+    row = wait_for(lambda: [r for r in queries.ask(ledger, "requests", {}) if r["status"] != "started"])[0]
+    assert row["cost_usd"] == pytest.approx(call.reserved_usd if estimated else 1001 / 1e6)
+    assert bool(row["cost_estimated"]) is estimated
 
 
 @pytest.mark.parametrize(

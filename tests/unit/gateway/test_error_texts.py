@@ -42,6 +42,11 @@ def test_ordinary_words_are_left_alone_and_long_text_is_cut() -> None:
             {"prompt_tokens": 1, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 7}},
             Usage(1, 9, None, 7),
         ),
+        (
+            {"promptTokenCount": 9, "candidatesTokenCount": 2, "thoughtsTokenCount": 4, "cachedContentTokenCount": 3},
+            Usage(9, 6, 3, 4),
+        ),
+        ({"promptTokenCount": 9}, Usage(9)),
         (None, Usage()),
         ({}, Usage()),
         ({"prompt_tokens": float("nan"), "completion_tokens": 10**30}, Usage()),

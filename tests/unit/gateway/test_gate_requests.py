@@ -245,6 +245,7 @@ def test_json_that_is_no_object_is_refused(body: bytes, status: int) -> None:
         ("POST", CHAT, ((b"content-length", b"999999999"),), b"", 413),
         ("POST", CHAT, (), b"[" * 101 + b"]" * 101, 400),
         ("POST", CHAT, (), b"[]", 400),
+        ("POST", CHAT, (), b'{"success_callback": ["langfuse"]}', 400),
         ("POST", "/v1/messages/count_tokens", (), b"[]", 400),
         ("POST", "/v1/batches/bGl0ZWxsbTp4/cancel", (), b"{}", 400),
         ("DELETE", "/v1/files/bGl0ZWxsbTp4", (), b"{}", 400),

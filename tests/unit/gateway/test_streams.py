@@ -47,6 +47,14 @@ def test_every_split_of_a_stream_tells_the_same(events: list[dict[str, object]],
         assert read(raw[:cut], raw[cut:]) == whole
 
 
+def test_a_stream_without_anything_is_not_complete_and_has_no_content() -> None:
+    seen = StreamUsage()
+    seen.finish()
+    assert (seen.is_complete(None), seen.has_content(None)) == (False, False)
+    seen.read(SimpleNamespace())
+    assert (seen.is_complete(None), seen.has_content(None)) == (True, True)
+
+
 def test_the_name_of_the_closing_event_within_the_answer_closes_nothing() -> None:
     assert read(f"data: {json.dumps(MESSAGES[1])}\n\n".encode())[1] is False
 

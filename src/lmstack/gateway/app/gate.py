@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
-from lmstack.gateway.app import bodies, credentials, handshake, routes, stored_ids
+from lmstack.gateway.app import bodies, credentials, gemini_errors, handshake, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
+from lmstack.gateway.app.gemini_errors import GeminiErrors
 from lmstack.gateway.app.middleware import HOOKED, JSON_ENDPOINTS, TO_RECORD, extension_headers
 from lmstack.gateway.app.origins import Origins, origins_from
 from lmstack.gateway.app.own_keys import WithoutKeys
@@ -84,7 +85,7 @@ class RequestGate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, hold: Hold) -> None:
         # Starlette reads the first of two headers with one name, so the first one counts here too.
         headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
-        shown = _Sender(send)
+        shown = _Sender(GeminiErrors(send) if scope["path"].endswith(gemini_errors.ENDS) else send)
         try:
             self._check_origin(scope, headers)
             shown.origin = self._configured_origin(headers)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from granian.net import SocketSpec  # type: ignore[attr-defined]  # it is not in the module's list of exports
+from granian.net import SocketHolder, SocketSpec  # type: ignore[attr-defined]  # it is not in the module's list of exports
 
 # SO_ATTACH_REUSEPORT_CBPF of Linux. Python's socket module does not name it. It needs no privilege.
 _ATTACH = 51
@@ -49,6 +49,28 @@ class Listeners:
         if linux and self._attach([*range(self._workers)]):
             self._steers = True
             self._listen(self._workers, address, port, backlog)
+
+    def adopt(self, handles: Sequence[int], backlog: int, steers: bool) -> None:
+        """Use the sockets of a running server, in its order."""
+        self._steers = steers
+        for handle in handles:
+            found = socket.socket(fileno=handle)
+            found.set_inheritable(True)
+            self._open.append(Listener(SocketHolder(handle, False, backlog), found))  # type: ignore[call-arg]
+
+    @property
+    def handles(self) -> list[int]:
+        """Return the file handles of all sockets."""
+        return [one.socket.fileno() for one in self._open]
+
+    @property
+    def steers(self) -> bool:
+        """Return whether the kernel spreads connections as ``choose`` says."""
+        return self._steers
+
+    def forget_choice(self) -> None:
+        """Let the next ``choose`` give the kernel a program in any case: another server may have replaced ours."""
+        self._chosen = []
 
     def of(self, idx: int, place: int) -> Listener:
         """Return the socket of a worker in one of its two places, 0 or 1."""

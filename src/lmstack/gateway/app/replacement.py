@@ -97,6 +97,18 @@ class Replacements:
         if idx not in self._queue and not (self._candidate and self._candidate.idx == idx):
             self._queue.append(idx)
 
+    def leave_all(self, workers: list[Any]) -> None:
+        """Let all workers finish their requests and end, without successors. Another server serves new connections."""
+        self._end_candidate()
+        self._queue, self._change = [], None
+        for worker in workers:
+            self._let_leave(worker)
+
+    @property
+    def leaving(self) -> int:
+        """Return how many old workers still finish requests."""
+        return len(self._leavers)
+
     def look(self) -> None:
         """Do what is due."""
         self._look_at_candidate()
@@ -157,8 +169,11 @@ class Replacements:
         self._failures = 0
         old = self._server.wrks[found.idx]
         self._server.took_over(found.idx, found.worker)
-        old.begun.flags[LEAVING] = 1
-        self._leavers.append(Leaver(old, time.monotonic() + LEAVE_SECONDS))
+        self._let_leave(old)
+
+    def _let_leave(self, worker: Any) -> None:
+        worker.begun.flags[LEAVING] = 1
+        self._leavers.append(Leaver(worker, time.monotonic() + LEAVE_SECONDS))
 
     def _look_at_leaver(self, leaver: Leaver) -> None:
         now, worker = time.monotonic(), leaver.worker

@@ -15,6 +15,7 @@ from granian.server import MPServer
 from starlette.types import ASGIApp
 
 from lmstack.gateway.app import worker_age, worker_memory
+from lmstack.gateway.app.handover import Handover
 from lmstack.gateway.app.listeners import Listeners
 from lmstack.gateway.app.replacement import LOOK, PAUSE_SECONDS, Replacements, reason
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, Change, ServerFiles, environment
@@ -39,6 +40,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self._files = ServerFiles(os.environ.get(FOLDER_VARIABLE))
         self._replacements = Replacements(self, self._files)
         self._listeners = Listeners(self.workers)
+        self._handover = Handover(self, self._files, self._listeners, self._replacements)
         self._stop_reason = ""  # empty while no failed start stops the server
         self._failed_starts = [0] * self.workers  # in a row, for each worker
         self._start_times: dict[int, float] = {}  # when to start the successor of a dead worker, in monotonic seconds
@@ -53,8 +55,8 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
     def _init_shared_socket(self) -> None:
         """Listen, or exit with an error line."""
         try:
-            self._listeners.open(self.bind_addr, self.bind_port, self.backlog)
-        except (OSError, RuntimeError) as error:
+            self._handover.open(self.bind_addr, self.bind_port, self.backlog)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
             log.error(
                 f"lmstack: cannot listen on {self.bind_addr} port {self.bind_port}: {error}. Is another program using it?"
             )
@@ -64,8 +66,9 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self, idx: int, target: Any, callback_loader: Callable[..., ASGIApp], begun: Start | None = None
     ) -> Any:
         before = self.wrks[idx] if idx < len(self.wrks) else None
-        place = 0 if before is None else 1 - before.place if before.is_alive() else before.place
-        listener, begun = self._listeners.of(idx, place), begun or Start()
+        first = self._handover.first_place(idx)
+        place = first if before is None else 1 - before.place if before.is_alive() else before.place
+        listener, begun = self._listeners.of(idx, place), begun or Start(names=self._handover.names)
         self._ssp, self._shd, self._sso = None, listener.holder, listener.socket
         worker = super()._spawn_worker(idx, partial(run_worker, begun, target), partial(callback_loader, start=begun))
         worker.begun, worker.place, worker.born_at = begun, place, time.time()
@@ -100,15 +103,20 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self._make_worker = partial(self._spawn_worker, target=spawn_target, callback_loader=target_loader)
         while True:
             serving = [(w.idx, w.place) for w in self.wrks if w.is_alive() and w.begun.flags[STARTED]]
-            self._listeners.choose(serving)
+            self._handover.steer(serving)
             self._report()
             self.main_loop_interrupt.wait(self._seconds_to_next_look(len(serving) < self.workers))
             self.main_loop_interrupt.clear()
             self.interrupt_children.clear()  # Granian's list of deaths. If it is not empty at the end, the status is 1.
             if self.interrupt_signal:
                 return
+            if self._handover.leaves:
+                self._handover.look()
+                continue
             if self.reload_signal:
                 self.reload_signal = False
+                if self._handover.obeys():
+                    continue
                 self._start_times = dict.fromkeys(self._start_times, time.monotonic())
                 self._replacements.replace_all()
             failed = self._replace_dead()
@@ -124,10 +132,13 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
             {"number": w.idx + 1, "pid": w.inner.pid, "started_at": w.born_at} for w in self.wrks if w.is_alive()
         ]
         self._files.report(
-            {"pid": os.getpid(), "started_at": self._began, "replaced": self._deaths, "workers": workers, "reload": self._replacements.reload}
+            {"pid": os.getpid(), "started_at": self._began, "replaced": self._deaths, "workers": workers, "reload": self._replacements.reload,
+             "serves": not self._handover.joins, "hands_over": self.workers}
         )  # fmt: skip
 
     def _seconds_to_next_look(self, starting: bool) -> float | None:
+        if self._handover.leaves:
+            return LOOK
         start = max(0.0, min(self._start_times.values()) - time.monotonic()) if self._start_times else None
         return min(
             (

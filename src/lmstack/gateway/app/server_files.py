@@ -63,6 +63,25 @@ class ServerFiles:
             found["id"], tuple(found["names"]), float(found["seconds"]), settings, {**kept, **settings}, found["config_file"], found["config"]
         )  # fmt: skip
 
+    def take_order(self) -> dict[str, Any]:
+        """Return what `lm` orders beside a change, and delete its file. Empty when there is none. Raises OSError, ValueError."""
+        text = self._read("next.json")
+        found: dict[str, Any] = json.loads(text) if text else {}
+        if self.folder is None or "order" not in found:
+            return {}
+        (self.folder / "next.json").unlink()
+        return found
+
+    def to_take_over(self) -> tuple[str, ...] | None:
+        """Return the models that this server must serve before it takes a running server's place; None without such a task."""
+        text = self._read("take_over.json")
+        return None if text is None else tuple(json.loads(text)["names"])
+
+    def took_over(self) -> None:
+        """Forget the task. When this server is started again, it opens sockets of its own."""
+        if self.folder is not None:
+            (self.folder / "take_over.json").unlink(missing_ok=True)
+
     def write_candidate(self, change: Change) -> str:
         """Write the new configuration beside the one in use, where LiteLLM finds our callback, and return its path."""
         path = _candidate(change)

@@ -24,6 +24,7 @@ def headers_of(data: Mapping[str, Any]) -> dict[str, str]:
 def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None, path: str | None = None) -> Call:
     """Return the call for the ``data`` of a hook. ``headers`` replace those that are in ``data``."""
     body = mapping(mapping(data.get("proxy_server_request")).get("body"))
+    sent = headers_of(data) if headers is None else headers
     return Call(
         id=new_id("req"),
         call_id=short_text(data.get("litellm_call_id")),
@@ -32,7 +33,8 @@ def start_call(data: Mapping[str, Any], headers: Mapping[str, str] | None = None
         endpoint=short_text(path) or "",
         stream=bool(data.get("stream") or body.get("stream")),
         requested_model=short_text(data.get("model")),
-        attribution=attribution_of(data, headers_of(data) if headers is None else headers),
+        attribution=attribution_of(data, sent),
+        client_key=short_text(sent.get("idempotency-key")) or short_text(sent.get("x-request-id")),
     )
 
 

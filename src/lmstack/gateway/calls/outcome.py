@@ -125,11 +125,14 @@ async def finish_stream(call: Call, seen: StreamUsage) -> None:
 
 
 async def _wait_for_report(call: Call, seen: StreamUsage) -> None:
-    """Wait for LiteLLM's log event, which has its own count of the tokens, where no chunk carried any usage."""
+    """Wait for LiteLLM's log event, which has its own count of the tokens, where no chunk carried any usage.
+
+    LiteLLM cannot count the input of every protocol (native Gemini). A count without any input would cost next to nothing.
+    """
     deadline = time.monotonic() + USAGE_WAIT_SECONDS
     while call.reported is None and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event per call would cost every call
         await asyncio.sleep(0.01)
-    if call.reported is not None:
+    if call.reported is not None and usage_of(call.reported[0]).prompt:
         seen.usage, seen.cost = call.reported
 
 

@@ -52,6 +52,7 @@ class StreamUsage:
         self.usage: Any = None
         self.cost: float | None = None
         self.final = False  # ``usage`` is of the whole answer; Messages streams begin with that of the input
+        self.is_empty = True  # nothing has come
         self.has_events = False  # the stream has a closing event of its own
         self.closed = False
         self._came: Counter[object] = Counter()  # characters of each choice
@@ -59,6 +60,7 @@ class StreamUsage:
 
     def read(self, chunk: Any) -> None:
         """Read one chunk. Never raises: the client must get every chunk."""
+        self.is_empty = False
         try:
             if isinstance(chunk, bytes | str):
                 self.has_events = True
@@ -82,7 +84,7 @@ class StreamUsage:
         LiteLLM closes a chat stream that was cut off with a "stop" of its own. The provider's real chunks are in the
         stream's ``chunks`` (tests/contract). There the finish reason is missing.
         """
-        if self.has_events:
+        if self.has_events or self.is_empty:
             return self.closed
         chunks = getattr(response, "chunks", None)
         if not isinstance(chunks, list) or not chunks:
@@ -91,6 +93,8 @@ class StreamUsage:
 
     def has_content(self, response: object) -> bool:
         """Return whether any content came before the end."""
+        if self.is_empty:
+            return False
         return (
             self.has_events or not isinstance(getattr(response, "chunks", None), list) or self.characters(response) > 0
         )
