@@ -56,7 +56,7 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 class RequestGate:
     """ASGI middleware around everything else.
 
-    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call;
+    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call.
     ``keyring``: gives the keys of agents; ``page``: serves its own routes.
     """
 
@@ -196,6 +196,7 @@ class RequestGate:
         if route.access is Access.PAGE:
             return await bodies.with_form(scope, receive, hold)
         stored_ids.check(scope["path"])
+        stored_ids.check_model(scope["headers"])
         if route.access is Access.ANYONE:  # nothing behind these routes reads a body
             return receive
         # LiteLLM reads the body of every method.
