@@ -64,11 +64,7 @@ def left_out(item: pytest.Item) -> str:
     """Return why a test cannot pass with the release under test, "" when it can."""
     for marker in item.iter_markers("pinned_release"):
         if not IS_PINNED:
-<<<<<<< HEAD
-            return f"LiteLLM {RELEASE}: of the pinned release only: {marker.args[0]}"
-=======
             return f"LiteLLM {RELEASE}: only of the pinned release: {marker.args[0]}"
->>>>>>> h/i15
     for marker in item.iter_markers("litellm"):
         if RELEASE not in SpecifierSet(marker.args[0]):
             return f"LiteLLM {RELEASE}: {marker.args[1]}"

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from werkzeug import Request, Response
 
-from lmstack.gateway.app.routes import ROUTES, WEBSOCKET, Access, Cost, Route
+from lmstack.gateway.app.routes import ROUTES, WEBSOCKET, Cost, Route
 from support import KEY, Stack, running
 
 MODELS = """
@@ -222,8 +222,7 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     **{path.rpartition("/")[2]: (f"priced-{kind}", body) for path, body, kind, _ in CALLS},
 }
 ANYTHING = ("gpt-4o-mini", {**HI, "input": "hi", "prompt": "hi"})
-REALTIME = Route(WEBSOCKET, "/v1/realtime", Access.KEY, cost=Cost.PRICE_MAP)  # closed today: tried all the same
-CHARGED = [route for route in dict.fromkeys((*ROUTES, REALTIME)) if route.cost is not Cost.FREE]
+CHARGED = [route for route in ROUTES if route.cost is not Cost.FREE]
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,31 @@ def test_a_file_without_a_model_is_refused_with_what_to_do(gateway: Stack, mock:
     assert len(mock.requests()) == before
 
 
+@pytest.mark.parametrize(
+    "inside", ["", "litellm_proxy:text/plain;unified_id,1;target_model_names,gpt-4o", "litellm:../x;model,gpt-4o"]
+)
+def test_a_batch_whose_price_could_be_that_of_another_model_is_refused_with_a_row(
+    gateway: Stack, mock: Mock, inside: str
+) -> None:
+    """Two headers when there is nothing inside, else the id of a file."""
+    task, before = new_task(), len(mock.requests())
+    file = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=") or "file-1"
+    body = {
+        "model": "gpt-4o-mini",
+        "input_file_id": file,
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    }
+    headers = [] if inside else [("x-litellm-model", "gpt-4o-mini"), ("x-litellm-model", "gpt-4o")]
+    with client(gateway, task) as http:
+        refused = http.post("/v1/batches", json=body, headers=[*http.headers.items(), *headers])
+    wanted = "x-litellm-model may be sent once" if headers else "input_file_id: this gateway has made no such id"
+    assert (refused.status_code, wanted in refused.json()["error"]["message"]) == (400, True), refused.text
+    assert len(mock.requests()) == before
+    (row,) = rows_of(gateway, task, 1)
+    assert (row["status"], row["error_type"]) == ("rejected", "invalid_request_error")
+
+
 @pytest.mark.parametrize("inside", ["../models", "x/../../v1/models", "..%2fmodels", "..", "", "a?b", "a;model,b;x"])
 @pytest.mark.parametrize("path", ["/v1/files/{}", "/files/{}/content", "/v1/batches/{}"])
 def test_an_id_that_a_client_wrote_itself_reaches_no_other_address_of_the_provider(

@@ -95,6 +95,15 @@ def test_a_refused_request_is_noted_and_nothing_of_its_body_is_read(
     assert (client.served, client.reads) == ([], 0)
 
 
+@pytest.mark.parametrize("second", [b"other", b"", b"gpt-4o"])
+def test_two_headers_with_a_model_are_refused_with_a_row(second: bytes) -> None:
+    client = Client()
+    model, task = (b"x-litellm-model", b"gpt-4o"), (b"x-task-id", b"T-1")
+    assert client.send("POST", "/v1/batches", BEARER, task, model)[0]["status"] == 200
+    assert client.send("POST", "/v1/batches", BEARER, task, model, (b"x-litellm-model", second))[0]["status"] == 400
+    assert (client.served, client.recorded) == (["/v1/batches"], [("T-1", "/v1/batches", 400)])
+
+
 def test_the_page_answers_its_own_routes_and_checks_the_key_itself() -> None:
     client = Client()
     for method, path in (

@@ -17,11 +17,25 @@ GOOGLE = Candidate("google-one", "google", 1, (0.1, 0.5), 1_000_000, None, "gemi
 ROUTER = Candidate("sold-on", "openrouter", 1, (0.1, 0.2), 1_000_000, None, "openrouter/google/gemini")
 MODELS = Models((CHEAP, GOOGLE, ROUTER))
 PICTURE = {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "aGk="}}, {"text": "what?"}]}]}
+FUNCTION = {"name": "f", "description": "d", "parametersJsonSchema": {"type": "object"}}
 OBJECT = {"type": "OBJECT", "properties": {"a": {"type": "STRING"}}}
+
+OPTIONS_FOR_GOOGLE = {
+    "topK": 5, "seed": 0, "presencePenalty": 0.5, "responseLogprobs": True, "thinkingConfig": {"thinkingBudget": 0},
+    "max_output_tokens": 5, "safetySettings": [{}], "mediaResolution": "LOW", "a-new-one": 1,
+}  # fmt: skip
 
 
 def config(**fields: object) -> dict[str, Any]:
     return {"contents": [HI], "generationConfig": fields}
+
+
+def turn(role: str, *parts: object) -> dict[str, Any]:
+    return {"contents": [{"role": role, "parts": list(parts)}]}
+
+
+def choice(**calling: object) -> dict[str, Any]:
+    return {"functionCallingConfig": calling}
 
 
 @pytest.mark.parametrize(
@@ -29,11 +43,15 @@ def config(**fields: object) -> dict[str, Any]:
     [
         {"contents": [HI]},
         {"contents": HI},
-        {"contents": [{"parts": {"text": "hi"}}, {"role": "model", "parts": [{"functionCall": {"name": "f"}, "thoughtSignature": "x"}]}]},
-        {"contents": [{"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {}}}]}]},
-        {"contents": [HI], "systemInstruction": {"parts": [{"text": "be brief"}]}, "safetySettings": [{}]},
-        {"contents": [HI], "tools": [{"functionDeclarations": [{"name": "f"}]}], "toolConfig": {}},
-        config(maxOutputTokens=5, temperature=0.5, candidateCount=1, responseModalities=["TEXT"], thinkingConfig={}),
+        {"contents": [{"parts": [{"text": "hi", "thought": False}]}, {"role": "model", "parts": [{"functionCall": {"name": "f"}, "thoughtSignature": "x"}]}]},
+        {"contents": [{"role": "user", "parts": [{"functionResponse": {"id": "1", "name": "f", "response": {}}}]}]},
+        {"contents": [HI], "systemInstruction": {"parts": [{"text": "be brief"}]}, "safetySettings": []},
+        {"contents": [HI], "tools": [{"functionDeclarations": [FUNCTION]}], "toolConfig": {}},
+        *({"contents": [HI], "toolConfig": choice(mode=mode)} for mode in ("AUTO", "ANY", "NONE")),
+        config(maxOutputTokens=5, temperature=0.5, candidateCount=1, responseModalities=["TEXT"], thinkingConfig={}, seed=None),
+        config(topP=0.5, stopSequences=["x"]),
+        {"contents": [HI], "config": {"temperature": 0}, "generationConfig": None},
+        config(responseJsonSchema={"type": "object"}, responseSchema={"type": "ARRAY"}),
         config(responseMimeType="application/json", responseSchema=OBJECT),
         config(response_mime_type="text/plain"),
         {},
@@ -66,9 +84,35 @@ def test_text_functions_and_one_json_object_go_to_any_provider(body: dict[str, A
         config(responseMimeType="application/json"),
         config(responseMimeType="application/json", responseSchema={"type": "ARRAY"}),
         config(responseMimeType="text/x.enum"),
+        config(responseSchema={"type": "ARRAY"}),
+        config(responseMimeType="text/plain", responseSchema=OBJECT),
+        config(responseJsonSchema={"type": "array"}, responseSchema=OBJECT),
         {"contents": [HI], "config": {"tools": [{"googleSearch": {}}]}},
+        {"contents": [HI], "config": {"temperature": 0}, "generationConfig": {"temperature": 1}},
+        {"contents": [HI], "config": {}, "generationConfig": {"temperature": 1}},
+        {"contents": [HI], "generationConfig": [["temperature", 1]]},
+        *(config(**{name: value}) for name, value in OPTIONS_FOR_GOOGLE.items()),
+        {"contents": [HI], "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}]},
+        turn("user", {"functionResponse": {"name": "f", "response": {}, "parts": [{"inlineData": {}}]}}),
+        turn("user", {"functionResponse": "f"}),
+        turn("user", {"text": "hi", "functionResponse": {"name": "f"}}),
+        turn("model", {"text": "hi", "functionCall": {"name": "f"}}),
+        turn("user", {"functionCall": {"name": "f"}}),
+        turn("model", {"functionResponse": {"name": "f"}}),
+        turn("model", {"text": "so I think", "thought": True}),
+        turn(["user"], {"text": "hi"}),  # type: ignore[arg-type]
+        {"contents": [{"role": "user", "parts": {"text": "hi"}}]},
+        {"contents": [HI], "systemInstruction": {"parts": {"text": "be brief"}}},
+        {"contents": [HI], "toolConfig": choice(mode="ANY", allowedFunctionNames=["f"])},
+        {"contents": [HI], "tool_config": choice(allowedFunctionNames=["f"])},
+        {"contents": [HI], "toolConfig": choice(mode="VALIDATED")},
+        {"contents": [HI], "toolConfig": {"function_calling_config": {"mode": "ANY"}}},
+        {"contents": [HI], "toolConfig": {"retrievalConfig": {"languageCode": "de"}}},
+        {"contents": [HI], "tools": {"functionDeclarations": [FUNCTION]}},
+        {"contents": [HI], "tools": [{"functionDeclarations": FUNCTION}]},
+        {"contents": [HI], "tools": [{"functionDeclarations": [{"name": "f", "parameters_json_schema": {"type": "object"}}]}]},
     ],
-)
+)  # fmt: skip
 def test_what_litellm_would_leave_out_needs_google(body: dict[str, Any]) -> None:
     assert needs_google(body) is True
 

@@ -196,6 +196,7 @@ class RequestGate:
         if route.access is Access.PAGE:
             return await bodies.with_form(scope, receive, hold)
         stored_ids.check(scope["path"])
+        stored_ids.check_model(scope["headers"])
         if route.access is Access.ANYONE:  # nothing behind these routes reads a body
             return receive
         # LiteLLM reads the body of every method.

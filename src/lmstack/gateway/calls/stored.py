@@ -7,9 +7,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from lmstack.gateway.calls.fields import mapping
+from lmstack.routing.refusals import invalid
 
 _PREFIXES = ("file-", "batch_")
-_MODEL = re.compile(r"litellm:.*?;model,([^;]+)", re.DOTALL)
+# What LiteLLM writes: the provider's own id, and a name that the gateway serves.
+_OURS = re.compile(r"litellm:[A-Za-z0-9_-]+;model,([^;]+)")
+NOT_OURS = "this gateway has made no such id."
 
 
 def decoded(given: str) -> str:
@@ -24,13 +27,22 @@ def decoded(given: str) -> str:
     return ""
 
 
+def is_forged(given: str) -> bool:
+    """Return whether LiteLLM would read more in an id than this gateway lets it write: another address, or a list of models."""
+    inside = decoded(given)
+    return bool(inside) and not _OURS.fullmatch(inside)
+
+
 def keeper(data: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
     """Return the model that names the provider of a new batch, as LiteLLM finds it; None without any.
 
-    It looks at the input file, then at the body, the address and the header.
+    It looks at the input file, then at the body, the address and the header. Raises RefusalError for a file's id that a client
+    wrote itself: LiteLLM would take another model from it, and that one would not be charged.
     """
     file = data.get("input_file_id")
-    found = _MODEL.match(decoded(file)) if isinstance(file, str) else None
+    if isinstance(file, str) and is_forged(file):
+        raise invalid("input_file_id", NOT_OURS)
+    found = _OURS.fullmatch(decoded(file)) if isinstance(file, str) else None
     if found:
         return found[1].strip()
     query = parse_qs(urlsplit(str(mapping(data.get("proxy_server_request")).get("url"))).query, keep_blank_values=True)
