@@ -135,7 +135,7 @@ def test_every_threat_names_a_test_that_exists() -> None:
     tables = re.findall(
         r"^\| what .* \| what stops .* \| proven by \|\n\|---\|---\|---\|\n((?:\|.*\n)+)", threats, re.MULTILINE
     )
-    assert len(tables) == threats.count("\n### ") == 8
+    assert len(tables) == threats.count("\n### ") == 9
     for row in "".join(tables).splitlines():
         named = re.findall(r"`(tests/[^`]*)`", row.split(" | ")[-1])
         assert named, row
@@ -214,4 +214,4 @@ def test_settings_that_are_named_exist(page: Path) -> None:
         "LITELLM_DONT_SHOW_FEEDBACK_BOX",
     }
     named = set(re.findall(r"\b((?:LITELLM|TASKMASTER|LEDGER|REDIS)_[A-Z_]*[A-Z])\b", page.read_text()))
-    assert named <= ours | stock | {"LEDGER_PATH", "LITELLM_MEMORY"}
+    assert named <= ours | stock | {"LEDGER_PATH", "LITELLM_MEMORY", "LITELLM_API_KEY"}

@@ -47,6 +47,20 @@ def rows_of(gateway: Stack, task: str, count: int) -> list[dict[str, Any]]:
     )
 
 
+def test_a_key_that_names_files_and_batches_may_use_them(gateway: Stack) -> None:
+    made = gateway.json("key", "create", new_task(), "--routes", "files,batches")["data"]
+    task, secret = new_task(), made["secret"]
+    with client(gateway, task, **{"authorization": f"Bearer {secret}", "x-litellm-model": "gpt-4o-mini"}) as http:
+        wait_for(lambda: http.get("/v1/models").status_code == 200, 5, "the key")
+        file = upload(http).json()["id"]
+        assert http.get(f"/v1/files/{file}").json()["id"] == file
+        made_batch = batch(http, file).json()
+        assert http.get(f"/v1/batches/{made_batch['id']}").status_code == 200
+        assert http.post("/v1/chat/completions", json=LINE["body"]).status_code == 403
+    rows = rows_of(gateway, task, 2)
+    assert {row["key_alias"] for row in rows} == {made["key"]["name"]}
+
+
 def test_a_batch_runs_from_its_file_to_its_answers_and_what_changes_something_has_a_row(
     gateway: Stack, mock: Mock
 ) -> None:

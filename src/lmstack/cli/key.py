@@ -72,7 +72,7 @@ def key_edit(
 
 @command("list", "lm key list", key_app)
 def key_list(context: Context) -> Result:
-    """List the keys with their limits, and what each has spent of its first budget."""
+    """List the keys with their limits and their spending."""
     rows = flow.keys(context.project)
     if not rows:
         return Result("key list", {"keys": rows}, ("There are no keys. Make one with: lm key create NAME",))

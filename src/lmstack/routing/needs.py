@@ -10,9 +10,7 @@ from typing import Any
 
 # The tokens that are assumed for an answer without a limit, for an image, and for a file of unknown size.
 # Images have 85 to 1,445 tokens at OpenAI, and up to 1,600 at Anthropic.
-ASSUMED_OUTPUT = 1000
-ASSUMED_IMAGE = 1000
-ASSUMED_FILE = 2000
+ASSUMED_OUTPUT, ASSUMED_IMAGE, ASSUMED_FILE = 1000, 1000, 2000
 # Bytes of a file per token. A page of a PDF has about 80 kB and 2,000 tokens (Anthropic: 1,500 to 3,000). A second of
 # audio has about 16 kB and 32 tokens (Google; OpenAI: 10). A second of video has about 250 kB and 263 tokens (Google).
 _FILE_BYTES, _AUDIO_BYTES, _VIDEO_BYTES = 40, 500, 1000
@@ -86,8 +84,10 @@ def has_special_content(body: Mapping[str, Any]) -> bool:
 
 def output_limit(body: Mapping[str, Any]) -> int | None:
     """Return the most tokens that the request allows for an answer; None when it sets no limit."""
+    if "contents" in body:  # LiteLLM passes on this field of one of the two, and no other limit
+        config = body["config"] if body.get("config") is not None else body.get("generationConfig")
+        return _parse_count(config.get("maxOutputTokens")) if isinstance(config, Mapping) else None
     values = [body.get(name) for name in _LIMIT_FIELDS]
-    values += _gemini_options(body, "maxOutputTokens", "max_output_tokens")
     return max((count for value in values if (count := _parse_count(value)) is not None), default=None)
 
 

@@ -94,6 +94,12 @@ def test_an_error_in_a_stream_may_be_cut_anywhere(place: int) -> None:
     assert b"".join(message["body"] for message in sent[1:]) == b"data: 1\n\ndata: " + CLEAN + b"\n\n" + more
 
 
+def test_an_error_of_several_lines_may_be_cut_after_each_of_them() -> None:
+    lines = json.dumps({"error": {"code": 400, "message": SECRET}}, indent=1).encode().splitlines(keepends=True)
+    sent = answer(200, *lines, b"\n\n", length=None)
+    assert SECRET.encode() not in b"".join(message["body"] for message in sent[1:])
+
+
 def test_what_may_be_a_key_waits_only_within_an_error() -> None:
     sent = answer(200, b"odd.shape", b" of", b'\n"error": odd.s', b"hort odd.shape.of", length=None)
     assert [m["body"] for m in sent[1:]] == [b"odd.shape", b" of", b'\n"error": ', b"odd.short odd.shape.of"]

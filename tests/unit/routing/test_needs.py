@@ -52,7 +52,7 @@ def test_a_plain_document_is_counted_as_its_text() -> None:
         ({"max_tokens": 900000.0}, 900_000, 1),
         ({"max_completion_tokens": "x", "max_tokens": 7}, 7, 1),
         ({"max_tokens": float("nan")}, 1000, 1),
-        ({"generationConfig": {"maxOutputTokens": 60000}}, 60_000, 1),
+        ({"contents": [], "generationConfig": {"maxOutputTokens": 60000}}, 60_000, 1),
         ({"max_tokens": True}, 1000, 1),
         ({"max_tokens": -5}, 1000, 1),
         ({"max_completion_tokens": 50, "n": 3}, 50, 3),

@@ -23,6 +23,7 @@ class ClientSide:
         self.rates: list[tuple[bytes, bytes]] = []  # headers for the limits of the client's key
 
     async def __call__(self, message: Message) -> None:
+        """Pass a message on, with our headers in place of those that the client must not see."""
         if message["type"] == "http.response.start":
             kept = [(name, value) for name, value in message.get("headers", ()) if _may_be_seen(name.lower())]
             if self.rates:  # the provider's own limits are those of our key there

@@ -56,8 +56,8 @@ def gate_settings(environ: Mapping[str, str]) -> GateSettings:
 class RequestGate:
     """ASGI middleware around everything else.
 
-    ``master_key``: gives the operator's key; ``note``: counts refusals; ``record``: writes the row of a refused call;
-    ``keyring``: gives the keys of agents; ``page``: serves its own routes.
+    ``master_key`` gives the operator's key. ``note`` counts refusals. ``record`` writes the row of a refused call.
+    ``keyring`` gives the keys of agents. ``page`` serves its own routes.
     """
 
     def __init__(

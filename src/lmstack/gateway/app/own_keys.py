@@ -16,6 +16,8 @@ _ENCODING, _LENGTH = b"content-encoding", b"content-length"
 _JSON = (b"content-type", b"application/json")
 _ERROR = ERROR.encode()
 
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+
 
 class WithoutKeys:
     """Send an answer that LiteLLM may have compressed, but not a stream. Of an error, and of an error within a stream, send it without our keys."""
@@ -67,7 +69,7 @@ class WithoutKeys:
 
 
 class _StreamErrors:
-    """Cleans the errors in one stream. An error lasts until a line ends, and may be cut into parts anywhere."""
+    """Cleans the errors in one stream. An error lasts until an empty line, and may be cut into parts anywhere."""
 
     def __init__(self) -> None:
         self._before = b""  # the end of the part before: the word may be cut
@@ -81,7 +83,7 @@ class _StreamErrors:
             return part
         text = _cleaned(self._held + part)
         self._held = b"" if is_last else begun_secret(text)
-        self._in_error = bool(self._held) or not text.endswith(b"\n")
+        self._in_error = bool(self._held) or not text.endswith(_EVENT_ENDS)
         self._before = b""
         return text[: len(text) - len(self._held)]
 

@@ -138,6 +138,8 @@ def _ask_for_usage(data: dict[str, Any], call_type: str) -> bool:
 
     LiteLLM does so by itself, but not for the name of a router (``auto``). There it would count the tokens itself.
     """
+    if call_type == "agenerate_content_stream":
+        data.pop("stream_options", None)  # LiteLLM asks for the usage itself, unless a client forbids it
     if call_type != "acompletion" or data.get("stream") is not True or "stream_options" in data:
         return False
     data["stream_options"] = {"include_usage": True}

@@ -16,8 +16,14 @@ _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 _TOLD = re.compile(
     rf'"(?:response\.(?:created|done)|(?:transcription_)?session\.(?:created|updated)|error|{re.escape(_TRANSCRIBED)})"'
 )
-_BESIDE = re.compile(r'"conversation"\s*:\s*"none"')
-_ESCAPED_LETTER = re.compile(r"\\u(00[67][0-9a-fA-F])")
+
+
+def _spelled(word: str) -> str:
+    """Return a pattern for a word of JSON, in which each letter may be written as ``\\uXXXX``."""
+    return "".join(rf"(?:{letter}|(?i:\\u{ord(letter):04x}))" for letter in word)
+
+
+_BESIDE = re.compile(rf'"{_spelled("conversation")}"\s*:\s*"{_spelled("none")}"')
 _OPENING = ("session.created", "session.updated", "transcription_session.created", "transcription_session.updated")
 _MAX_MODELS = 10  # that transcribe, in one session
 _MAX_ERROR = 4000
@@ -110,8 +116,6 @@ def asks_beside(text: str) -> bool:
     LiteLLM parses each message, and the text may be large. So it is searched here, and not parsed once more. A field of this name
     counts anywhere in a message. Within a text its quotes would have a backslash.
     """
-    if "\\u" in text:
-        text = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1], 16)), text)
     return _BESIDE.search(text) is not None
 
 
