@@ -73,10 +73,29 @@ def apply(conn: sqlite3.Connection, records: Sequence[Record], worker: str, send
 
 
 def _start_request(conn: sqlite3.Connection, start: Started, worker: str, batch: Sums) -> Verdict:
+    call = start.call
+    if (start.limits or call.client_key) and _is_recorded(conn, call.id):
+        return Verdict(True)  # its own reservation must not count against it, and it releases nothing twice
+    repeated = client_retries.repeated_by(conn, call)
+    if repeated is None:
+        return _admit(conn, start, worker, batch)
+    sums.write(conn, batch)
+    batch.clear()
+    conn.execute("SAVEPOINT retry")
+    client_retries.release(conn, repeated, batch)
+    verdict = _admit(conn, start, worker, batch)
+    if verdict.durable:
+        client_retries.mark(conn, call.id, repeated)
+    else:  # a retry that is refused releases nothing
+        conn.execute("ROLLBACK TO retry")
+        batch.clear()
+    conn.execute("RELEASE retry")
+    return verdict
+
+
+def _admit(conn: sqlite3.Connection, start: Started, worker: str, batch: Sums) -> Verdict:
     left = None
-    if start.call.client_key:
-        client_retries.release(conn, start.call, batch)
-    if start.limits and not _is_recorded(conn, start.call.id):
+    if start.limits:
         sums.write(conn, batch)  # a request that ended earlier in this batch counts, too
         batch.clear()
         room = spending.room(conn, start.limits, time.time())
@@ -88,7 +107,7 @@ def _start_request(conn: sqlite3.Connection, start: Started, worker: str, batch:
 
 
 def _is_recorded(conn: sqlite3.Connection, request_id: str) -> bool:
-    """Return whether an earlier try has admitted this request: its own reservation must not count against it."""
+    """Return whether an earlier try has admitted this request."""
     return conn.execute("SELECT 1 FROM requests WHERE id = ?", (request_id,)).fetchone() is not None
 
 

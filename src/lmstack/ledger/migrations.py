@@ -201,6 +201,21 @@ def _m007_client_keys(conn: sqlite3.Connection) -> None:
     conn.execute("CREATE INDEX requests_client_key ON requests (client_key) WHERE client_key IS NOT NULL")
 
 
+def _m009_one_release_per_retry(conn: sqlite3.Connection) -> None:
+    """Let a retry name the one request that it repeats, and find both without reading all requests of a client key."""
+    conn.execute("ALTER TABLE requests ADD COLUMN retry_of TEXT")  # the id of an interrupted request
+    conn.execute("DROP INDEX requests_client_key")
+    same = "(client_key, endpoint, requested_model, task_id, agent_id, key_alias, started_at)"
+    conn.execute(
+        f"CREATE INDEX requests_client_key ON requests {same} "
+        "WHERE client_key IS NOT NULL AND status != 'rejected' AND retry_of IS NULL"
+    )
+    conn.execute(
+        f"CREATE INDEX requests_interrupted ON requests {same} "
+        "WHERE status = 'interrupted' AND error_type = 'Interrupted' AND cost_usd > 0"
+    )
+
+
 _FIRST_DIMENSIONS = {
     "task": "COALESCE(task_id, '(none)')",
     "agent": "COALESCE(agent_id, '(none)')",
@@ -225,5 +240,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m006_refused_first,
     _m007_client_keys,
     _m008_keys,
+    _m009_one_release_per_retry,
 )
 VERSION = len(MIGRATIONS)

@@ -77,14 +77,23 @@ def count(end: Ended, sums: Sums) -> None:
 
 def uncount_interrupted(conn: sqlite3.Connection, request_id: str, sums: Sums) -> None:
     """Take an interrupted request out of totals and sums again. It had no attempts and no usage."""
+    _uncount(conn, request_id, sums, requests=1)
+
+
+def uncount_cost(conn: sqlite3.Connection, request_id: str, sums: Sums) -> None:
+    """Take the estimated cost of an interrupted request out of totals and sums. It stays counted as a request."""
+    _uncount(conn, request_id, sums, requests=0)
+
+
+def _uncount(conn: sqlite3.Connection, request_id: str, sums: Sums, requests: int) -> None:
     cost, task, agent, user, key, team, model, started_at = conn.execute(
         "SELECT cost_usd, task_id, agent_id, user, key_alias, team, requested_model, started_at FROM requests WHERE id = ?",
         (request_id,),
     ).fetchone()
     for kind, name in (("task", task), ("agent", agent), ("team", team), ("key", key)):
-        sql = "UPDATE totals SET cost_usd = MAX(0, cost_usd - ?), requests = requests - 1 WHERE kind = ? AND id = ?"
-        if name is not None and not conn.execute(sql, (cost or 0.0, kind, name)).rowcount:
-            conn.execute(sql, (cost or 0.0, kind, OTHER))
+        sql = "UPDATE totals SET cost_usd = MAX(0, cost_usd - ?), requests = requests - ? WHERE kind = ? AND id = ?"
+        if name is not None and not conn.execute(sql, (cost or 0.0, requests, kind, name)).rowcount:
+            conn.execute(sql, (cost or 0.0, requests, kind, OTHER))
     names = {
         "task": task,
         "agent": agent,
@@ -95,21 +104,7 @@ def uncount_interrupted(conn: sqlite3.Connection, request_id: str, sums: Sums) -
         "key": key,
         "team": team,
     }
-    _add(sums, names, started_at, (-1, -1, 0, 0, -(cost or 0.0), -(cost is None)))
-
-
-def uncount_cost(conn: sqlite3.Connection, request_id: str, sums: Sums) -> None:
-    """Take the estimated cost of an interrupted request out of totals and sums. It stays counted as a request."""
-    cost, task, agent, user, model, started_at = conn.execute(
-        "SELECT cost_usd, task_id, agent_id, user, requested_model, started_at FROM requests WHERE id = ?",
-        (request_id,),
-    ).fetchone()
-    for kind, name in (("task", task), ("agent", agent)):
-        sql = "UPDATE totals SET cost_usd = MAX(0, cost_usd - ?) WHERE kind = ? AND id = ?"
-        if name is not None and not conn.execute(sql, (cost, kind, name)).rowcount:
-            conn.execute(sql, (cost, kind, OTHER))
-    names = {"task": task, "agent": agent, "model": model, "provider": None, "tier": None, "user": user}
-    _add(sums, names, started_at, (0, 0, 0, 0, -cost, 0))
+    _add(sums, names, started_at, (-requests, -requests, 0, 0, -(cost or 0.0), -requests * (cost is None)))
 
 
 def write(conn: sqlite3.Connection, sums: Sums) -> None:

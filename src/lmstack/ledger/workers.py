@@ -45,6 +45,7 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
     """
     count = 0
     batch = Sums()
+    dead = tuple(dead)
     for worker in dead:
         rows = conn.execute(
             "SELECT id, call_id, trace_id, started_at, endpoint, stream, requested_model, task_id, agent_id, user, "
@@ -52,7 +53,7 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
             (worker,),
         ).fetchall()
         for row in rows:
-            end_request(conn, _interrupted(conn, row, now), worker, send_events, batch)
+            end_request(conn, _interrupted(conn, row, now, dead), worker, send_events, batch)
         outbox.release(conn, worker)
         count += len(rows)
         conn.execute("DELETE FROM workers WHERE id = ?", (worker,))
@@ -60,14 +61,14 @@ def interrupt_requests(conn: sqlite3.Connection, dead: Iterable[str], now: float
     return count
 
 
-def _interrupted(conn: sqlite3.Connection, row: Sequence[object], now: float) -> Ended:
+def _interrupted(conn: sqlite3.Connection, row: Sequence[object], now: float, dead: Sequence[str]) -> Ended:
     id_, call_id, trace_id, started_at, endpoint, stream, model, task, agent, user, key_alias, team, estimate, reserved, client_key = row  # fmt: skip
     who = Attribution(task_id=task, agent_id=agent, user=user, key_alias=key_alias, team=team)  # type: ignore[arg-type]
     call = Call(id_, call_id, trace_id, started_at, endpoint, bool(stream), model, who, estimate_usd=estimate, client_key=client_key)  # type: ignore[arg-type]  # fmt: skip
     # Its budgets are not known any more: assume all of them.
     call.limited = () if reserved is None else ("task", "agent", "team", "key")
     # Only one of the two is charged: see client_retries.
-    cost = 0.0 if estimate is not None and client_retries.is_repeated(conn, call) else call.estimate_usd
+    cost = 0.0 if call.estimate_usd and client_retries.take_retry(conn, call, dead) else call.estimate_usd
     # The end of an answer that is no stream is written before the answer is sent.
     sent = "a part of its stream may have been sent" if stream else "nothing was sent to the client"
     return Ended(
