@@ -195,10 +195,13 @@ def campaign(stack: Stack, env: dict[str, str], rounds: int, upgrade_to: str = "
             took.append(changed(stack))
         if upgrade_to:
             began = time.monotonic()
-            stack.lm("upgrade", "--to", upgrade_to)
+            stack.write_env(**env, LITELLM_VERSION=upgrade_to)
+            assert stack.json("up", "--dry-run")["data"]["action"] == "handover"
+            stack.lm("up")
             upgrade = time.monotonic() - began
             wait_for(lambda began=load.answered: load.answered >= began + 60, what="60 answers")
     unexplained = load.beyond_killed_workers()
+    print("\n".join(unexplained))
     print(
         f"{stack.env['LITELLM_RUNTIME']}, {env['LITELLM_WORKERS']} workers, {rounds} kills and changes: sent {load.sent}, "
         f"answered {load.answered} of which {load.streams} streams, lost with a killed worker "

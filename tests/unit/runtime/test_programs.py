@@ -8,7 +8,7 @@ from pathlib import Path
 from lmstack.catalog.models import parse_catalog
 from lmstack.config.envfile import parse_env
 from lmstack.config.settings import parse_settings
-from lmstack.runtime.local import MODEL, programs
+from lmstack.runtime.programs import MODEL, programs
 from lmstack.stack.plan import Facts, plan_stack
 from lmstack.stack.project import Project, shipped_catalog
 
