@@ -1,6 +1,6 @@
 # `setup` makes the environment; every other target runs in it.
 
-.PHONY: help setup test test-against test-docker test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording screenshots lock sbom
+.PHONY: help setup test test-against test-docker test-campaigns test-exhaustive test-quick lint types check bench bench-quick bench-routing faults docs docs-site recording screenshots lock sbom
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 setup: ## make .venv with everything that tests and linters need
@@ -10,13 +10,15 @@ PYTEST = .venv/bin/python -m pytest --dist loadgroup --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # The tests with a Docker engine come first: CI reads the last line of the last run, and they may all be skipped.
 test: setup test-docker ## run every test but the exhaustive ones; skips are listed with their reason
-	$(PYTEST) -m "not docker and not exhaustive" -n 4 --durations=25 tests/unit tests/contract tests/integration
+	$(PYTEST) -m "not docker and not exhaustive and not campaign" -n 4 --durations=25 tests/unit tests/contract tests/integration
 test-docker: setup ## run the tests that need a Docker engine, one process
 	.venv/bin/python -m pytest -m docker tests/docker tests/integration
 test-exhaustive: setup ## run the rest: every option, setting, system call and variant, and clients from npm
-	$(PYTEST) -m "exhaustive and not docker" -n 4 --durations=25 tests/unit tests/contract tests/integration
+	$(PYTEST) -m "exhaustive and not docker and not campaign" -n 4 --durations=25 tests/unit tests/contract tests/integration
+test-campaigns: setup ## run the long campaigns of load, kills and missing names, half an hour; CI does not run them
+	.venv/bin/python -m pytest -m "campaign and not docker" --durations=25 tests/integration
 test-quick: setup ## run the tests that need no proxy and little time
-	$(PYTEST) -m "not docker and not exhaustive and not slow" -n 2 --durations=5 tests/unit tests/contract
+	$(PYTEST) -m "not docker and not exhaustive and not campaign and not slow" -n 2 --durations=5 tests/unit tests/contract
 # ARGS: pytest's own arguments, such as one file. Then the result is not written down.
 test-against: setup ## run contract and integration tests with a LiteLLM release: LITELLM=1.106.10
 	.venv/bin/python tools/test_against.py $(LITELLM) $(ARGS)

@@ -94,6 +94,7 @@ class Load:
     longest: float = 0.0  # seconds to the first byte
     kills: list[float] = field(default_factory=list)  # when a worker was killed (Unix seconds)
     failed: list[tuple[str, float, str]] = field(default_factory=list)  # task, when it was sent (Unix seconds), error
+    ended: dict[str, float] = field(default_factory=dict)  # when a failed request ended, by task (Unix seconds)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -129,6 +130,7 @@ class Load:
                 text = (await got.aread()).decode()
         except httpx.HTTPError as error:
             self.failed.append((task, wall, f"{type(error).__name__}: {error}"))
+            self.ended[task] = time.time()
             return
         if got.status_code != 200:
             self.failed.append((task, wall, f"status {got.status_code}: {text[:200]}"))
@@ -154,6 +156,8 @@ class Load:
         The signal itself takes a moment on a busy machine.
         """
         found = self._statuses(task)
+        if found == ["succeeded"]:  # killed between the commit of the end and the last bytes of the answer
+            return any(kill < self.ended.get(task, 0) < kill + self.margin + 1 for kill in self.kills)
         return found == ["interrupted"] or (
             not found and any(kill - 1 < sent < kill + self.margin for kill in self.kills)
         )

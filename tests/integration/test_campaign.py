@@ -9,7 +9,7 @@ from other_release import release
 from support import running
 
 
-@pytest.mark.exhaustive
+@pytest.mark.campaign
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kills_and_changes_refuse_no_request_and_cut_no_stream(tmp_path: Path, workers: int) -> None:
     provider = SlowProvider(5)

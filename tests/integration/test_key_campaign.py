@@ -38,7 +38,7 @@ LIMITS: tuple[dict[str, Any], ...] = tuple(
     )
 )  # fmt: skip
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = pytest.mark.campaign
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ RULES = "budgets: {agents: {daily: {day: 0.000001}}}\n"
     "hidden",
     [
         pytest.param(USES, id="all"),
-        *(pytest.param((use,), id=use.place, marks=pytest.mark.exhaustive) for use in USES),
+        *(pytest.param((use,), id=use.place, marks=pytest.mark.campaign) for use in USES),
     ],
 )
 def test_the_gateway_serves_and_records_without_private_names(
