@@ -183,12 +183,12 @@ def kill_a_worker(load: Load) -> float:
     return time.monotonic() - began
 
 
-def campaign(stack: Stack, env: dict[str, str], rounds: int, upgrade_to: str = "") -> None:
-    """Kill a worker and change a setting in each round, then upgrade; clients notice nothing, but for killed workers.
+def campaign(stack: Stack, env: dict[str, str], rounds: int) -> None:
+    """Kill a worker and change a setting in each round; clients notice nothing, but for killed workers.
 
     Prints one line with the numbers.
     """
-    load, took, upgrade = Load(stack), [], 0.0
+    load, took = Load(stack), []
     if stack.env.get("LITELLM_RUNTIME") == "docker":
         load.margin = 1.5  # `docker compose exec` takes this time
     with load.running():
@@ -197,20 +197,13 @@ def campaign(stack: Stack, env: dict[str, str], rounds: int, upgrade_to: str = "
             kill_a_worker(load)
             stack.write_env(**env, LITELLM_TIMEOUT=str(100 + n), TASKMASTER_API_URL=f"http://127.0.0.1:{9 + n}")
             took.append(changed(stack))
-        if upgrade_to:
-            began = time.monotonic()
-            stack.write_env(**env, LITELLM_VERSION=upgrade_to)
-            assert stack.json("up", "--dry-run")["data"]["action"] == "handover"
-            stack.lm("up")
-            upgrade = time.monotonic() - began
-            wait_for(lambda began=load.answered: load.answered >= began + 60, what="60 answers")
     unexplained = load.beyond_killed_workers()
     print("\n".join(unexplained))
     print(
         f"{stack.env['LITELLM_RUNTIME']}, {env['LITELLM_WORKERS']} workers, {rounds} kills and changes: sent {load.sent}, "
         f"answered {load.answered} of which {load.streams} streams, lost with a killed worker "
         f"{len(load.failed) - len(unexplained)}, else {len(unexplained)}, longest wait {load.longest:.2f} s, "
-        f"changes {min(took):.1f} to {max(took):.1f} s, upgrade {upgrade:.1f} s"
+        f"changes {min(took):.1f} to {max(took):.1f} s"
     )
     assert unexplained == []
     assert load.answered + len(load.failed) == load.sent

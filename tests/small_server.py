@@ -47,7 +47,7 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": json.dumps({"data": [{"id": n} for n in names]}).encode()})
         return
     if scope["path"] == "/stream":
-        for n in range(20):
+        for n in range(int(os.environ.get("CHUNKS", "20"))):
             await send({"type": "http.response.body", "body": b"data: %d\\n" % n, "more_body": True})
             await asyncio.sleep(0.1)
         await send({"type": "http.response.body", "body": b"data: [DONE]"})

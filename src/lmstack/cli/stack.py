@@ -84,13 +84,11 @@ def _previewed(found: lifecycle.Preview) -> Result:
     headline = {
         "nothing": "The gateway runs already, and no setting has changed.",
         "reload": f"lm up would replace the workers of the gateway on {url}. No request is refused, and open ones are finished.",
-        "handover": f"lm up would start a new server, which takes the place of the running one on {url}. No request is refused, and open ones are finished.",
         "restart": f"lm up would restart the gateway as {name} on {url}. Open requests are finished first.",
         "start": f"lm up would start the gateway as {name} on {url} ({wanted.why}).",
     }[action]
     data = {"action": action, "url": url, "runtime": name, "why": wanted.why, "models": list(wanted.plan.names), "changes": found.changes, "restart_reasons": list(found.restart_reasons)}  # fmt: skip
-    needed = "new server" if action == "handover" else "restart"
-    why = [f"  A {needed} is needed: {reason}" for reason in found.restart_reasons]
+    why = [f"  A restart is needed: {reason}" for reason in found.restart_reasons]
     return Result("up", data, (headline, *(f"  {change}" for change in found.changes), *why), found.remarks)
 
 

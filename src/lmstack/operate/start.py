@@ -50,12 +50,6 @@ def restart_reasons(project: Project, wanted: Planned) -> list[str] | None:
     return reasons or ([] if all_run and wanted.runtime.can_change() else ["not everything of it runs"])
 
 
-def hands_over(project: Project, wanted: Planned) -> bool:
-    """Return whether a new server can take the place of the running one, for a change that needs a new server."""
-    state = base.load_state(project)
-    return state is not None and changes.listens_alike(state, wanted) and wanted.runtime.can_hand_over(wanted.plan)
-
-
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
     """Check everything that can fail, before anything is changed; return remarks."""
     return wanted.runtime.check(wanted.plan, replace(options, own_address=own_address(project)))
@@ -93,8 +87,6 @@ def start_prepared(
     """Start what `prepare` prepared, and wait until every planned model is served."""
     if prepared.reasons == []:
         return Started(_change_running(project, wanted, options, say), prepared.remarks)
-    if prepared.reasons and hands_over(project, wanted):
-        return Started(_change_running(project, wanted, options, say, new_server=True), prepared.remarks)
     if prepared.reasons:
         say(f"This needs a restart, and the gateway does not answer meanwhile: {'; '.join(prepared.reasons)}")
     with state_kept_on_failure(project):
@@ -102,16 +94,10 @@ def start_prepared(
     return Started(took, prepared.remarks)
 
 
-def _change_running(
-    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, new_server: bool = False
-) -> float:
-    """Let the running server apply the plan, or a new one take its place; return the seconds that it took.
-
-    If it fails, nothing has changed.
-    """
+def _change_running(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> float:
+    """Let the running server apply the plan, and return the seconds that it took. If it fails, nothing has changed."""
     began, state = time.monotonic(), base.load_state(project)
-    act = wanted.runtime.hand_over if new_server else wanted.runtime.change
-    act(wanted.plan, wanted.config, options, say)
+    wanted.runtime.change(wanted.plan, wanted.config, options, say)
     base.save_state(project, _state(wanted, state.started_at if state else time.time()))
     wanted.runtime.settle()
     return time.monotonic() - began

@@ -129,13 +129,10 @@ class Runtime(Protocol):
         """Return whether the running server can apply a change without a restart."""
 
     def change(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
-        """Have the running server apply a change with new workers. If it fails, everything is as before."""
+        """Have the running server apply a change; return when all its workers are new.
 
-    def can_hand_over(self, plan: Plan) -> bool:
-        """Return whether a new server with this plan can take the place of the running one."""
-
-    def hand_over(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
-        """Let a new server take the place of the running one. If it fails, everything is as before."""
+        Raises UnhealthyError when the change does not work. Then everything is as before.
+        """
 
     def workers(self) -> Workers:
         """Return the worker processes; none when they are not known."""

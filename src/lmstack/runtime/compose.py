@@ -120,14 +120,6 @@ class ComposeRuntime:
         if not plan.settings.on("LITELLM_MOUNT"):
             self._build(plan, config)
 
-    def can_hand_over(self, plan: Plan) -> bool:
-        """Return False: a port belongs to one container."""
-        return False
-
-    def hand_over(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
-        """Raise LmError."""
-        raise LmError("one container cannot take the place of another while it runs", "start it again: lm restart")
-
     def workers(self) -> Workers:
         """Return the worker processes, as the server in the container reports them."""
         return self.server.workers()

@@ -3,30 +3,32 @@
 supervisord restarts a process that ends, rotates the log files, and lets open requests finish on a stop.
 """
 
+import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lmstack import files
+from lmstack import files, proc
 from lmstack.errors import ConfigError, LmError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
-from lmstack.runtime import base, handover, launching, releases, server_control, slots, supervisor, weights
+from lmstack.runtime import base, releases, server_control, supervisor, weights
 from lmstack.runtime.ledger_file import ask_ledger, ledger_errors
 from lmstack.runtime.logs import follow, stored_lines, wanted_lines
 from lmstack.runtime.ports import check_port_free, free_port
 from lmstack.runtime.processes import (
+    MARK,
     end_processes,
     forget_processes,
     is_supervised,
-    pid_path,
     processes,
     record_processes,
+    socket_path,
 )
-from lmstack.runtime.programs import MODEL, PROXY
-from lmstack.runtime.readiness import TAIL_LINES
+from lmstack.runtime.programs import MODEL, PROXY, programs
 from lmstack.runtime.workers import Workers, reported
 from lmstack.stack import proxy_side
 from lmstack.stack.plan import Plan, no_models
@@ -90,12 +92,17 @@ class LocalRuntime:
         if self.services() or processes(root):
             say("Applying the change: stopping the old processes (open requests are finished) …")
             self.down(False, say)
+        port = free_port() if plan.embedded else None
+        started = programs(self.project, plan, port)
+        env = self._environment(plan) | supervisor.argument_variables(started)
         files.write(self.project.config_file, config)
-        self._note_log_start()
-        launching.start(self.project, plan, free_port() if plan.embedded else None, slots.SLOTS[0])
-
-    def _note_log_start(self) -> None:
+        server_control.write_environment(self.project, self._settings(plan, port))
+        files.write(self._conf, supervisor.supervisor_conf(started, socket_path(root)), 0o600)
         self._log_start = self._proxy_log.stat().st_size if self._proxy_log.exists() else 0
+        argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._conf)]
+        pid = proc.start_detached(argv, env=env, cwd=root, log=self.project.logs / "supervisord.log")
+        files.write(self.project.state / "supervisord.pid", f"{pid}\n")
+        record_processes(root, [pid])
 
     def can_change(self) -> bool:
         """Return whether the server runs and has reported that it takes changes."""
@@ -107,18 +114,7 @@ class LocalRuntime:
         if pid is None:
             raise LmError("the server does not run any more", "start it again: lm restart")
         port = urlsplit(address).port if plan.embedded else None
-        settings = launching.server_settings(self.project, plan, port)
-        server_control.change(self.project, plan, config, settings, pid, options, say)
-
-    def can_hand_over(self, plan: Plan) -> bool:
-        """Return whether a new server with this plan can take the place of the running one."""
-        return not plan.embedded and handover.can_hand_over(self.project, plan)
-
-    def hand_over(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
-        """Let a new server take the place of the running one. It gets no connection before it serves every model."""
-        say("Starting a new server beside the running one; then it takes its place, and no request is refused …")
-        self._note_log_start()
-        handover.hand_over(self.project, plan, config, options, lambda: self.log_tail(TAIL_LINES))
+        server_control.change(self.project, plan, config, self._settings(plan, port), pid, options, say)
 
     def workers(self) -> Workers:
         """Return the worker processes, as the server reports them."""
@@ -130,8 +126,7 @@ class LocalRuntime:
 
     def settle(self) -> None:
         """Record every process, so that `lm down` finds them where the system hides command lines."""
-        root = self.project.root
-        record_processes(root, [pid for slot in slots.SLOTS for pid in supervisor.pids(root, slot)])
+        record_processes(self.project.root, supervisor.pids(self.project.root))
 
     def placement(self) -> base.Placement:
         """Return an empty placement: there is no image and no engine."""
@@ -143,17 +138,14 @@ class LocalRuntime:
 
     def down(self, volumes: bool, say: base.Say) -> base.Stopped:
         """Let supervisord stop its programs, then end each of our processes that is left."""
-        root = self.project.root
-        left = processes(root, [pid for slot in slots.SLOTS for pid in supervisor.pids(root, slot)])
-        reached = [supervisor.shut_down(root, slot) for slot in slots.SLOTS].count(True) > 0
+        left = processes(self.project.root, supervisor.pids(self.project.root))
+        reached = supervisor.shut_down(self.project.root)
         end_processes(left, supervisor.STOP_SECONDS + 5, already_stopping=reached)
         base.clear_state(self.project, self.name)
-        forget_processes(root)
-        slots.choose(root, slots.SLOTS[0])
-        for slot in slots.SLOTS:
-            server_control.forget_environment(self.project, slot)
-            files.remove(pid_path(root, slot))
-            files.remove(self.project.state / f"supervisor{slot}.sock")
+        forget_processes(self.project.root)
+        server_control.forget_environment(self.project)
+        for name in ("supervisord.pid", "supervisor.sock"):
+            files.remove(self.project.state / name)
         return base.Stopped(reached or bool(left), self._delete_ledger() if volumes else ())
 
     def _delete_ledger(self) -> tuple[str, ...]:
@@ -229,5 +221,23 @@ class LocalRuntime:
             return backup.load(self.project.ledger, stream)
 
     @property
+    def _conf(self) -> Path:
+        return self.project.state / "supervisord.conf"
+
+    @property
     def _proxy_log(self) -> Path:
         return self.project.logs / f"{PROXY}.log"
+
+    def _settings(self, plan: Plan, port: int | None) -> dict[str, str]:
+        """Return the variables that the server reads from its private file. A change replaces all of them."""
+        found = {**plan.environ, "LEDGER_PATH": str(self.project.ledger)}
+        return found if port is None else {**found, "EMBEDDED_API_BASE": f"http://127.0.0.1:{port}/v1"}
+
+    def _environment(self, plan: Plan) -> dict[str, str]:
+        """Return the environment of supervisord. The settings are not in it: they may change while it runs."""
+        env = {**os.environ, MARK: str(self.project.root), "PYTHONUNBUFFERED": "1"}
+        env[server_control.FOLDER_VARIABLE] = str(server_control.folder(self.project))
+        env |= releases.environ(self.project, plan.settings.version)
+        # A log file has no terminal: no colour codes in it.
+        env["NO_COLOR"] = "1"
+        return env

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from lmstack import files
 from lmstack.errors import LmError
-from lmstack.runtime import slots
 
 if TYPE_CHECKING:
     import psutil
@@ -25,12 +24,12 @@ MAX_SOCKET_PATH = 90
 SAME_SECONDS = 1.0
 
 
-def socket_path(root: Path, slot: str) -> Path:
-    """Return the path of the socket of a slot's supervisord. It does not depend on environment variables.
+def socket_path(root: Path) -> Path:
+    """Return the path of supervisord's socket. It does not depend on environment variables.
 
     A long path does not fit into a socket address. Such a stack has its socket in a private folder of /tmp.
     """
-    near = root / ".lmstack" / f"supervisor{slot}.sock"
+    near = root / ".lmstack" / "supervisor.sock"
     if len(os.fsencode(near)) <= MAX_SOCKET_PATH:
         return near
     folder = Path("/tmp") / f"lmstack-{os.getuid()}"  # noqa: S108 - private, and checked below
@@ -41,17 +40,7 @@ def socket_path(root: Path, slot: str) -> Path:
         raise LmError(f"cannot create {folder}: {error.strerror}", "move the stack to a shorter path") from None
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink():
         raise LmError(f"{folder} is open to other users", f"repair it with: chmod 700 {folder}")
-    return folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}{slot}.sock"
-
-
-def conf_path(root: Path, slot: str) -> Path:
-    """Return the path of the configuration of a slot's supervisord."""
-    return root / ".lmstack" / f"supervisord{slot}.conf"
-
-
-def pid_path(root: Path, slot: str) -> Path:
-    """Return the path of the file with the process id of a slot's supervisord."""
-    return root / ".lmstack" / f"supervisord{slot}.pid"
+    return folder / (hashlib.sha256(os.fsencode(root)).hexdigest()[:16] + ".sock")
 
 
 def processes(root: Path, known: Iterable[int] = ()) -> list[int]:
@@ -93,9 +82,8 @@ def is_supervised(root: Path) -> bool:
     """Return whether this folder's supervisord lives. Right after its start it does not answer yet."""
     import psutil
 
-    slot, recorded = slots.current(root), _recorded(root)
-    named = str(conf_path(root, slot))
-    supervisor = {pid: created for pid, created in recorded.items() if pid == supervisor_pid(root, slot)}
+    named, recorded = str(root / ".lmstack" / "supervisord.conf"), _recorded(root)
+    supervisor = {pid: created for pid, created in recorded.items() if pid == _supervisor_pid(root)}
     return any(
         _is_recorded(process, supervisor) or {SUPERVISOR, named} <= set(_cmdline(process))
         for process in psutil.process_iter()
@@ -174,14 +162,14 @@ def _is_recorded(process: "psutil.Process", recorded: dict[int, float]) -> bool:
 
 
 def _is_ours(process: "psutil.Process", root: Path) -> bool:
-    programs = [
-        *((SUPERVISOR, str(conf_path(root, slot))) for slot in slots.SLOTS),
-        (SERVER, str(root / "litellm-config.yaml")),
-        (EMBEDDED, str(root)),
-    ]
+    programs = {
+        SUPERVISOR: str(root / ".lmstack" / "supervisord.conf"),
+        SERVER: str(root / "litellm-config.yaml"),
+        EMBEDDED: str(root),
+    }
     words = set(_cmdline(process))
     # The module counts too: another program, such as the user's own `litellm`, may read our configuration.
-    if any({module, named} <= words for module, named in programs):
+    if any({module, named} <= words for module, named in programs.items()):
         return True
     import psutil
 
@@ -199,10 +187,9 @@ def _cmdline(process: "psutil.Process") -> list[str]:
         return []
 
 
-def supervisor_pid(root: Path, slot: str) -> int | None:
-    """Return the process id of a slot's supervisord as it was started; None when it is not known."""
+def _supervisor_pid(root: Path) -> int | None:
     try:
-        return int(files.read(pid_path(root, slot)) or "")
+        return int(files.read(root / ".lmstack" / "supervisord.pid") or "")
     except (ValueError, LmError):
         return None
 

@@ -8,61 +8,41 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lmstack import files
 from lmstack.errors import LmError, UnhealthyError
-from lmstack.runtime import base, slots
+from lmstack.runtime import base
 from lmstack.runtime.logs import last_error
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
 FOLDER_VARIABLE = "LMSTACK_SERVER_FILES"
 POLL_SECONDS = 0.1
-TAKE_OVER, TAKE_SOCKET = "take_over.json", "take.sock"
 # The server itself ends a start that takes too long. After this time more, lm does not wait any longer.
 MARGIN_SECONDS = 30.0
 APPLYING = "Applying the change: a new worker tries it; then it replaces the present ones, and no request is refused …"
 
 
-def folder(project: Project, slot: str | None = None) -> Path:
-    """Return the private folder of the files of a slot's server; without a slot, of the current one's."""
-    return project.state / f"server{slots.current(project.root) if slot is None else slot}"
+def folder(project: Project) -> Path:
+    """Return the private folder of the server's files."""
+    return project.state / "server"
 
 
-def write_environment(project: Project, settings: Mapping[str, str], slot: str) -> None:
+def write_environment(project: Project, settings: Mapping[str, str]) -> None:
     """Write the settings with which the server starts."""
-    place = folder(project, slot)
-    files.ensure_writable_folder(place, 0o700)
-    for name in ("next.json", "report.json", "start.log", TAKE_OVER):
-        files.remove(place / name)
-    files.write(place / "environment.json", json.dumps(dict(settings)), files.PRIVATE)
+    files.ensure_writable_folder(folder(project), 0o700)
+    for name in ("next.json", "report.json", "start.log"):
+        files.remove(folder(project) / name)
+    files.write(folder(project) / "environment.json", json.dumps(dict(settings)), files.PRIVATE)
 
 
-def forget_environment(project: Project, slot: str) -> None:
+def forget_environment(project: Project) -> None:
     """Delete the settings and the report: nothing runs any more."""
-    for path in folder(project, slot).glob("*"):
+    for path in folder(project).glob("*"):
         files.remove(path)
-
-
-def write_task(project: Project, slot: str, names: Sequence[str]) -> None:
-    """Have the server that starts in this slot take the place of the running one, once it serves these models."""
-    files.write(folder(project, slot) / TAKE_OVER, json.dumps({"names": list(names)}), files.PRIVATE)
-
-
-def order(project: Project, slot: str, pid: int, found: Mapping[str, Any]) -> None:
-    """Give the server of a slot an order: see lmstack.gateway.app.handover. Raises LmError when it is gone."""
-    files.write(folder(project, slot) / "next.json", json.dumps(dict(found)), files.PRIVATE)
-    _signal(pid)
-
-
-def _signal(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGHUP)
-    except OSError as error:
-        raise LmError(f"the server, process {pid}, cannot be reached: {error.strerror}", "start it again: lm restart") from None  # fmt: skip
 
 
 def environment(project: Project) -> dict[str, str]:
@@ -70,9 +50,9 @@ def environment(project: Project) -> dict[str, str]:
     return dict(_read(project, "environment.json"))
 
 
-def report(project: Project, pid: int | None, slot: str | None = None) -> dict[str, Any]:
+def report(project: Project, pid: int | None) -> dict[str, Any]:
     """Return what the server with this pid reports: its workers, and the last change. Empty when it reports nothing."""
-    found = _read(project, "report.json", slot)
+    found = _read(project, "report.json")
     return found if pid is not None and found.get("pid") == pid else {}
 
 
@@ -94,10 +74,12 @@ def change(
     files.write(folder(project) / "next.json", json.dumps(ask), files.PRIVATE)
     say(APPLYING)
     try:
-        _signal(pid)
-    except LmError:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
         files.remove(folder(project) / "next.json")
-        raise
+        raise LmError(
+            f"the server, process {pid}, cannot be reached: {error.strerror}", "start it again: lm restart"
+        ) from None
     _wait(project, str(ask["id"]), pid, options.timeout)
 
 
@@ -134,9 +116,9 @@ def refused(why: str, log: str) -> UnhealthyError:
     )  # fmt: skip
 
 
-def _read(project: Project, name: str, slot: str | None = None) -> dict[str, Any]:
+def _read(project: Project, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(files.read(folder(project, slot) / name) or "{}")
+        found = json.loads(files.read(folder(project) / name) or "{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

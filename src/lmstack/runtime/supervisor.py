@@ -10,7 +10,6 @@ from xml.parsers.expat import ExpatError
 from xmlrpc.client import Error as RpcError
 from xmlrpc.client import ServerProxy
 
-from lmstack.runtime import slots
 from lmstack.runtime.logs import LOG_BACKUPS
 from lmstack.runtime.processes import socket_path
 
@@ -21,20 +20,20 @@ ANSWER_SECONDS = 10.0
 _NO_ANSWER = (OSError, HTTPException, RpcError, ExpatError)
 
 
-def process_infos(root: Path, slot: str | None = None) -> list[dict[str, Any]] | None:
-    """Return what supervisord knows of each program; None when it does not answer. Without a slot, the current one's."""
+def process_infos(root: Path) -> list[dict[str, Any]] | None:
+    """Return what supervisord knows of each program; None when it does not answer."""
     try:
-        with _rpc(root, slot) as rpc:
+        with _rpc(root) as rpc:
             infos: list[dict[str, Any]] = rpc.supervisor.getAllProcessInfo()  # type: ignore[assignment]
             return infos
     except _NO_ANSWER:
         return None
 
 
-def pids(root: Path, slot: str | None = None) -> list[int]:
-    """Return the pids of supervisord and of its programs; empty when it does not answer. Without a slot, the current one's."""
+def pids(root: Path) -> list[int]:
+    """Return the pids of supervisord and of its programs; empty when it does not answer."""
     try:
-        with _rpc(root, slot) as rpc:
+        with _rpc(root) as rpc:
             own: int = rpc.supervisor.getPID()  # type: ignore[assignment]
             infos: list[dict[str, Any]] = rpc.supervisor.getAllProcessInfo()  # type: ignore[assignment]
             return [own, *(info["pid"] for info in infos if info["pid"])]
@@ -42,10 +41,10 @@ def pids(root: Path, slot: str | None = None) -> list[int]:
         return []
 
 
-def shut_down(root: Path, slot: str | None = None) -> bool:
-    """Ask supervisord to stop its programs and to end; return whether it answered. Without a slot, the current one."""
+def shut_down(root: Path) -> bool:
+    """Ask supervisord to stop its programs and to end; return whether it answered."""
     try:
-        with _rpc(root, slot) as rpc:
+        with _rpc(root) as rpc:
             rpc.supervisor.shutdown()
     except _NO_ANSWER:
         return False
@@ -53,10 +52,10 @@ def shut_down(root: Path, slot: str | None = None) -> bool:
 
 
 @contextlib.contextmanager
-def _rpc(root: Path, slot: str | None) -> Iterator[ServerProxy]:
+def _rpc(root: Path) -> Iterator[ServerProxy]:
     from supervisor.xmlrpc import SupervisorTransport
 
-    path = socket_path(root, slots.current(root) if slot is None else slot)
+    path = socket_path(root)
     if not path.exists():
         raise FileNotFoundError(path)
     transport = SupervisorTransport(None, None, f"unix://{path}")
@@ -88,7 +87,7 @@ def argument_variables(found: Mapping[str, list[str]]) -> dict[str, str]:
     return {_variable(name, n): _quoted(word) for name, argv in found.items() for n, word in enumerate(argv)}
 
 
-def supervisor_conf(found: Mapping[str, list[str]], sock: Path, slot: str = "") -> str:
+def supervisor_conf(found: Mapping[str, list[str]], sock: Path) -> str:
     """Return the text of supervisord.conf. Its paths are relative to the stack's folder, in which supervisord runs.
 
     No secret is in it: the programs inherit supervisord's environment.
@@ -97,7 +96,7 @@ def supervisor_conf(found: Mapping[str, list[str]], sock: Path, slot: str = "") 
     sections = [
         f"[unix_http_server]\nfile={'.lmstack/' + sock.name if near else sock}\nchmod=0700\n",
         "[supervisord]\nlogfile=logs/supervisord.log\nlogfile_maxbytes=1MB\nlogfile_backups=1\n"
-        f"pidfile=.lmstack/supervisord{slot}.run\nsilent=true\n",
+        "pidfile=.lmstack/supervisord.run\nsilent=true\n",
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
     ]
     for name, argv in found.items():

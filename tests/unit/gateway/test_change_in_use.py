@@ -8,11 +8,11 @@ import socket
 import threading
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
-from clients import send_until
-from small_server import running
+from small_server import Server, running
 from support import wait_for
 
 APPLY = """
@@ -22,6 +22,18 @@ f.ServerFiles(f.os.environ[f.FOLDER_VARIABLE]).apply_environment()
 FAST = "from lmstack.gateway.app import worker_memory as m; m.INTERVAL, m.MIN_AGE = 0.2, 0.0"
 
 
+def clients(server: Server, stop: threading.Event, path: str, faults: list[str], counts: list[int]) -> None:
+    """Send requests, each on a connection of its own, until ``stop``. Note what is refused or cut."""
+    while not stop.is_set():
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{server.port}{path}", trust_env=False, timeout=30)
+            if answer.status_code != 200 or (path == "/stream" and not answer.text.endswith("[DONE]")):
+                faults.append(f"{path}: {answer.status_code}, {answer.text[-20:]}")
+            counts.append(1)
+        except httpx.HTTPError as error:
+            faults.append(f"{path}: {type(error).__name__}: {error}")
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_changes_under_load_refuse_and_cut_nothing(tmp_path: Path, workers: int) -> None:
     faults: list[str] = []
@@ -29,7 +41,7 @@ def test_changes_under_load_refuse_and_cut_nothing(tmp_path: Path, workers: int)
     stop = threading.Event()
     with running(tmp_path, workers) as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
         paths = ["/", "/", "/", "/stream", "/stream", "/stream"]
-        jobs = [pool.submit(send_until, server, stop, path, faults, counts) for path in paths]
+        jobs = [pool.submit(clients, server, stop, path, faults, counts) for path in paths]
         try:
             for n in range(2):
                 old = server.worker_pids()
@@ -99,7 +111,7 @@ def test_a_worker_at_the_age_limit_is_replaced_once(tmp_path: Path) -> None:
         faults: list[str] = []
         counts: list[int] = []
         stop = threading.Event()
-        client = threading.Thread(target=send_until, args=(server, stop, "/", faults, counts))
+        client = threading.Thread(target=clients, args=(server, stop, "/", faults, counts))
         client.start()
         wait_for(lambda: not old & set(server.worker_pids()), what="new workers")
         stop.set()

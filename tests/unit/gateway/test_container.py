@@ -40,7 +40,7 @@ def test_a_restarted_container_goes_on_with_its_last_change(volume: Path) -> Non
     assert not (volume / ".litellm-config.next.yaml").exists()
 
 
-@pytest.mark.parametrize("new", ["another container", "other settings"])
+@pytest.mark.parametrize("new", ["another container", "other settings", "another image", "another variable"])
 def test_a_new_container_begins_with_the_image_and_no_old_settings(
     volume: Path, new: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,8 +48,13 @@ def test_a_new_container_begins_with_the_image_and_no_old_settings(
     change(volume)
     monkeypatch.setattr("socket.gethostname", lambda: "container-2" if new == "another container" else "container-1")
     monkeypatch.setenv("LMSTACK_CONFIG_DIGEST", "another" if new == "other settings" else "")
+    if new == "another image":  # Plain compose gives no digest, and a compose file may set the name.
+        (volume.parent / "litellm-config.yaml").write_text("of the image, rebuilt")
+    if new == "another variable":
+        monkeypatch.setenv("OPENAI_API_KEY", "secret-of-the-test")
     container.prepare()
-    assert (volume / "litellm-config.yaml").read_text() == "of the image"
+    assert (volume / "litellm-config.yaml").read_text() == (volume.parent / "litellm-config.yaml").read_text()
+    assert "secret" not in (volume / ".server" / "container").read_text()
     assert [p.name for p in (volume / ".server").iterdir()] == ["container"]
     assert (volume / ".server").stat().st_mode & 0o777 == 0o700
 

@@ -1,6 +1,7 @@
 """The order of replacements, with workers that are no processes."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from lmstack.gateway.app import replacement
 from lmstack.gateway.app.replacement import Replacements
-from lmstack.gateway.app.server_files import ServerFiles
+from lmstack.gateway.app.server_files import Change, ServerFiles
 from lmstack.gateway.app.worker_start import LEAVING, STARTED
 
 
@@ -68,8 +69,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def test_the_old_worker_leaves_only_after_the_new_one_has_started(machine: Machine) -> None:
     old = machine.wrks[1]
-    machine.replacements.replace(1)
-    machine.replacements.replace(1)
+    machine.replacements.replace(1, "too old")
+    machine.replacements.replace(1, "too old")
     machine.replacements.look()
     machine.replacements.look()
     assert [worker.idx for worker in machine.started] == [1]
@@ -80,7 +81,7 @@ def test_the_old_worker_leaves_only_after_the_new_one_has_started(machine: Machi
 
 
 def test_a_worker_with_the_settings_of_before_proves_no_change(machine: Machine, tmp_path: Path) -> None:
-    machine.replacements.replace(0)
+    machine.replacements.replace(0, "too old")
     machine.replacements.look()
     machine.ask(tmp_path)
     machine.started[0].begun.flags[STARTED] = 1  # It would have taken over with the next look.
@@ -129,8 +130,79 @@ def test_after_the_proof_a_failed_start_is_tried_again(
     assert machine.wrks == [machine.started[0], machine.started[2]]
 
 
-def test_an_unreadable_change_changes_nothing(machine: Machine, tmp_path: Path) -> None:
-    (tmp_path / "next.json").write_text("{")
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("{", ""),
+        ("5", ""),
+        ("[" * 100_000, ""),
+        ('{"id": "c"}', "c"),
+        ('{"id": "c", "environment": 5, "names": 5}', "c"),
+    ],
+)
+def test_an_unreadable_change_fails_and_changes_nothing(
+    machine: Machine, tmp_path: Path, text: str, known: str
+) -> None:
+    (tmp_path / "next.json").write_text(text)
     machine.replacements.replace_all()
     machine.replacements.look()
     assert machine.started == []
+    assert (machine.replacements.reload["id"], machine.replacements.reload["state"]) == (known, "failed")
+    assert "cannot be read" in machine.replacements.reload["error"]
+
+
+def test_a_failed_change_drops_no_replacement_of_one_worker(machine: Machine, tmp_path: Path) -> None:
+    machine.replacements.replace(1, "too old")
+    machine.replacements.look()  # Its new worker starts, and the change ends it.
+    machine.ask(tmp_path)
+    machine.replacements.look()
+    machine.replacements.replace(0, "too large")
+    machine.replacements.replace(0, "too large")
+    machine.started[1].alive = False
+    machine.replacements.look()
+    assert machine.replacements.reload["state"] == "failed"
+    for n in (2, 3):
+        machine.started[n].begun.flags[STARTED] = 1
+        machine.replacements.look()
+    assert [(worker.idx, worker.settings) for worker in machine.started[2:]] == [(1, "running"), (0, "running")]
+
+
+def test_replacements_wait_while_many_old_workers_finish(machine: Machine, tmp_path: Path) -> None:
+    for idx in (0, 1, 0, 1):
+        machine.replacements.replace(idx, "too old")
+        machine.replacements.look()
+        machine.started[-1].begun.flags[STARTED] = 1
+        machine.replacements.look()
+    machine.ask(tmp_path)
+    machine.replacements.look()
+    assert (len(machine.started), machine.replacements.reload["state"]) == (4, "running")
+    machine.replacements.stop()[0].alive = False
+    machine.replacements.look()
+    assert len(machine.started) == 5
+
+
+def test_a_change_does_not_wait_for_old_workers_for_ever(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacement, "MAX_OLD", 0)
+    machine.ask(tmp_path)
+    machine.replacements.look()
+    assert machine.replacements.reload["state"] == "running"
+    now = replacement.time.monotonic() + 10
+    monkeypatch.setattr(replacement.time, "monotonic", lambda: now)
+    machine.replacements.look()
+    assert machine.replacements.reload["state"] == "failed"
+    assert "try again later" in machine.replacements.reload["error"]
+    assert machine.replacements.pause is None
+
+
+def test_a_commit_whose_second_file_cannot_be_renamed_puts_the_first_back(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("old")
+    (tmp_path / "config").chmod(0o644)
+    (tmp_path / "environment.json").mkdir()
+    change = Change(id="c", config_file=str(tmp_path / "config"), config="new", environ=dict(os.environ))
+    with pytest.raises(OSError, match="directory"):
+        machine.files.commit(change)
+    assert (tmp_path / "config").read_text() == "old"
+    assert (tmp_path / "config").stat().st_mode & 0o777 == 0o644
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config", "environment.json"]

@@ -24,7 +24,7 @@ from lmstack.runtime.processes import socket_path
 )
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Return a stack's folder with a socket that answers with these bytes and closes; None never answers."""
-    path = socket_path(tmp_path, "")
+    path = socket_path(tmp_path)
     path.parent.mkdir(exist_ok=True)
     held = []
     with socket.socket(socket.AF_UNIX) as server:

@@ -3,6 +3,8 @@
 A restarted container goes on with the last change. A new container starts with the settings and the image that compose gave it.
 """
 
+import hashlib
+import json
 import os
 import socket
 import sys
@@ -38,14 +40,21 @@ def _prepare(folder: Path, image_config: Path, config: Path) -> None:
     for path in (*(folder / name for name in _OF_ONE_RUN), config.with_name(CANDIDATE)):
         path.unlink(missing_ok=True)
     mark = folder / "container"
-    if mark.exists() and mark.read_text(encoding="utf-8") == _identity():
+    identity = _identity(image_config)
+    if mark.exists() and mark.read_text(encoding="utf-8") == identity:
         return
     (folder / "environment.json").unlink(missing_ok=True)
     write(config, image_config.read_text(encoding="utf-8"))
     config.chmod(0o644)
-    write(mark, _identity())
+    write(mark, identity)
 
 
-def _identity() -> str:
-    """Return what differs between two containers: the name, which is the container's id, and the digest of its settings."""
-    return f"{socket.gethostname()} {os.environ.get('LMSTACK_CONFIG_DIGEST', '')}"
+def _identity(image_config: Path) -> str:
+    """Return what differs between two containers: the name, the digest of the settings, and a SHA-256 of what it began with.
+
+    The name is the container's id, unless the compose file sets one. Plain compose sets no digest. The variables have keys, so
+    only their hash is stored.
+    """
+    began = hashlib.sha256(image_config.read_bytes())
+    began.update(json.dumps(sorted(os.environ.items())).encode())
+    return f"{socket.gethostname()} {os.environ.get('LMSTACK_CONFIG_DIGEST', '')} {began.hexdigest()}"

@@ -4,20 +4,25 @@ On Linux each worker has its own, and a small program in the kernel spreads new 
 """
 
 import ctypes
+import errno
 import socket
 import struct
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from granian.net import SocketHolder, SocketSpec  # type: ignore[attr-defined]  # it is not in the module's list of exports
+from granian.net import SocketSpec  # type: ignore[attr-defined]  # it is not in the module's list of exports
 
 # SO_ATTACH_REUSEPORT_CBPF of Linux. Python's socket module does not name it. It needs no privilege.
 _ATTACH = 51
 # Classic BPF, linux/bpf_common.h: load the ancillary value "random"; take it modulo k; compare with k; return k.
 _LOAD, _MODULO, _IF_EQUAL, _RETURN = 0x20, 0x94, 0x15, 0x06
 _RANDOM = 0xFFFFF000 + 56
+
+# When a main process was killed, its workers give the port up within two seconds (parent.py).
+FREE_SECONDS = 5.0
 
 
 @dataclass
@@ -45,32 +50,17 @@ class Listeners:
     def open(self, address: str, port: int, backlog: int) -> None:
         """Listen. Raises OSError or RuntimeError."""
         linux = sys.platform == "linux"
+        if linux:
+            _wait_until_free(address, port)
         self._listen(self._workers if linux else 1, address, port, backlog)
         if linux and self._attach([*range(self._workers)]):
             self._steers = True
             self._listen(self._workers, address, port, backlog)
 
-    def adopt(self, handles: Sequence[int], backlog: int, steers: bool) -> None:
-        """Use the sockets of a running server, in its order."""
-        self._steers = steers
-        for handle in handles:
-            found = socket.socket(fileno=handle)
-            found.set_inheritable(True)
-            self._open.append(Listener(SocketHolder(handle, False, backlog), found))  # type: ignore[call-arg]
-
     @property
-    def handles(self) -> list[int]:
-        """Return the file handles of all sockets."""
-        return [one.socket.fileno() for one in self._open]
-
-    @property
-    def steers(self) -> bool:
-        """Return whether the kernel spreads connections as ``choose`` says."""
-        return self._steers
-
-    def forget_choice(self) -> None:
-        """Let the next ``choose`` give the kernel a program in any case: another server may have replaced ours."""
-        self._chosen = []
+    def sockets(self) -> list[socket.socket]:
+        """Return all listening sockets."""
+        return [one.socket for one in self._open]
 
     def of(self, idx: int, place: int) -> Listener:
         """Return the socket of a worker in one of its two places, 0 or 1."""
@@ -115,3 +105,22 @@ class Listeners:
         """Close all sockets of this process."""
         for listener in self._open:
             listener.socket.close()
+
+
+def _wait_until_free(address: str, port: int) -> None:
+    """Wait until no process listens there. Raises OSError if that takes too long.
+
+    The kernel would let us share the port with a server of the same user. But its sockets would then have other numbers than
+    our program expects, and connections would wait at sockets from which no process accepts.
+    """
+    deadline = time.monotonic() + FREE_SECONDS
+    while True:
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # Open connections do not count.
+                probe.bind((address, port))
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)

@@ -4,7 +4,7 @@ A change is proven first: a new worker starts with the new settings and serves e
 for clients, and if it fails, everything stays as it was.
 """
 
-import signal
+import gc
 import sys
 import time
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from granian.log import logger as log
 
-from lmstack.gateway.app.server_files import Change, ServerFiles
+from lmstack.gateway.app.endings import reason
+from lmstack.gateway.app.server_files import Change, ServerFiles, UnreadableError
 from lmstack.gateway.app.worker_start import LEAVING, STARTED
 
 # How often the state of a replacement is looked at, in seconds.
@@ -25,6 +26,8 @@ SETTLE_SECONDS = 0.3
 # A replaced worker has this time to finish its requests, for example long streams, before it is killed.
 FINISH_SECONDS = 600.0
 START_SECONDS = 120.0
+# For each worker that serves, at most so many old ones may finish requests. Then the next replacement waits.
+MAX_OLD = 2
 # The pauses after failed starts of one worker in a row. The last one repeats.
 PAUSE_SECONDS = (1, 2, 4, 8, 16, 32, 60)
 
@@ -65,6 +68,8 @@ class Replacements:
     def __init__(self, server: Server, files: ServerFiles) -> None:
         self._server, self._files = server, files
         self._queue: list[int] = []
+        self._single: list[int] = []  # of those, the ones that a failed change must not drop
+        self._waits_since: float | None = None  # for old workers to leave, in monotonic seconds
         self._candidate: Candidate | None = None
         self._leavers: list[Leaver] = []
         self._change: Change | None = None
@@ -83,31 +88,26 @@ class Replacements:
             self._fail("another change came before this one was proven")
         try:
             change = self._files.take_change()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.error(f"lmstack: the change cannot be read ({type(error).__name__}), and nothing is changed")
+        except UnreadableError as error:
+            log.error(f"lmstack: {error}, and nothing is changed")
+            self.reload = {"id": error.id, "state": "failed", "error": str(error)}
             return
         log.info("lmstack: SIGHUP received; new workers replace the present ones")
+        self._single = [*([self._candidate.idx] if self._candidate else []), *self._queue]
         self._end_candidate()  # It has the settings of before, so it proves nothing.
         self._change, self._proven = change, False
-        self._queue, self._not_before = list(range(len(self._server.wrks))), 0.0
+        self._queue, self._not_before, self._waits_since = list(range(len(self._server.wrks))), 0.0, None
         self._report("running")
 
-    def replace(self, idx: int) -> None:
-        """Replace one worker, with the settings that run."""
-        if idx not in self._queue and not (self._candidate and self._candidate.idx == idx):
-            self._queue.append(idx)
-
-    def leave_all(self, workers: list[Any]) -> None:
-        """Let all workers finish their requests and end, without successors. Another server serves new connections."""
-        self._end_candidate()
-        self._queue, self._change = [], None
-        for worker in workers:
-            self._let_leave(worker)
-
-    @property
-    def leaving(self) -> int:
-        """Return how many old workers still finish requests."""
-        return len(self._leavers)
+    def replace(self, idx: int, why: str) -> None:
+        """Replace one worker, with the settings that run. Nothing happens when that is under way."""
+        tries = self._change is not None and not self._proven
+        if idx in (self._single if tries else self._queue) or (
+            not tries and self._candidate and self._candidate.idx == idx
+        ):
+            return
+        log.warning(f"lmstack: {why}; a new worker replaces it")
+        (self._single if tries else self._queue).append(idx)
 
     def look(self) -> None:
         """Do what is due."""
@@ -119,6 +119,7 @@ class Replacements:
             log.info("lmstack: all workers are replaced")
             self._report("done")
             self._change = None
+            gc.collect()  # The objects of the old workers refer to themselves.
 
     def stop(self) -> list[Any]:
         """End what starts. Return the old workers that still finish requests."""
@@ -130,6 +131,8 @@ class Replacements:
     def _start_next(self) -> None:
         if self._candidate or not self._queue or time.monotonic() < self._not_before:
             return
+        if self._too_many_leave():
+            return
         change = self._change if self._change and not self._proven else None
         idx = self._queue.pop(0)
         try:
@@ -139,6 +142,18 @@ class Replacements:
             return
         seconds = change.seconds if change else START_SECONDS
         self._candidate = Candidate(idx, worker, time.monotonic() + seconds)
+
+    def _too_many_leave(self) -> bool:
+        """Return whether the next replacement must wait for old workers. A change that is not proven fails in the end."""
+        now = time.monotonic()
+        if len(self._leavers) < MAX_OLD * len(self._server.wrks):
+            self._waits_since = None
+            return False
+        self._waits_since = self._waits_since or now
+        if self._change and not self._proven and now > self._waits_since + self._change.seconds:
+            self._waits_since = None
+            self._fail(f"{len(self._leavers)} old workers still finish requests, such as long streams; try again later")
+        return True
 
     def _look_at_candidate(self) -> None:
         found = self._candidate
@@ -166,14 +181,13 @@ class Replacements:
             self._failed(found.idx, f"the new configuration cannot be written ({error})")
             return
         self._proven = self._change is not None
+        if self._proven:
+            self._single = []
         self._failures = 0
         old = self._server.wrks[found.idx]
         self._server.took_over(found.idx, found.worker)
-        self._let_leave(old)
-
-    def _let_leave(self, worker: Any) -> None:
-        worker.begun.flags[LEAVING] = 1
-        self._leavers.append(Leaver(worker, time.monotonic() + LEAVE_SECONDS))
+        old.begun.flags[LEAVING] = 1
+        self._leavers.append(Leaver(old, time.monotonic() + LEAVE_SECONDS))
 
     def _look_at_leaver(self, leaver: Leaver) -> None:
         now, worker = time.monotonic(), leaver.worker
@@ -213,7 +227,7 @@ class Replacements:
         self._show_start_log()
         log.error(f"lmstack: {why}; the present workers go on, and nothing has changed")
         self._report("failed", why)
-        self._queue, self._change = [], None
+        self._queue, self._single, self._change, self._waits_since = self._single, [], None, None
 
     def _end_candidate(self) -> None:
         if self._candidate:
@@ -234,13 +248,3 @@ class Replacements:
 def _kill(worker: Any) -> None:
     worker.kill()
     worker.join()
-
-
-def reason(exit_code: int | None) -> str:
-    """Return how a process ended, as words."""
-    if exit_code is None or exit_code >= 0:
-        return f"ended with status {exit_code}"
-    try:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    except ValueError:  # Most real-time signals have no name.
-        return f"was ended by signal {-exit_code}"

@@ -15,9 +15,9 @@ from granian.server import MPServer
 from starlette.types import ASGIApp
 
 from lmstack.gateway.app import worker_age, worker_memory
-from lmstack.gateway.app.handover import Handover
+from lmstack.gateway.app.endings import reason
 from lmstack.gateway.app.listeners import Listeners
-from lmstack.gateway.app.replacement import LOOK, PAUSE_SECONDS, Replacements, reason
+from lmstack.gateway.app.replacement import LOOK, PAUSE_SECONDS, Replacements
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, Change, ServerFiles, environment
 from lmstack.gateway.app.worker_start import STARTED, Start, load_app, run_worker, start_with_blocked_signals
 
@@ -40,7 +40,6 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self._files = ServerFiles(os.environ.get(FOLDER_VARIABLE))
         self._replacements = Replacements(self, self._files)
         self._listeners = Listeners(self.workers)
-        self._handover = Handover(self, self._files, self._listeners, self._replacements)
         self._stop_reason = ""  # empty while no failed start stops the server
         self._failed_starts = [0] * self.workers  # in a row, for each worker
         self._start_times: dict[int, float] = {}  # when to start the successor of a dead worker, in monotonic seconds
@@ -55,8 +54,8 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
     def _init_shared_socket(self) -> None:
         """Listen, or exit with an error line."""
         try:
-            self._handover.open(self.bind_addr, self.bind_port, self.backlog)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            self._listeners.open(self.bind_addr, self.bind_port, self.backlog)
+        except (OSError, RuntimeError) as error:
             log.error(
                 f"lmstack: cannot listen on {self.bind_addr} port {self.bind_port}: {error}. Is another program using it?"
             )
@@ -66,11 +65,11 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self, idx: int, target: Any, callback_loader: Callable[..., ASGIApp], begun: Start | None = None
     ) -> Any:
         before = self.wrks[idx] if idx < len(self.wrks) else None
-        first = self._handover.first_place(idx)
-        place = first if before is None else 1 - before.place if before.is_alive() else before.place
-        listener, begun = self._listeners.of(idx, place), begun or Start(names=self._handover.names)
+        place = 0 if before is None else 1 - before.place if before.is_alive() else before.place
+        listener, begun = self._listeners.of(idx, place), begun or Start()
         self._ssp, self._shd, self._sso = None, listener.holder, listener.socket
-        worker = super()._spawn_worker(idx, partial(run_worker, begun, target), partial(callback_loader, start=begun))
+        run = partial(run_worker, begun, self._listeners.sockets, target)
+        worker = super()._spawn_worker(idx, run, partial(callback_loader, start=begun))
         worker.begun, worker.place, worker.born_at = begun, place, time.time()
         worker.start = partial(start_with_blocked_signals, worker.start)
         return worker
@@ -103,20 +102,15 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         self._make_worker = partial(self._spawn_worker, target=spawn_target, callback_loader=target_loader)
         while True:
             serving = [(w.idx, w.place) for w in self.wrks if w.is_alive() and w.begun.flags[STARTED]]
-            self._handover.steer(serving)
+            self._listeners.choose(serving)
             self._report()
             self.main_loop_interrupt.wait(self._seconds_to_next_look(len(serving) < self.workers))
             self.main_loop_interrupt.clear()
             self.interrupt_children.clear()  # Granian's list of deaths. If it is not empty at the end, the status is 1.
             if self.interrupt_signal:
                 return
-            if self._handover.leaves:
-                self._handover.look()
-                continue
             if self.reload_signal:
                 self.reload_signal = False
-                if self._handover.obeys():
-                    continue
                 self._start_times = dict.fromkeys(self._start_times, time.monotonic())
                 self._replacements.replace_all()
             failed = self._replace_dead()
@@ -124,21 +118,18 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
                 self.interrupt_children.extend(failed)
                 return
             self._replacements.look()
-            for idx in (*self._memory.too_large(self.wrks), *self._ages.too_old(self.wrks)):
-                self._replacements.replace(idx)
+            for idx, why in (*self._memory.too_large(self.wrks), *self._ages.too_old(self.wrks)):
+                self._replacements.replace(idx, why)
 
     def _report(self) -> None:
         workers = [
             {"number": w.idx + 1, "pid": w.inner.pid, "started_at": w.born_at} for w in self.wrks if w.is_alive()
         ]
         self._files.report(
-            {"pid": os.getpid(), "started_at": self._began, "replaced": self._deaths, "workers": workers, "reload": self._replacements.reload,
-             "serves": not self._handover.joins, "hands_over": self.workers}
+            {"pid": os.getpid(), "started_at": self._began, "replaced": self._deaths, "workers": workers, "reload": self._replacements.reload}
         )  # fmt: skip
 
     def _seconds_to_next_look(self, starting: bool) -> float | None:
-        if self._handover.leaves:
-            return LOOK
         start = max(0.0, min(self._start_times.values()) - time.monotonic()) if self._start_times else None
         return min(
             (

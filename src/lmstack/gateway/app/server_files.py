@@ -34,6 +34,14 @@ class Change:
     config: str = ""
 
 
+class UnreadableError(Exception):
+    """A change cannot be read. ``id`` is empty when it is not known. The text has no part of the change: it holds keys."""
+
+    def __init__(self, of: str, error: Exception) -> None:
+        super().__init__(f"the change cannot be read ({type(error).__name__})")
+        self.id = of
+
+
 class ServerFiles:
     """The files of one server. Without a folder each method does nothing."""
 
@@ -51,36 +59,24 @@ class ServerFiles:
         os.environ.update(self._settings())
 
     def take_change(self) -> Change:
-        """Read the change that `lm` asks for, and delete its file. Raises OSError or ValueError for an unreadable one."""
-        text = self._read("next.json")
-        if self.folder is None or text is None:
-            return Change()
-        (self.folder / "next.json").unlink()
-        found: dict[str, Any] = json.loads(text)
+        """Read the change that `lm` asks for, and delete its file. Raises UnreadableError."""
+        found: Any = None
+        try:
+            text = self._read("next.json")
+            if self.folder is None or text is None:
+                return Change()
+            (self.folder / "next.json").unlink()
+            found = json.loads(text)
+            return self._change(found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UnreadableError(str(found.get("id", "")) if isinstance(found, dict) else "", error) from None
+
+    def _change(self, found: dict[str, Any]) -> Change:
         settings = {str(name): str(value) for name, value in found["environment"].items()}
         kept = {name: value for name, value in os.environ.items() if name not in self._settings()}
         return Change(
             found["id"], tuple(found["names"]), float(found["seconds"]), settings, {**kept, **settings}, found["config_file"], found["config"]
         )  # fmt: skip
-
-    def take_order(self) -> dict[str, Any]:
-        """Return what `lm` orders beside a change, and delete its file. Empty when there is none. Raises OSError, ValueError."""
-        text = self._read("next.json")
-        found: dict[str, Any] = json.loads(text) if text else {}
-        if self.folder is None or "order" not in found:
-            return {}
-        (self.folder / "next.json").unlink()
-        return found
-
-    def to_take_over(self) -> tuple[str, ...] | None:
-        """Return the models that this server must serve before it takes a running server's place; None without such a task."""
-        text = self._read("take_over.json")
-        return None if text is None else tuple(json.loads(text)["names"])
-
-    def took_over(self) -> None:
-        """Forget the task. When this server is started again, it opens sockets of its own."""
-        if self.folder is not None:
-            (self.folder / "take_over.json").unlink(missing_ok=True)
 
     def write_candidate(self, change: Change) -> str:
         """Write the new configuration beside the one in use, where LiteLLM finds our callback, and return its path."""
@@ -89,11 +85,24 @@ class ServerFiles:
         return str(path)
 
     def commit(self, change: Change) -> None:
-        """Make a proven change the one that runs: its configuration, its settings, and this process's environment."""
+        """Make a proven change the one that runs: its configuration, its settings, and this process's environment.
+
+        Raises OSError. Then the files are as before.
+        """
         if not change.id or self.folder is None:
             return
-        write(Path(change.config_file), change.config, keep_mode=True)
-        write(self.folder / "environment.json", json.dumps(dict(change.settings)))
+        config, settings = Path(change.config_file).resolve(), self.folder / "environment.json"
+        made: list[Path] = []
+        try:
+            made.append(_written(config, change.config, keep_mode=True))
+            made.append(_written(settings, json.dumps(dict(change.settings))))
+            if config.exists():
+                made.append(_written(config, "", keep_mode=True))
+                shutil.copyfile(config, made[-1])
+            _replace_both(config, settings, *made)
+        finally:
+            for path in made:
+                path.unlink(missing_ok=True)
         replace_environment(change.environ)
         self.forget_candidate(change)
 
@@ -143,16 +152,42 @@ def _candidate(change: Change) -> Path:
     return Path(change.config_file).with_name(CANDIDATE)
 
 
-def write(path: Path, text: str, keep_mode: bool = False) -> None:
-    """Replace a file in one step. It is private, or with ``keep_mode`` as open as it was. A link stays a link."""
+def _replace_both(
+    config: Path, settings: Path, new_config: Path, new_settings: Path, old_config: Path | None = None
+) -> None:
+    """Rename both new files. When the second cannot be renamed, put the old configuration back and raise OSError."""
+    new_config.replace(config)
+    try:
+        new_settings.replace(settings)
+    except OSError:
+        if old_config:
+            old_config.replace(config)
+        else:
+            config.unlink()
+        raise
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step. It is private. A link stays a link."""
     path = path.resolve()
-    handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    made = _written(path, text)
+    try:
+        made.replace(path)
+    except BaseException:
+        made.unlink()
+        raise
+
+
+def _written(path: Path, text: str, keep_mode: bool = False) -> Path:
+    """Write a file beside this one and return its path. It is private, or with ``keep_mode`` as open as this one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    made = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
         if keep_mode and path.exists():
             shutil.copymode(path, made)
-        Path(made).replace(path)
     except BaseException:
-        Path(made).unlink()
+        made.unlink()
         raise
+    return made

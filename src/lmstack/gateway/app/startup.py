@@ -5,11 +5,7 @@ LITELLM_WORKER_STARTUP_HOOKS names ``install``. LiteLLM calls it once in each wo
 
 import asyncio
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp
@@ -29,7 +25,6 @@ from lmstack.key_strength import weakness
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 10.0
-PARENT_CHECK_SECONDS = 1.0
 
 
 def install() -> None:
@@ -50,7 +45,6 @@ def install() -> None:
     litellm_patches.refuse_foreign_redirects()
     litellm_patches.do_not_import_again()
     litellm_patches.refuse_foreign_session_redirects()
-    stop_with_parent()
     apply_log_level(os.environ.get("LITELLM_LOG_LEVEL", "INFO").upper())
     redaction = RedactionFilter(body.get)
     for name in litellm_loggers():
@@ -91,25 +85,6 @@ def refuse_weak_key(environ: Mapping[str, str]) -> None:
         text = f"lmstack: {what} is refused while LITELLM_HOST is {host}. Choose a strong key with: lm key rotate"
         log.error(text)
         raise RuntimeError(text)
-
-
-def stop_with_parent() -> None:
-    """Stop this worker in order when the server's main process has died.
-
-    Without this the worker would serve the old configuration beside the server that replaces the dead one.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch(sentinel: int, pid: int | None) -> None:
-        # A sibling that was forked later keeps the sentinel's pipe open, so the parent's process id is checked too.
-        while not multiprocessing.connection.wait([sentinel], PARENT_CHECK_SECONDS) and os.getppid() == pid:
-            pass
-        log.warning("lmstack: the main process of the server has died; this worker stops")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, args=(parent.sentinel, parent.pid), name="lmstack-parent", daemon=True).start()
 
 
 def drop_empty_variables() -> None:

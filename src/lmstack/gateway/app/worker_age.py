@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from granian.log import logger as log
-
 from lmstack.gateway.app.worker_start import STARTED
 
 HOUR = 3600.0
+# A worker that is too old is reported again after this time, in seconds, until it is replaced.
+AGAIN_SECONDS = 1.0
 
 
 def number(name: str) -> float | None:
@@ -23,30 +23,25 @@ def number(name: str) -> float | None:
 class Ages:
     """Finds the workers that are too old. Times in Unix seconds."""
 
-    def __init__(self) -> None:
-        self._told: set[int] = set()  # pids that were returned once
-
     def pause(self, workers: Iterable[Any]) -> float | None:
         """Return the seconds until the next worker is too old, None while there is no limit."""
         limit = _limit()
         born = [worker.born_at for worker in workers if self._counts(worker)]
-        return max(0.0, min(born) + limit - time.time()) if limit and born else None
+        return max(AGAIN_SECONDS, min(born) + limit - time.time()) if limit and born else None
 
-    def too_old(self, workers: Iterable[Any]) -> list[int]:
-        """Return the workers that must be replaced, each of them once."""
+    def too_old(self, workers: Iterable[Any]) -> list[tuple[int, str]]:
+        """Return the workers that must be replaced, each with the reason."""
         limit = _limit()
         if limit is None:
             return []
         found = [worker for worker in workers if self._counts(worker) and time.time() - worker.born_at >= limit]
-        for worker in found:
-            self._told.add(worker.inner.pid)
-            what = f"worker-{worker.idx + 1} (PID {worker.inner.pid}) is {limit / HOUR:g} hours old"
-            log.info(f"lmstack: {what}; a new worker replaces it")
-        return [worker.idx for worker in found]
+        return [
+            (worker.idx, f"worker-{worker.idx + 1} (PID {worker.inner.pid}) is {limit / HOUR:g} hours old")
+            for worker in found
+        ]
 
     def _counts(self, worker: Any) -> bool:
-        serves = worker.is_alive() and worker.begun.flags[STARTED]
-        return bool(serves and worker.inner.pid not in self._told)
+        return bool(worker.is_alive() and worker.begun.flags[STARTED])
 
 
 def _limit() -> float | None:

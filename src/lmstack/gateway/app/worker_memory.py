@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from granian.log import logger as log
-
 from lmstack.gateway.app.process_memory import shared_fairly_mb
 from lmstack.gateway.app.worker_age import number
 from lmstack.gateway.app.worker_start import STARTED
@@ -52,8 +50,8 @@ class Watch:
         """Return the seconds until the next measurement, None while there is no limit."""
         return max(0.0, self._next - time.monotonic()) if limit_mb() else None
 
-    def too_large(self, workers: Iterable[Any]) -> list[int]:
-        """Return the workers that must be replaced. Measures only when that is due."""
+    def too_large(self, workers: Iterable[Any]) -> list[tuple[int, str]]:
+        """Return the workers that must be replaced, each with the reason. Measures only when that is due."""
         limit = limit_mb()
         if limit is None or time.monotonic() < self._next:
             return []
@@ -61,11 +59,11 @@ class Watch:
         used = {worker: memory_mb(worker.inner.pid) for worker in workers if self._counts(worker)}
         above = {worker: mb for worker, mb in used.items() if mb > limit}
         self._above = {worker.inner.pid: self._above.get(worker.inner.pid, 0) + 1 for worker in above}
-        found = [worker for worker in above if self._above[worker.inner.pid] == SAMPLES]
-        for worker in found:
-            what = f"worker-{worker.idx + 1} (PID {worker.inner.pid}) uses {above[worker]:.0f} MB, above the limit of {limit:g} MB"
-            log.warning(f"lmstack: {what}; a new worker replaces it")
-        return [worker.idx for worker in found]
+        found = [worker for worker in above if self._above[worker.inner.pid] >= SAMPLES]
+        return [
+            (worker.idx, f"worker-{worker.idx + 1} (PID {worker.inner.pid}) uses {above[worker]:.0f} MB, above the limit of {limit:g} MB")
+            for worker in found
+        ]  # fmt: skip
 
     def _counts(self, worker: Any) -> bool:
         """Return whether a worker serves for some time. If a new one is too large, one replacement would follow the other."""

@@ -3,8 +3,9 @@
 import importlib
 import os
 import signal
+import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
@@ -16,7 +17,7 @@ from granian import _signals
 from granian.log import logger as log
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lmstack.gateway.app import leaving
+from lmstack.gateway.app import leaving, parent
 from lmstack.gateway.app.serve import collect_and_freeze
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -46,10 +47,11 @@ def start_with_blocked_signals(start: Callable[[], None]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_worker(start: Start, target: Callable[..., None], *args: Any) -> None:
+def run_worker(start: Start, listening: Sequence[socket.socket], target: Callable[..., None], *args: Any) -> None:
     """Run a worker. Until it has its own signal handlers, a stop signal ends it immediately.
 
     A fork keeps the handlers of the main process. They would drop the signal, and the server would wait until it kills.
+    ``listening``: all listening sockets of the server.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -60,6 +62,7 @@ def run_worker(start: Start, target: Callable[..., None], *args: Any) -> None:
     if start.log:
         _Output.divert(start.log)
     _signals.set_loop_signals = set_plain_signals
+    parent.stop_with_parent(listening)
     target(*args)
 
 

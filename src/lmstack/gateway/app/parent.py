@@ -1,0 +1,64 @@
+"""What a worker does when the server's main process has died."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from granian.log import logger as log
+
+CHECK_SECONDS = 1.0
+# From the signal until no worker of this server accepts. Granian cannot stop any more when its socket ends before.
+SETTLE_SECONDS = 1.0
+# The worker has this time to finish its requests before it is killed: as long as one that a change replaces.
+FINISH_SECONDS = 600.0
+
+
+def stop_with_parent(listening: Sequence[socket.socket]) -> None:
+    """Close the server's port and stop this worker in order when the main process has died.
+
+    Without this the worker would serve the old configuration beside the server that replaces the dead one.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None:
+        return
+    threading.Thread(target=_watch, args=(parent.pid, listening), name="lmstack-parent", daemon=True).start()
+
+
+def _watch(pid: int, listening: Sequence[socket.socket]) -> None:
+    _wait_for_end(pid)
+    log.warning("lmstack: the main process of the server has died; this worker stops")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SETTLE_SECONDS)
+    _stop_listening(listening)
+    time.sleep(FINISH_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_end(pid: int) -> None:
+    """Return when the process, our parent, has ended: on Linux immediately, elsewhere within CHECK_SECONDS."""
+    try:
+        handle = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # another system, an old kernel, or the parent is gone
+        while os.getppid() == pid:
+            time.sleep(CHECK_SECONDS)
+        return
+    while os.getppid() == pid:
+        multiprocessing.connection.wait([handle], CHECK_SECONDS)
+    os.close(handle)
+
+
+def _stop_listening(listening: Sequence[socket.socket]) -> None:
+    """Take the sockets out of the kernel's group for this port. Accepted connections live on.
+
+    A closed handle would not do: each worker has one. The next server's sockets would join the group, and the kernel would
+    give connections to sockets from which no process accepts.
+    """
+    for one in listening:
+        with suppress(OSError):  # Another worker was faster, or the system is not Linux and refuses it.
+            one.shutdown(socket.SHUT_RD)
