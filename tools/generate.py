@@ -165,10 +165,13 @@ def private_names() -> str:
 def proven_releases() -> str:
     """Return the table of the releases that lmstack's tests ran with, and what each of them does without."""
     from lmstack.gateway.stock.uses import USES
+    from lmstack.releases.pins import LITELLM_VERSION
     from lmstack.releases.proven import runs
 
     without = {use.place: use.without for use in USES}
     lines = ["| LiteLLM | last run | passed | failed | skipped | left out | proven |", "|---|---|--:|--:|--:|--:|---|"]
+    if all(run.release != LITELLM_VERSION for run in runs()):
+        lines.append(f"| {LITELLM_VERSION}, the pinned one | each `make test` | | | | | yes |")
     notes = []
     for run in runs():
         skipped, left_out = sum(run.skipped.values()), sum(run.left_out.values())
