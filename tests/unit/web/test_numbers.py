@@ -64,7 +64,7 @@ def expected(ends: list[Ended], by: str, since: float, until: float) -> dict[str
         last = end.call.attempts[-1] if end.call.attempts else None
         name = {
             "model": (last.deployment if last else None) or end.call.requested_model,
-            "provider": last.provider if last else None, "task": end.call.attribution.task_id, "agent": None, "user": None,
+            "provider": last.provider if last else None, "task": end.call.attribution.task_id, "agent": None, "user": None, "key": None, "team": None,
             "tier": str(last.tier) if last and last.tier else None,
             "day": time.strftime("%Y-%m-%d", time.gmtime(end.call.started_at)),
         }[by] or "(none)"  # fmt: skip
