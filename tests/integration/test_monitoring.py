@@ -44,6 +44,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus that reads the metrics of a page, with our rules."""
     folder, port, site_port = tmp_path_factory.mktemp("prometheus"), free_port(), free_port()
     page_site.fill(folder / "litellm.db", 300, 0.5)
+    page_site.fill(folder / "litellm.db", 80, 0.002, seed=2)  # some streams of the last three minutes
     page_site.write_one(folder / "litellm.db")
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
