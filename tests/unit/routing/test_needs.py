@@ -53,6 +53,10 @@ def test_a_plain_document_is_counted_as_its_text() -> None:
         ({"max_completion_tokens": "x", "max_tokens": 7}, 7, 1),
         ({"max_tokens": float("nan")}, 1000, 1),
         ({"contents": [], "generationConfig": {"maxOutputTokens": 60000}}, 60_000, 1),
+        # LiteLLM passes on none of these to another provider, so they limit nothing.
+        ({"contents": [], "generationConfig": {"max_output_tokens": 1}}, 1000, 1),
+        ({"contents": [], "max_tokens": 1}, 1000, 1),
+        ({"contents": [], "config": {}, "generationConfig": {"maxOutputTokens": 1}}, 1000, 1),
         ({"max_tokens": True}, 1000, 1),
         ({"max_tokens": -5}, 1000, 1),
         ({"max_completion_tokens": 50, "n": 3}, 50, 3),
