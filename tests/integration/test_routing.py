@@ -81,7 +81,10 @@ def test_native_gemini_requests_are_routed_over_all_providers(
     ],
 )
 def test_a_native_gemini_answer_of_another_provider_has_its_tokens(routed: Stack, call: str) -> None:
-    asked = {"contents": [{"parts": [{"text": "Hello!"}]}], "stream_options": {}}  # a client may not switch the usage off
+    asked = {
+        "contents": [{"parts": [{"text": "Hello!"}]}],
+        "stream_options": {},
+    }  # a client may not switch the usage off
     answer = routed.post(f"/v1beta/models/gpt-4o-mini:{call}", asked)
     row = routed.row(answer.headers["x-litellm-call-id"])
     assert row["provider"] == "openai"
