@@ -75,6 +75,16 @@ def test_models_yaml_declares_limits_and_an_edit_of_such_a_key_is_refused(stack:
     assert "models.yaml" in done.stderr
 
 
+def test_a_broken_models_yaml_makes_no_key_without_its_limits(stack: Stack) -> None:
+    stack.lm("key", "create", "other")
+    (stack.root / "models.yaml").write_text("keys:\n  bot: {tpm: 10k}\nbudgets: 5\n")
+    done = stack.lm("key", "create", "bot", check=False)
+    assert done.returncode == 3
+    assert "models.yaml" in done.stderr
+    stack.lm("key", "revoke", "other")  # needs no limits
+    assert [row["name"] for row in stack.json("key", "list")["data"]["keys"]] == ["other"]
+
+
 def test_declared_limits_are_applied_and_those_of_other_keys_stay(stack: Stack) -> None:
     from lmstack.operate import keys
     from lmstack.stack.project import Project

@@ -19,14 +19,14 @@ Rows = list[dict[str, Any]]
 
 def key_rows(conn: sqlite3.Connection, name: str | None = None) -> Rows:
     """Return the keys with their limits and what their budgets have spent. A ledger of an earlier version has none."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        now, found = time.time(), keys.rows(conn, name)
-        for row in found:
-            key = Key(row["id"], row["name"], limits_from(row["limits"]), row["created_at"], row["expires_at"], row["revoked_at"])  # fmt: skip
-            row["state"] = state_of(key, now)
-            row["budgets"] = [budget_row(conn, limit, now) for limit in key.budgets(now)]
-        return found
-    return []
+    if check_version(conn) < FIRST_SCHEMA:
+        return []
+    now, found = time.time(), keys.rows(conn, name)
+    for row in found:
+        key = Key(row["id"], row["name"], limits_from(row["limits"]), row["created_at"], row["expires_at"], row["revoked_at"])  # fmt: skip
+        row["state"] = state_of(key, now)
+        row["budgets"] = [budget_row(conn, limit, now) for limit in key.budgets(now)]
+    return found
 
 
 def key_usage(conn: sqlite3.Connection, name: str) -> Rows:
@@ -48,17 +48,13 @@ def key_usage(conn: sqlite3.Connection, name: str) -> Rows:
 
 def key_audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = None, limit: int = 50) -> Rows:
     """Return the changes of keys, the newest first."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        return keys.audit(conn, since, name, limit)
-    return []
+    return [] if check_version(conn) < FIRST_SCHEMA else keys.audit(conn, since, name, limit)
 
 
 def key_of_hash(conn: sqlite3.Connection, hash_: str) -> Rows:
     """Return one row with the name of the key that has this hash; none when there is no such key."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        name = keys.named_by(conn, hash_)
-        return [] if name is None else [{"name": name}]
-    return []
+    name = None if check_version(conn) < FIRST_SCHEMA else keys.named_by(conn, hash_)
+    return [] if name is None else [{"name": name}]
 
 
 def budget_row(conn: sqlite3.Connection, limit: Limit, now: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmstack.errors import ConfigError, LmError, NoLedgerError, UsageError
+from lmstack.errors import LmError, NoLedgerError, UsageError
 from lmstack.keys import parse
 from lmstack.keys.secret import digest, new_secret
 from lmstack.operate.planning import ask
@@ -28,7 +28,7 @@ class Made:
 def create(project: Project, name: str, options: Options, expires: str | None = None) -> Made:
     """Make a key. ``options`` are the texts of the command's options; a declared key has its limits from models.yaml.
 
-    Raises UsageError for a wrong option, LmError when there is a key of that name.
+    Raises UsageError for a wrong option, ConfigError for a wrong models.yaml, LmError when there is a key of that name.
     """
     project.require_stack_or_blank()
     declared = _declared(project)
@@ -143,10 +143,8 @@ def _differs(row: Row, limits: Mapping[str, Any]) -> bool:
 
 
 def _declared(project: Project) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(project.catalog().rules.keys)
-    except ConfigError:  # keys must work although models.yaml has errors elsewhere
-        return {}
+    """Return the limits in models.yaml, by key. Raises ConfigError: without them a declared key would be made without limits."""
+    return dict(project.catalog().rules.keys)
 
 
 def _is_declared(name: str) -> UsageError:

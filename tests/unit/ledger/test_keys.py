@@ -13,6 +13,7 @@ from ledger_records import call, ended
 from lmstack.keys.key import KeyLimits
 from lmstack.keys.secret import digest, new_secret
 from lmstack.ledger import apply, keys, migrations, queries, schema, spending
+from lmstack.ledger.key_queries import key_rows
 from lmstack.ledger.keys import KeyChangeError
 from lmstack.ledger.records import Attribution, Started
 from lmstack.routing.budgets import PERIODS, Limit, period_of
@@ -199,3 +200,11 @@ def test_what_a_key_has_used_is_its_own(conn: sqlite3.Connection, ledger: Path) 
     assert [(day["requests"], day["cost_usd"]) for day in row["days"]] == [(2, 0.75)]
     assert [(budget["period"], budget["spent_usd"]) for budget in row["budgets"]] == [("day", 0.75)]
     assert queries.ask(ledger, "key_usage", {"name": "other"})[0]["total"] == {"requests": 0, "cost_usd": 0.0}
+
+
+def test_a_table_that_cannot_be_read_is_an_error_and_not_a_ledger_without_keys(conn: sqlite3.Connection) -> None:
+    conn.execute("DROP TABLE key_secrets")
+    with pytest.raises(sqlite3.OperationalError):
+        key_rows(conn)
+    conn.execute("DELETE FROM migrations WHERE number >= 8")
+    assert key_rows(conn) == []
