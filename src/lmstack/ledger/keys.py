@@ -16,7 +16,6 @@ from lmstack.ledger.schema import writing
 KEEP_SECRETS_SECONDS = 30 * 86400.0  # of rotated secrets, so that the refusal names the reason
 _COLUMNS = "id, name, limits, created_at, expires_at, revoked_at"
 Row = dict[str, Any]
-Secrets = dict[str, tuple[Key, float | None]]
 
 
 class KeyChangeError(Exception):

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from starlette.types import Message, Receive, Scope, Send
 
 from lmstack.gateway.app.dialects import error_body
+from lmstack.web.session import MAX_FORM_BYTES
 
 IDLE_SECONDS = 30.0
 SLOWEST, GRACE_SECONDS = 500.0, 10.0  # bytes in a second, after the first seconds
 LONGEST_SECONDS = 600.0  # for one body
-MAX_FORM_BYTES, FORM_IDLE_SECONDS = 16_000, 5.0  # of the page
+FORM_IDLE_SECONDS = 5.0  # of the page
 # What the bodies of all open requests, and the messages of sessions, may hold in one worker. LiteLLM needs several times as much for a body.
 IN_FLIGHT_BYTES = 512_000_000
 Hold = Callable[[int], None]

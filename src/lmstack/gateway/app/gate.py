@@ -94,16 +94,23 @@ class RequestGate:
             route = self._route(scope)
             self._check_key(route, scope, headers)
             with pace.admitted(scope.get(auth.SCOPE_KEY), route) as shown.rates:
-                await self._admit(scope, receive, shown, route, hold)
+                await self._admit(scope, receive, headers, shown, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
             await bodies.refuse(shown, refusal, scope["path"])
         except ClientLeftError:
             return
 
-    async def _admit(self, scope: Scope, receive: Receive, shown: ClientSide, route: Route, hold: Hold) -> None:
+    async def _admit(
+        self,
+        scope: Scope,
+        receive: Receive,
+        headers: Mapping[bytes, bytes],
+        shown: ClientSide,
+        route: Route,
+        hold: Hold,
+    ) -> None:
         """Check the body of a request, and serve it."""
-        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         try:
             receive = await self._with_body(scope, receive, headers, route, hold)
         except RefusedError as refusal:

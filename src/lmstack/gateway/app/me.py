@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from lmstack.gateway import worker
 from lmstack.gateway.app.auth import SCOPE_KEY
+from lmstack.gateway.app.dialects import error_body
 from lmstack.gateway.calls import served
 from lmstack.keys.key import Key
 from lmstack.ledger import queries
@@ -52,4 +53,4 @@ def _answer(key: Key, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error(status: int, kind: str, text: str) -> JSONResponse:
-    return JSONResponse({"error": {"message": text, "type": kind, "param": None, "code": str(status)}}, status)
+    return JSONResponse(error_body("", status, kind, text, {}), status)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from starlette.types import Message, Send
 
+from lmstack.gateway.app.dialects import error_body
 from lmstack.gateway.calls.fields import begun_secret, without_own_secrets
 
 ERROR = '"error"'
@@ -15,7 +16,6 @@ _GZIP = zlib.MAX_WBITS | 16
 _ENCODING, _LENGTH = b"content-encoding", b"content-length"
 _JSON = (b"content-type", b"application/json")
 _ERROR = ERROR.encode()
-
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 
 
@@ -116,5 +116,4 @@ def _unpacked(body: bytes) -> bytes | None:
 def _replacement(status: int) -> bytes:
     """Return our own error in place of one that was not looked through."""
     text = "The error is too large, or it cannot be read, so the gateway does not send its text. `lm errors` shows its beginning."
-    error = {"message": text, "type": "unreadable_error", "param": None, "code": str(status)}
-    return json.dumps({"error": error}).encode()
+    return json.dumps(error_body("", status, "unreadable_error", text, {})).encode()

@@ -15,7 +15,7 @@ from granian.log import logger as log
 CHECK_SECONDS = 1.0
 # From the signal until no worker of this server accepts. Granian cannot stop any more when its socket ends before.
 SETTLE_SECONDS = 1.0
-# The worker has this time to finish its requests before it is killed: as long as one that a change replaces.
+# A worker that must stop has this time to finish its requests, for example long streams, before it is killed.
 FINISH_SECONDS = 600.0
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from granian.log import logger as log
 
 from lmstack.gateway.app.endings import reason
+from lmstack.gateway.app.parent import FINISH_SECONDS
 from lmstack.gateway.app.server_files import Change, ServerFiles, UnreadableError
 from lmstack.gateway.app.worker_start import LEAVING, STARTED
 
@@ -23,8 +24,6 @@ LOOK = 0.1
 LEAVE_SECONDS = 1.0
 # From the signal that stops a worker until it certainly takes no new connection any more.
 SETTLE_SECONDS = 0.3
-# A replaced worker has this time to finish its requests, for example long streams, before it is killed.
-FINISH_SECONDS = 600.0
 START_SECONDS = 120.0
 # For each worker that serves, at most so many old ones may finish requests. Then the next replacement waits.
 MAX_OLD = 2

@@ -131,20 +131,9 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
 
     def _seconds_to_next_look(self, starting: bool) -> float | None:
         start = max(0.0, min(self._start_times.values()) - time.monotonic()) if self._start_times else None
-        return min(
-            (
-                s
-                for s in (
-                    start,
-                    LOOK if starting else None,
-                    self._replacements.pause,
-                    self._memory.pause,
-                    self._ages.pause(self.wrks),
-                )
-                if s is not None
-            ),
-            default=None,
-        )
+        look = LOOK if starting else None
+        pauses = (start, look, self._replacements.pause, self._memory.pause, self._ages.pause(self.wrks))
+        return min((seconds for seconds in pauses if seconds is not None), default=None)
 
     def _replace_dead(self) -> list[int]:
         """Plan and start successors of dead workers. Return the workers that must stop the server, because their start failed."""

@@ -55,9 +55,7 @@ def run_worker(start: Start, listening: Sequence[socket.socket], target: Callabl
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(
-        signal.SIGHUP, signal.SIG_IGN
-    )  # A terminal's, or one for the whole group. The main process handles it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # One for the whole group: the main process handles it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if start.log:
         _Output.divert(start.log)
