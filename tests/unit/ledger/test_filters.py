@@ -16,7 +16,8 @@ from lmstack.ledger.migrations import DIMENSIONS
 def conn(tmp_path_factory: pytest.TempPathFactory) -> sqlite3.Connection:
     path = tmp_path_factory.mktemp("filters") / "litellm.db"
     page_site.fill(path, 200, 2)
-    page_site.write_one(path, status="interrupted", task="(none)")
+    for status in ("failed", "interrupted"):  # few requests are made by night, perhaps none of them failed
+        page_site.write_one(path, status=status, task="(none)")
     return queries.open_ledger(path)
 
 
