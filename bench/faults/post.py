@@ -61,7 +61,9 @@ class Post:
         self.now[0] += seconds
 
     def waits(self) -> float:
-        """Return the seconds until the first lane is due, by the injected clock; 0 when none waits."""
+        """Return the seconds until the first lane is due, by the injected clock; 0 when none waits or nothing was tried."""
+        if not self.receiver.tries:  # a new lane is due at the writer's time, which is later than the injected one
+            return 0.0
         with contextlib.closing(sqlite3.connect(self.path)) as conn:
             (due,) = conn.execute("SELECT MIN(due_at) FROM lanes WHERE lease_owner IS NULL").fetchone()
         return 0.0 if due is None else max(0.0, float(due) - self.now[0])

@@ -53,7 +53,7 @@ class Sender:
         self._inbox = Inbox()
         self._receiver = Availability()
         self._is_back = False
-        self._last_seen = 0.0  # the wall clock at the last look
+        self._last_seen = clock()  # the wall clock at the last look
         self._file: tuple[int, int] | None = None
         self._next_warning = 0.0
         self._thread = threading.Thread(target=self._run, name="lmstack-sender", daemon=True)
