@@ -174,9 +174,9 @@ def _require_allowed(request: Request, models: Models) -> None:
     allows, name = request.client.allows, request.model
     if allows is None or (request.is_routed and (name == AUTO or name in GROUPS)):
         return
-    chat = models.by_name.get(name or "")
-    is_group = name in GROUPS or name == AUTO
-    if name is None or is_group or not allows(name, chat.tier if chat else None):
+    chat, is_group = models.by_name.get(name or ""), name in GROUPS or name == AUTO
+    is_known = chat is not None or name in models.price_of  # openai/gpt-4o is not, and LiteLLM serves it too
+    if name is None or is_group or not is_known or not allows(name, chat.tier if chat else None):
         raise refusals.model_not_allowed(name, request.client.key)
 
 

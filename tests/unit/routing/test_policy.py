@@ -267,6 +267,14 @@ def test_a_model_that_the_key_may_not_use_is_refused_for_each_call(model: str | 
     assert (refused.value.status, refused.value.kind) == (403, "model_not_allowed")
 
 
+@pytest.mark.parametrize("limits", [(), (LIMIT,)])
+def test_a_key_for_some_tiers_may_not_use_the_providers_name_of_a_model(limits: tuple[Limit, ...]) -> None:
+    """LiteLLM serves `openai/gpt-4o` as well as `gpt-4o`, and no tier is known for it."""
+    made = request("provider/big", client=Client(lambda name, tier: tier in (None, 1), key="k"))
+    with pytest.raises(RefusalError, match="may not use the model 'provider/big'"):
+        decide(made, MODELS, RoutingRules(limits=limits))
+
+
 def test_a_group_without_a_model_of_the_key_is_refused_and_free_models_too() -> None:
     made = request("cheap", client=_only("vectors"))
     with pytest.raises(RefusalError):
