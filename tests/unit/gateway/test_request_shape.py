@@ -35,7 +35,9 @@ def _served(monkeypatch: pytest.MonkeyPatch) -> None:
         ("stream_options", 5), ("model", "a,b"), ("fastest_response", True), ("context_window_fallbacks", [{"m": ["n"]}]),
         ("azure", True), ("custom_llm_provider", "anthropic"), ("deployment_id", "../x"), ("use_litellm_proxy", True), ("specific_deployment", True), ("extra_body", {"n": 7}),
         ("content_policy_fallbacks", [{"m": ["n"]}]), ("fallbacks", "m"), ("fallbacks", ["n"]), ("fallbacks", [{"model": "m"}]),
-        ("temperature", math.nan), ("max_tokens", math.inf), ("tools", [{"type": "mcp", "server_url": "litellm_proxy/mcp/x"}]),
+        ("additional_drop_params", ["max_tokens"]), ("extra_headers", {"Host": "evil.example"}), ("headers", {" transfer-encoding": "chunked"}),
+        ("provider_specific_header", {"custom_llm_provider": "openai", "extra_headers": {"HOST": "evil.example"}}),
+        ("provider_specific_header", [{"extra_headers": {"host": "evil.example"}}]), ("temperature", math.nan), ("max_tokens", math.inf), ("tools", [{"type": "mcp", "server_url": "litellm_proxy/mcp/x"}]),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(field: str, value: object) -> None:
