@@ -96,6 +96,7 @@ def test_a_proven_release_is_started_and_comes_back_with_rollback(stack: Stack) 
     assert (stack.root / ".env").read_text() == env
 
 
+@pytest.mark.exhaustive
 def test_an_unproven_release_needs_the_flag_and_proves_more(stack: Stack, mock: Mock) -> None:
     release(stack, UNPROVEN)
     env = (stack.root / ".env").read_text()
@@ -157,6 +158,7 @@ FAILING = {
 
 
 @pytest.mark.exhaustive
+@pytest.mark.xdist_group("test_upgrade_fails")  # with a gateway of their own, beside the others
 @pytest.mark.parametrize(("start", "says"), FAILING.values(), ids=FAILING)
 def test_a_release_that_fails_its_proof_is_left_and_the_old_one_runs_again(stack: Stack, start: str, says: str) -> None:
     env = (stack.root / ".env").read_text()
