@@ -5,6 +5,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from lmstack import files
 from support import LM, Mock, Stack, clean_environ, wait_for
 
