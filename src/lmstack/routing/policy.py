@@ -98,8 +98,11 @@ def decide_free(request: Request, models: Models) -> Decision | None:
 
 def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
     decision = _priced_as_a_whole(request, models, limits)
-    may_fall_back = request.has_fallbacks or request.model in models.by_name
-    return replace(decision, no_fallback=True) if request.client.allows is not None and may_fall_back else decision
+    is_chat = request.model in models.by_name
+    is_limited = request.client.allows is not None and (request.has_fallbacks or is_chat)
+    # The configured fallbacks of a model are chat models. None of them can transcribe or embed.
+    is_other_work = is_chat and not request.is_routed and not request.has_fallbacks
+    return replace(decision, no_fallback=True) if is_limited or is_other_work else decision
 
 
 def _priced_as_a_whole(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:

@@ -292,6 +292,13 @@ def test_a_call_that_litellm_routes_has_no_fallbacks_where_the_key_is_limited() 
     assert not decide(replace(made, client=Client()), MODELS, RoutingRules()).no_fallback
 
 
+@pytest.mark.parametrize("call_type", ["atranscription", "aembedding", "aimage_generation"])
+def test_a_call_that_is_no_chat_does_not_fall_back_to_chat_models(call_type: str) -> None:
+    assert decide(request("local", call_type=call_type), MODELS, RoutingRules()).no_fallback
+    assert not decide(request("local", call_type=call_type, has_fallbacks=True), MODELS, RoutingRules()).no_fallback
+    assert not decide(request("vectors", call_type=call_type), MODELS, RoutingRules()).no_fallback
+
+
 def test_the_budgets_of_key_team_agent_task_and_everybody_all_apply() -> None:
     rules = RoutingRules(limits=(Limit("all", "", "day", 9), Limit("team", "*", "month", 8), Limit("key", "k", "day", 7), Limit("team", "other", "day", 1)))  # fmt: skip
     client = Client(budgets=(Limit("key", "k", "hour", 5),), key="k", team="t")
