@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -187,6 +188,52 @@ def running(folder: Path, models: str | None = None, **env: str) -> Iterator[Sta
     finally:
         made.lm("down", check=False)
     assert made.pids() == []
+
+
+@dataclass
+class RedisServer:
+    """A real Redis of a test."""
+
+    port: int
+    password: str
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Return its address, with the password."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def ask(self, *words: str) -> str:
+        """Return what redis-cli prints for a command."""
+        argv = ["redis-cli", "-p", str(self.port), *words]
+        environ = {**os.environ, "REDISCLI_AUTH": self.password}
+        return subprocess.run(argv, env=environ, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path, password: str) -> Iterator[RedisServer]:
+    """Run a Redis that keeps nothing on disk. Skip the test where redis-server is not installed."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    port = free_port()
+    config = f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\ndir {folder}\n'
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["redis-server", "-"], stdin=subprocess.PIPE, stdout=log, stderr=log)
+    assert process.stdin is not None
+    process.stdin.write(config.encode())
+    process.stdin.close()
+    made = RedisServer(port, password, process.pid)
+    try:
+        wait_for(lambda: _is_open(port), 10, "redis-server")
+        yield made
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Mock:

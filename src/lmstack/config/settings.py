@@ -69,7 +69,7 @@ _SECTIONS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("LITELLM_VERSION", "", "version", f"another LiteLLM release; unset: the pinned release {LITELLM_VERSION}. `lm upgrade --to` sets and tests it", False, "1.106.10"),
         ("LITELLM_IMAGE", "", "image", "another base image or digest; unset: the image of the LiteLLM release"),
         ("LITELLM_MOUNT", "off", "switch", "on: run the unmodified image with this folder mounted; no image is built"),
-        ("LITELLM_REDIS", "off", "switch", "on: all workers share cooldowns through Redis (Docker runtime)"),
+        ("LITELLM_REDIS", "off", "switch", "on: all workers share cooldowns, and all hosts the rates of keys, through Redis (Docker runtime)"),
         ("REDIS_URL", "", "redis_url", "address of your own Redis; unset: the Redis of the stack", True, "redis://:password@host:6379/0"),
         ("REDIS_PASSWORD", "", "text", "password of the stack's Redis; `lm up` makes one when it is needed", True),
     ),

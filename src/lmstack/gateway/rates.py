@@ -39,7 +39,7 @@ _GROW_LOCK = 1 << 40  # a byte that no row has
 class State:
     """The counts of a key. ``refused``: the limit that does not admit another request, requests, tokens or parallel.
 
-    ``wait``: seconds until it may.
+    ``wait``: seconds until it may. ``second``: in which a request was counted.
     """
 
     requests: int
@@ -47,6 +47,7 @@ class State:
     open: int
     refused: str | None = None
     wait: int = 0
+    second: int = 0
 
 
 class Rates:
@@ -72,7 +73,18 @@ class Rates:
                 row[_REQUESTS] += 1
                 row[_BUCKETS + second % SECONDS] += 1
                 row[_OPEN + self._column] += 1
-            return State(row[_REQUESTS], row[_TOKENS], sum(row[_OPEN:]), refused, wait)
+            return State(row[_REQUESTS], row[_TOKENS], sum(row[_OPEN:]), refused, wait, second)
+
+    def take_back(self, key: Key, state: State) -> None:
+        """Do not count a request that ``begin`` has counted, and that was refused afterwards. ``end`` is called too."""
+        with self._row(key.id) as row:
+            if (
+                row is not None
+                and self._advance(row) - state.second < SECONDS
+                and row[_BUCKETS + state.second % SECONDS]
+            ):
+                row[_BUCKETS + state.second % SECONDS] -= 1
+                row[_REQUESTS] -= 1
 
     def end(self, key: Key) -> None:
         """Count a request as no longer open."""

@@ -15,6 +15,7 @@ from lmstack.delivery.sender import Sender
 from lmstack.gateway.keyring import Keyring
 from lmstack.gateway.rates import Rates
 from lmstack.gateway.results import LedgerResults, Results
+from lmstack.gateway.shared_rates import SharedRates, shared_from
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Ended, Record, Verdict
 from lmstack.ledger.writer import StoreOptions, Writer
@@ -27,11 +28,14 @@ DEFAULT_LEDGER = "/app/logs/litellm.db"
 class Worker:
     """The state of one process. Use ``get()``; tests make their own."""
 
-    def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, path: Path, target: Target | None, bounds: Bounds | None = None, shared: SharedRates | None = None
+    ) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
         self.path = path
         self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
+        self.shared_rates = shared  # over several hosts
         self.results = Results()
         self.shared_results = LedgerResults(path, since=time.time())
 
@@ -55,6 +59,8 @@ class Worker:
     def close(self, seconds: float = 5.0) -> None:
         """Commit all records and stop sending. Events that were not delivered stay in the outbox."""
         self.keyring.close()
+        if self.shared_rates is not None:
+            self.shared_rates.close()
         self._writer.close(seconds)
         if self._sender:
             self._sender.close(seconds)
@@ -65,6 +71,8 @@ class Worker:
             tokens = (record.usage.prompt or 0) + (record.usage.completion or 0)
             if tokens:
                 self.rates.add_tokens(record.call.key_id, tokens)
+                if self.shared_rates is not None:
+                    self.shared_rates.add_tokens(record.call.key_id, tokens)
 
     def _wake_sender(self, record: Record) -> None:
         if self._sender and isinstance(record, Ended):
@@ -95,5 +103,6 @@ def get() -> Worker:
         with _lock:
             if _worker is None or _pid != os.getpid():
                 path = Path(os.environ.get("LEDGER_PATH") or DEFAULT_LEDGER)
-                _worker, _pid = Worker(path, target_from(os.environ), _bounds(os.environ)), os.getpid()
+                made = Worker(path, target_from(os.environ), _bounds(os.environ), shared_from(os.environ))
+                _worker, _pid = made, os.getpid()
     return _worker

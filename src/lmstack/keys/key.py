@@ -83,7 +83,10 @@ def limits_from(found: Mapping[str, Any]) -> KeyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as the gateway knows it. Times are Unix seconds. ``id`` is the number of its row in the ledger."""
+    """A key as the gateway knows it. Times are Unix seconds. ``id`` is the number of its row in the ledger.
+
+    ``shared_name``: the same in every ledger that has this key, and it reveals nothing of the key.
+    """
 
     id: int
     name: str
@@ -91,6 +94,7 @@ class Key:
     created_at: float = 0.0
     expires_at: float | None = None
     revoked_at: float | None = None
+    shared_name: str = ""
 
     def objection(self, now: float) -> str | None:
         """Return the kind of error for a key that is not valid any more; None for a valid one."""

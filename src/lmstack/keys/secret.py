@@ -15,6 +15,11 @@ def new_secret() -> str:
     return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
+def shared_name(first: str) -> str:
+    """Return a name for a key. ``first`` is the hash of its first secret. Neither hash nor secret follows from it."""
+    return hashlib.sha256(b"lmstack counts " + first.encode()).hexdigest()[:32]
+
+
 def digest(secret: str) -> str:
     """Return the hash of a secret, as 64 hexadecimal digits. Any text has one."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

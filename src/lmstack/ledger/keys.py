@@ -6,11 +6,12 @@ reads only what has changed.
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.keys.key import Key, limits_from
 from lmstack.keys.parse import changed
+from lmstack.keys.secret import shared_name
 from lmstack.ledger.schema import writing
 
 KEEP_SECRETS_SECONDS = 30 * 86400.0  # of rotated secrets, so that the refusal names the reason
@@ -29,11 +30,11 @@ def load(conn: sqlite3.Connection, after: int) -> tuple[int, list[tuple[Key, Map
     """
     version = current_version(conn)
     rows = conn.execute(f"SELECT {_COLUMNS} FROM keys WHERE version > ?", (after,)).fetchall()  # noqa: S608 - literals
-    hashes: dict[int, dict[str, float | None]] = {}
-    sql = "SELECT key_id, hash, valid_until FROM key_secrets WHERE key_id IN (SELECT id FROM keys WHERE version > ?)"
+    hashes: dict[int, dict[str, float | None]] = {}  # of each key, its first secret first
+    sql = "SELECT key_id, hash, valid_until FROM key_secrets WHERE key_id IN (SELECT id FROM keys WHERE version > ?) ORDER BY made_at, hash"
     for id_, hash_, until in conn.execute(sql, (after,)):
         hashes.setdefault(id_, {})[hash_] = until
-    return version, [(key_from(row), hashes.get(row[0], {})) for row in rows]
+    return version, [(key_from(row, hashes.get(row[0], {})), hashes.get(row[0], {})) for row in rows]
 
 
 def current_version(conn: sqlite3.Connection) -> int:
@@ -41,10 +42,13 @@ def current_version(conn: sqlite3.Connection) -> int:
     return int(conn.execute("SELECT version FROM key_version").fetchone()[0])
 
 
-def key_from(row: Any) -> Key:
-    """Return the key in a row of _COLUMNS."""
+def key_from(row: Any, hashes: Iterable[str] = ()) -> Key:
+    """Return the key in a row of _COLUMNS. ``hashes``: of its secrets, the first one first."""
     id_, name, limits, created, expires, revoked = tuple(row)
-    return Key(id_, name, limits_from(json.loads(limits)), created, expires, revoked)
+    first = next(iter(hashes), "")
+    return Key(
+        id_, name, limits_from(json.loads(limits)), created, expires, revoked, shared_name(first) if first else ""
+    )
 
 
 def change(conn: sqlite3.Connection, action: str, actor: str, now: float, name: str, **values: Any) -> list[Row]:
@@ -128,14 +132,16 @@ def _revoke(conn: sqlite3.Connection, before: Row | None, name: str, now: float,
 
 
 def _rotate(conn: sqlite3.Connection, before: Row | None, name: str, now: float, values: Mapping[str, Any]) -> Change:
-    """Add a secret. The secrets before it are valid until ``keep_until``."""
+    """Add a secret. The secrets before it are valid until ``keep_until``. The first one is kept: it names the key in Redis."""
     old = _active(before, name)
     keep_until = float(values.get("keep_until") or now)
     sql = "UPDATE key_secrets SET valid_until = MIN(COALESCE(valid_until, ?1), ?1) WHERE key_id = ?2"
     conn.execute(sql, (keep_until, old["id"]))
-    conn.execute(
-        "DELETE FROM key_secrets WHERE key_id = ? AND valid_until < ?", (old["id"], now - KEEP_SECRETS_SECONDS)
+    sql = (
+        "DELETE FROM key_secrets WHERE key_id = ?1 AND valid_until < ?2 "
+        "AND hash != (SELECT hash FROM key_secrets WHERE key_id = ?1 ORDER BY made_at, hash LIMIT 1)"
     )
+    conn.execute(sql, (old["id"], now - KEEP_SECRETS_SECONDS))
     _add_secret(conn, old["id"], values["hash"], now)
     return _required(conn, name), {"old_valid_until": keep_until}
 

@@ -1,9 +1,12 @@
 """Requests, tokens and open requests of a key, over several workers: exact, and right after a worker was killed."""
 
+import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,21 @@ class Clock:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "litellm.rates"
+
+
+@contextlib.contextmanager
+def admitted(key: Key, route: Route, rates: Rates) -> Iterator[pace.Headers]:
+    """Run ``pace.admitted`` around a block that is not asynchronous."""
+    block = pace.admitted(key, route, rates)
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        headers = loop.run_until_complete(block.__aenter__())
+        try:
+            yield headers
+        except BaseException as error:
+            if not loop.run_until_complete(block.__aexit__(type(error), error, error.__traceback__)):
+                raise
+        else:
+            loop.run_until_complete(block.__aexit__(None, None, None))
 
 
 def admit(rates: Rates, key: Key, times: int) -> int:
@@ -176,10 +194,10 @@ def test_a_folder_that_cannot_be_written_refuses_nobody(tmp_path: Path) -> None:
 
 def test_a_refusal_names_limit_use_and_time(path: Path) -> None:
     rates, key = Rates(path), Key(1, "coder", KeyLimits(rpm=1, tpm=50))
-    with pace.admitted(key, CALL, rates) as headers:
+    with admitted(key, CALL, rates) as headers:
         assert dict(headers)[b"x-ratelimit-remaining-requests"] == b"0"
         assert dict(headers)[b"x-ratelimit-limit-tokens"] == b"50"
-    with pytest.raises(RefusedError) as refused, pace.admitted(key, CALL, rates):
+    with pytest.raises(RefusedError) as refused, admitted(key, CALL, rates):
         pass
     error = refused.value
     assert (error.status, error.kind, error.fields) == (429, "rate_limit_exceeded", {"limit": {"kind": "requests", "limit": 1, "used": 1}})  # fmt: skip
@@ -190,7 +208,7 @@ def test_a_refusal_names_limit_use_and_time(path: Path) -> None:
 def test_a_request_that_ends_in_any_way_is_open_no_more(path: Path) -> None:
     rates, key = Rates(path), Key(1, "coder", KeyLimits(parallel=1))
     for _ in range(3):
-        block = pace.admitted(key, CALL, rates)
+        block = admitted(key, CALL, rates)
         block.__enter__()
         assert rates.state(key).open == 1
         error = ZeroDivisionError()
@@ -201,7 +219,7 @@ def test_a_request_that_ends_in_any_way_is_open_no_more(path: Path) -> None:
 def test_what_only_reads_is_not_counted(path: Path) -> None:
     rates, key = Rates(path), Key(1, "coder", KeyLimits(rpm=1))
     for _ in range(5):
-        with pace.admitted(key, Route("GET", "/v1/models", Access.KEY), rates) as headers:
+        with admitted(key, Route("GET", "/v1/models", Access.KEY), rates) as headers:
             assert headers == []
 
 
@@ -221,10 +239,10 @@ def test_what_is_read_at_the_provider_is_counted_and_our_own_state_is_not(path: 
     rates, key = Rates(path), Key(1, "k", KeyLimits(rpm=1))
     for own in ("/me/usage", "/v1/models"):
         for _ in range(3):
-            with pace.admitted(key, Route("GET", own, Access.KEY), rates):
+            with admitted(key, Route("GET", own, Access.KEY), rates):
                 pass
     stored = Route("GET", "/v1/files/{file_id:path}/content", Access.KEY)
-    with pace.admitted(key, stored, rates):
+    with admitted(key, stored, rates):
         pass
-    with pytest.raises(RefusedError, match="1 are allowed"), pace.admitted(key, stored, rates):
+    with pytest.raises(RefusedError, match="1 are allowed"), admitted(key, stored, rates):
         pass

@@ -93,7 +93,7 @@ class RequestGate:
                 return
             route = self._route(scope)
             self._check_key(route, scope, headers)
-            with pace.admitted(scope.get(auth.SCOPE_KEY), route) as shown.rates:
+            async with pace.admitted(scope.get(auth.SCOPE_KEY), route) as shown.rates:
                 await self._admit(scope, receive, headers, shown, route, hold)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])
@@ -140,7 +140,7 @@ class RequestGate:
             self._check_origin(scope, headers)
             route = self._route(scope)
             given = self._check_key(route, scope, headers)
-            with pace.admitted(scope.get(auth.SCOPE_KEY), route):
+            async with pace.admitted(scope.get(auth.SCOPE_KEY), route):
                 await self._open(scope, receive, send, route, given)
         except RefusedError as refusal:
             self._note(refusal.kind, _address(scope), scope["path"])

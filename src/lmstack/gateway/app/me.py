@@ -11,6 +11,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.app.auth import SCOPE_KEY
 from lmstack.gateway.app.dialects import error_body
 from lmstack.gateway.calls import served
+from lmstack.gateway.rates import State
 from lmstack.keys.key import Key
 from lmstack.ledger import queries
 
@@ -34,13 +35,22 @@ async def usage(request: Request) -> JSONResponse:
         [found] = await asyncio.wait_for(reading, READ_SECONDS)
     except Exception:
         return _error(503, "usage_unknown", _UNREADABLE)
-    answer = _answer(key, found)
+    answer = _answer(key, await _rates(key), found)
     _kept[key.id] = (time.monotonic(), key, answer)
     return JSONResponse(answer)
 
 
-def _answer(key: Key, found: dict[str, Any]) -> dict[str, Any]:
-    limits, state = key.limits, worker.get().rates.state(key) if key.limits.has_rates else None
+async def _rates(key: Key) -> State | None:
+    """Return the counts of all hosts, or of this one when they are not shared; None for a key without such limits."""
+    if not key.limits.has_rates:
+        return None
+    own = worker.get()
+    shared = None if own.shared_rates is None else await own.shared_rates.state(key)
+    return shared or own.rates.state(key)
+
+
+def _answer(key: Key, state: State | None, found: dict[str, Any]) -> dict[str, Any]:
+    limits = key.limits
     rates = {
         "rpm": {"limit": limits.rpm, "used": state.requests if state else None},
         "tpm": {"limit": limits.tpm, "used": state.tokens if state else None},
