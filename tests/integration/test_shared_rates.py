@@ -132,7 +132,7 @@ def test_a_redis_that_is_stopped_leaves_each_host_its_own_count(hosts: Hosts, re
             times.append(time.monotonic() - began)
         assert two.post(CHAT, BODY, made["stopped"]).status_code == 429
         assert len(mock.requests()) == 1 + 5
-        assert sorted(times)[-2] < 2.0, times
+        assert max(times) < 2.0, times  # LiteLLM's own look at the cooldowns is a part of it
     finally:
         os.kill(redis.pid, signal.SIGCONT)
     log = "".join(path.read_text(errors="replace") for path in (two.root / "logs").glob("*.log"))

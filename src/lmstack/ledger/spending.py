@@ -16,7 +16,8 @@ _SUMMED = ("day", "week", "month")  # counting the hours of a month at each requ
 def room(conn: sqlite3.Connection, limits: Iterable[Limit], now: float) -> float | ExceededLimit:
     """Return the US dollars that are left of all limits, or the first limit that does not admit another request.
 
-    A request is admitted while spending and reservations together are below the limit. So one request at most exceeds it.
+    A request is admitted while spending and reservations together are below the limit. So only the last one exceeds it, by less
+    than its cost. What any request costs beyond its reservation comes on top.
     """
     left = math.inf
     for limit in limits:

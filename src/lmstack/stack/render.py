@@ -205,6 +205,9 @@ def _litellm() -> dict[str, Any]:
     }
 
 
+REDIS_SECONDS = 0.25
+
+
 def _general(plan: Plan) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "master_key": "os.environ/LITELLM_MASTER_KEY",
@@ -216,7 +219,9 @@ def _general(plan: Plan) -> dict[str, Any]:
     }
     if plan.redis:
         own = {"host": "redis", "port": 6379, "password": "os.environ/REDIS_PASSWORD"}
-        settings["coordination_redis"] = {"url": "os.environ/REDIS_URL"} if plan.settings.get("REDIS_URL") else own
+        place = {"url": "os.environ/REDIS_URL"} if plan.settings.get("REDIS_URL") else own
+        # LiteLLM reads cooldowns with two calls in a request. With its default, a hanging Redis holds a request for ten seconds.
+        settings["coordination_redis"] = place | {"socket_timeout": REDIS_SECONDS}
     return settings
 
 

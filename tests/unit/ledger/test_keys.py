@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import sqlite3
 import time
 from pathlib import Path
@@ -127,6 +128,40 @@ def test_a_budget_admits_until_it_is_used_up(conn: sqlite3.Connection, scope: st
     run(conn, "before", 0.25)  # spent before anybody asked for the budget
     assert [run(conn, str(number), 0.25, (limit,)) for number in range(5)] == [True, True, True, False, False]
     assert spending.spent(conn, limit, time.time()) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_only_the_last_admitted_request_passes_a_budget_and_by_less_than_its_cost(conn: sqlite3.Connection, seed: int) -> None:
+    """Requests start and end in any order, several are open at a time, and none costs more than it has reserved."""
+    dice, limit, waiting, costs = random.Random(seed), Limit("key", "k", "day", 1.0), [], []
+    for number in range(60):
+        one = call(str(number))
+        one.attribution, one.reserved_usd = Attribution("task", "agent", None, "k", "t"), dice.choice((0.01, 0.1, 0.4))
+        one.limited, one.limits = ("key",), (limit,)
+        [verdict] = apply.transaction(conn, [Started(one, (limit,))], "w", False)
+        if verdict.durable:
+            waiting.append((one, one.reserved_usd * dice.choice((0.0, 0.5, 1.0))))
+            costs.append(waiting[-1][1])
+        while waiting and dice.random() < 0.5:
+            apply.transaction(conn, [ended(*waiting.pop(dice.randrange(len(waiting))))], "w", False)
+    apply.transaction(conn, [ended(*one) for one in waiting], "w", False)
+    assert sum(costs[:-1]) < 1.0
+    assert spending.spent(conn, limit, time.time()) == pytest.approx(sum(costs))
+
+
+def test_what_a_request_costs_beyond_its_reservation_passes_a_budget_too(conn: sqlite3.Connection) -> None:
+    """It is not known before. So the bound is the last request, and what the others cost more than they have reserved."""
+    limit, admitted = Limit("key", "k", "day", 1.0), []
+    for number in range(20):
+        one = call(str(number))
+        one.attribution, one.reserved_usd = Attribution("task", "agent", None, "k", "t"), 0.3
+        one.limited, one.limits = ("key",), (limit,)
+        if apply.transaction(conn, [Started(one, (limit,))], "w", False)[0].durable:
+            admitted.append(one)
+    assert len(admitted) == 4
+    apply.transaction(conn, [ended(one, 0.5) for one in admitted], "w", False)
+    assert spending.spent(conn, limit, time.time()) == pytest.approx(2.0)  # 0.9 was reserved when the last one came
+    assert not run(conn, "late", 0.1, (limit,))
 
 
 def test_a_budget_of_a_period_forgets_the_period_before(conn: sqlite3.Connection) -> None:
