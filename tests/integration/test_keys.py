@@ -95,6 +95,22 @@ def test_no_open_route_takes_a_key_that_is_not_valid(gateway: Stack, mock: Mock,
     assert gateway.ask("requests", limit=1000) == rows
 
 
+def test_an_answer_says_nothing_about_how_near_a_text_is_to_a_secret(gateway: Stack, invalid: dict[str, str]) -> None:
+    """The answers are the same byte by byte. Only the holder of a whole secret learns that it was revoked or has expired."""
+    calls = [("POST", CHAT), ("POST", "/v1/messages"), ("POST", "/v1beta/models/gemini-2.5-flash:generateContent"), ("GET", "/v1/models"), ("GET", "/me/usage")]  # fmt: skip
+    whole = {"revoked", "expired"}
+    with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False) as http:
+        for method, path in calls:
+            seen = {}
+            for what, key in invalid.items():
+                answer = http.request(method, path, headers={"x-api-key": key}, json=BODY if method == "POST" else None)
+                headers = sorted((name, value) for name, value in answer.headers.items() if name not in ("date",))
+                seen[what] = (answer.status_code, headers, answer.content)
+            assert len({repr(one) for what, one in seen.items() if what not in whole}) == 1, (path, seen)
+            assert {seen[what][0] for what in whole} == {401}
+            assert not any(name.encode() in content for _, _, content in seen.values() for name in invalid.values())
+
+
 @pytest.mark.parametrize("header", [name.decode() for name in HEADERS])
 def test_every_header_is_refused_and_taken_alike(gateway: Stack, invalid: dict[str, str], header: str) -> None:
     _, good = new_key(gateway)

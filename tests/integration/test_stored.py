@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lmstack.gateway.calls.stored import provider_id
 from support import KEY, Mock, Stack, wait_for
 
 LINE = {
@@ -193,3 +194,63 @@ def test_an_answer_in_the_background_is_refused(gateway: Stack, mock: Mock) -> N
     answer = gateway.post("/v1/responses", {"model": "gpt-4o-mini", "input": "hi", "background": True})
     assert (answer.status_code, "docs/calls.md" in answer.json()["error"]["message"]) == (400, True)
     assert len(mock.requests()) == before
+
+
+def new_owner(gateway: Stack) -> dict[str, str]:
+    """Make a key for files and batches, and return the headers of its client."""
+    made = gateway.json("key", "create", new_task(), "--routes", "files,batches")["data"]
+    headers = {"authorization": f"Bearer {made['secret']}", "x-litellm-model": "gpt-4o-mini"}
+    wait_for(lambda: httpx.get(f"{gateway.url}/v1/models", headers=headers, trust_env=False).status_code == 200, 5, "the key")  # fmt: skip
+    return headers
+
+
+def test_a_key_sees_only_the_files_and_batches_that_it_has_made(gateway: Stack, mock: Mock) -> None:
+    task = new_task()
+    with client(gateway, task, **new_owner(gateway)) as own, client(gateway, task, **new_owner(gateway)) as other:
+        file, theirs = upload(own).json()["id"], upload(other).json()["id"]
+        made = batch(own, file).json()["id"]
+        done = wait_for(lambda: found if (found := own.get(f"/v1/batches/{made}").json()).get("status") == "completed" else None, what="the batch")  # fmt: skip
+        answers = done["output_file_id"]
+        asked = len(mock.requests())
+        for one in (file, answers):
+            inside = provider_id(one)
+            for version in ("/v1", ""):
+                for spelt in {one, inside, f"{one}/", f"{one}?model=gpt-4o-mini"}:
+                    assert other.get(f"{version}/files/{spelt}").status_code == 404, spelt
+                assert other.get(f"{version}/files/{one}/content").status_code == 404
+                assert other.get(f"{version}/files/{inside}/content").status_code == 404
+                assert other.delete(f"{version}/files/{one}").status_code == 404
+        for version in ("/v1", ""):
+            assert other.get(f"{version}/batches/{made}").status_code == 404
+            assert other.post(f"{version}/batches/{made}/cancel").status_code == 404
+        assert batch(other, file).status_code == 404
+        unknown = other.get("/v1/files/file-unknown"), other.get(f"/v1/files/{file}")
+        assert unknown[0].content == unknown[1].content, "an id of another key is like an unknown one"
+        assert len(mock.requests()) == asked, "the provider was not asked"
+        assert own.get(f"/v1/files/{answers}/content").status_code == 200
+        assert own.get(f"/files/{file}").json()["id"] == file
+        assert other.get(f"/v1/files/{theirs}").status_code == 200
+        assert own.delete(f"/v1/files/{file}").json()["deleted"] is True
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/files", "/v1/batches", "/batches", "/v1/files/", "/v1/batches/"])
+def test_a_list_of_what_all_keys_have_made_is_the_operator_s(gateway: Stack, mock: Mock, path: str) -> None:
+    asked = len(mock.requests())
+    with client(gateway, new_task(), **new_owner(gateway)) as http:
+        refused = http.get(path, params={"model": "gpt-4o-mini", "custom_llm_provider": "openai"})
+    assert refused.status_code in (403, 404), refused.text
+    assert path.endswith("/") or "master key" in refused.json()["error"]["message"]
+    assert len(mock.requests()) == asked
+
+
+def test_a_new_key_of_the_same_name_does_not_inherit_what_the_revoked_one_has_stored(gateway: Stack) -> None:
+    name = new_task()
+    files = []
+    for _ in range(2):
+        secret = gateway.json("key", "create", name, "--routes", "files,batches")["data"]["secret"]
+        headers = {"authorization": f"Bearer {secret}", "x-litellm-model": "gpt-4o-mini"}
+        wait_for(lambda sent=headers: httpx.get(f"{gateway.url}/v1/models", headers=sent, trust_env=False).status_code == 200, 5, "the key")  # type: ignore[misc]  # fmt: skip
+        with client(gateway, new_task(), **headers) as http:
+            files.append(upload(http).json()["id"])
+            assert [http.get(f"/v1/files/{one}").status_code for one in files] == [404] * (len(files) - 1) + [200]
+        gateway.lm("key", "revoke", name)

@@ -1,4 +1,4 @@
-"""The migration that adds keys to the ledger: the keys themselves, who changed them, and what each of them spends."""
+"""The migrations that add keys to the ledger: the keys, who changed them, what each of them spends, and what it has stored."""
 
 import sqlite3
 
@@ -95,6 +95,18 @@ def _add_spending(conn: sqlite3.Connection) -> None:
             limit_usd REAL NOT NULL,
             at REAL NOT NULL,
             PRIMARY KEY (kind, name, period, began, limit_usd)
+        ) WITHOUT ROWID
+        """
+    )
+
+
+def _m010_stored_owners(conn: sqlite3.Connection) -> None:
+    """Remember which key has made a file or batch."""
+    conn.execute(
+        """
+        CREATE TABLE stored_owners (
+            id TEXT PRIMARY KEY,             -- the provider's own id of a file or batch
+            owner TEXT NOT NULL              -- the shared name of the key, which a later key of the same name has not
         ) WITHOUT ROWID
         """
     )

@@ -2,16 +2,18 @@
 
 import sqlite3
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lmstack.gateway.app.auth import identify
 from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.keyring import Keyring
-from lmstack.keys.secret import digest, new_secret
+from lmstack.keys.secret import PREFIX, digest, new_secret
 from lmstack.ledger import keys, schema
 from support import wait_for
 
@@ -135,3 +137,48 @@ def test_the_time_of_a_search_does_not_depend_on_how_much_of_a_secret_is_right(
 
     rounds = [median(near) / median(far) for _ in range(15)]
     assert 0.9 < statistics.median(rounds) < 1.1
+
+
+def lines_run(given: str, ring: Keyring) -> tuple[str, list[tuple[str, int]]]:
+    """Return how a text is refused, and each line of lmstack that runs for it, in order."""
+    lines: list[tuple[str, int]] = []
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        if "lmstack" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            lines.append((frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else frame.f_code.co_name, frame.f_lineno))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        identify(given, "master-key-of-the-operator", ring)
+    except RefusedError as refused:
+        return f"{refused.status} {refused.kind} {refused.message}", lines
+    finally:
+        sys.settrace(before)
+    raise AssertionError(f"{given} was accepted")
+
+
+def test_every_text_that_is_no_secret_takes_the_same_path(conn: sqlite3.Connection, tmp_path: Path) -> None:
+    """A search is a hash and one look into a table, whatever is wrong. Only the whole secret learns that its key was revoked."""
+    good, revoked, rotated = make(conn, "good"), make(conn, "revoked"), make(conn, "rotated")
+    keys.change(conn, "revoke", "me", 5.0, "revoked")
+    ring = Keyring(tmp_path / "litellm.db")
+    ring.read()
+    hashes = [digest(secret) for secret in (good, revoked, rotated)]
+    one_letter = [secret[:place] + ("a" if secret[place] != "a" else "b") + secret[place + 1 :] for secret in (good, revoked) for place in (0, 6, 20, -1)]  # fmt: skip
+    texts = [
+        new_secret(), good[:-1], good + "A", good.lower(), good.swapcase(), PREFIX, PREFIX + hashes[0], *hashes, hashes[0].upper(), *one_letter,
+        "good", "key:good", "x", "master-key-of-the-operatoR", "master-key-of-the-operator ", "sk-\udce9", "é" * 40,
+    ]  # fmt: skip
+    answer, path = lines_run(new_secret(), ring)
+    assert answer.startswith("401 auth_error")
+    assert len(path) > 5
+    for text in texts:
+        assert lines_run(text, ring) == (answer, path), text
+    refused, longer = lines_run(revoked, ring)
+    assert refused.startswith("401 key_revoked")
+    assert longer[:6] == path[:6]  # they part when the key is found
+    assert [line for line in longer if line[0] == "digest"] == [line for line in path if line[0] == "digest"]

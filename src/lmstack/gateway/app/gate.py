@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lmstack.addresses import is_loopback
-from lmstack.gateway.app import auth, bodies, credentials, gemini_errors, handshake, pace, routes, stored_ids
+from lmstack.gateway import worker
+from lmstack.gateway.app import auth, bodies, credentials, gemini_errors, handshake, owners, pace, routes, stored_ids
 from lmstack.gateway.app.bodies import IN_FLIGHT_BYTES, ClientLeftError, Hold, InFlight, RefusedError
 from lmstack.gateway.app.client_side import ClientSide
 from lmstack.gateway.app.gemini_errors import GeminiErrors
@@ -120,7 +121,7 @@ class RequestGate:
         if route.access is Access.PAGE and self._page is not None:
             await self._page(scope, receive, shown)
         else:
-            await self.app(scope, receive, WithoutKeys(shown))
+            await self.app(scope, receive, WithoutKeys(_noting(scope, shown)))
 
     async def _keep(self, route: Route, scope: Scope, refusal: RefusedError) -> None:
         """Write the row of a request that was refused after its key was checked, or count it where its route has no rows."""
@@ -220,9 +221,21 @@ class RequestGate:
             scope[TO_RECORD] = body
         elif route.recorded is Recorded.HOOKS:
             scope[HOOKED] = True
+        key: Key | None = scope.get(auth.SCOPE_KEY)
+        if key is not None and owners.concerns(key, scope["path"]):
+            await owners.check(key, worker.get().path, scope["method"], scope["path"], body)
+            owners.without_compression(scope)
         if body:
             scope["headers"] = bodies.with_length(scope["headers"], len(body))
         return bodies.replayed(body, receive)
+
+
+def _noting(scope: Scope, send: Send) -> Send:
+    """Return what sends the answer to the client. What a key makes at a provider is recorded as its own."""
+    key: Key | None = scope.get(auth.SCOPE_KEY)
+    if key is None or not owners.concerns(key, scope["path"]):
+        return send
+    return owners.Noting(send, key, worker.get().path, scope["method"])
 
 
 def _address(scope: Scope) -> str:

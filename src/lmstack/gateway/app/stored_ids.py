@@ -21,6 +21,14 @@ def check(path: str) -> None:
         raise RefusedError(400, "invalid_request_error", f"id: {NOT_OURS}")
 
 
+def id_in(path: str) -> str | None:
+    """Return the id of a file or batch in a path; None where it has none. What is no id at all is returned as it is."""
+    plain = path.removeprefix("/v1")
+    named = plain.removeprefix("/files").removeprefix("/batches").strip("/")
+    found = _STORED.fullmatch(path)
+    return (found[1] if found else named) or None
+
+
 def check_model(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Refuse two headers with a model: LiteLLM asks the first one, and the price would be that of the last. Raises RefusedError (400)."""
     if sum(name == _MODEL for name, _ in headers) > 1:

@@ -11,7 +11,7 @@ from lmstack.routing.refusals import invalid
 
 _PREFIXES = ("file-", "batch_")
 # What LiteLLM writes: the provider's own id, and a name that the gateway serves.
-_OURS = re.compile(r"litellm:[A-Za-z0-9_-]+;model,([^;]+)")
+_OURS = re.compile(r"litellm:([A-Za-z0-9_-]+);model,([^;]+)")
 NOT_OURS = "this gateway has made no such id."
 
 
@@ -25,6 +25,12 @@ def decoded(given: str) -> str:
         if text.startswith("litellm"):
             return text
     return ""
+
+
+def provider_id(given: str) -> str:
+    """Return the provider's own id of a file or batch, with or without what LiteLLM has written around it."""
+    found = _OURS.fullmatch(decoded(given))
+    return found[1] if found else given
 
 
 def is_forged(given: str) -> bool:
@@ -44,7 +50,7 @@ def keeper(data: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
         raise invalid("input_file_id", NOT_OURS)
     found = _OURS.fullmatch(decoded(file)) if isinstance(file, str) else None
     if found:
-        return found[1].strip()
+        return found[2].strip()
     query = parse_qs(urlsplit(str(mapping(data.get("proxy_server_request")).get("url"))).query, keep_blank_values=True)
     named = data.get("model") or query.get("model", [""])[-1] or headers.get("x-litellm-model")
     return named if isinstance(named, str) and named else None
