@@ -114,11 +114,25 @@ class Replacements:
         for leaver in list(self._leavers):
             self._look_at_leaver(leaver)
         self._start_next()
-        if self._proven and self._change and not self._queue and not self._candidate and self._all_have_left():
+        if self._proven and self._change and not self._queue and not self._candidate and self.all_have_left():
             log.info("lmstack: all workers are replaced")
             self._report("done")
             self._change = None
             gc.collect()  # The objects of the old workers refer to themselves.
+
+    def leave(self, workers: list[Any]) -> None:
+        """Let these workers finish their requests and end: another server takes the new connections."""
+        if self._change and not self._proven:
+            self._fail("another server takes the place of this one")
+        self._end_candidate()
+        self._queue, self._single, self._change = [], [], None
+        for worker in workers:
+            self._leave(worker)
+
+    @property
+    def leaving(self) -> bool:
+        """Return whether old workers still finish requests."""
+        return bool(self._leavers)
 
     def stop(self) -> list[Any]:
         """End what starts. Return the old workers that still finish requests."""
@@ -185,8 +199,11 @@ class Replacements:
         self._failures = 0
         old = self._server.wrks[found.idx]
         self._server.took_over(found.idx, found.worker)
-        old.begun.flags[LEAVING] = 1
-        self._leavers.append(Leaver(old, time.monotonic() + LEAVE_SECONDS))
+        self._leave(old)
+
+    def _leave(self, worker: Any) -> None:
+        worker.begun.flags[LEAVING] = 1
+        self._leavers.append(Leaver(worker, time.monotonic() + LEAVE_SECONDS))
 
     def _look_at_leaver(self, leaver: Leaver) -> None:
         now, worker = time.monotonic(), leaver.worker
@@ -203,7 +220,8 @@ class Replacements:
             log.warning(f"lmstack: old worker-{worker.idx + 1} has not finished in {FINISH_SECONDS:g} s and is killed")
             worker.kill()
 
-    def _all_have_left(self) -> bool:
+    def all_have_left(self) -> bool:
+        """Return whether no old worker accepts connections any more."""
         now = time.monotonic()
         return all(one.stopped_at is not None and now >= one.stopped_at + SETTLE_SECONDS for one in self._leavers)
 

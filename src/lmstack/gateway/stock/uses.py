@@ -135,7 +135,7 @@ GRANIAN = (
             "granian.server:MPServer._spawn_worker",
             "granian.server:MPServer._init_shared_socket",
             "granian.server:MPServer._drop_shared_socket",
-            "granian.net:SocketSpec",
+            "granian.net:SocketHolder",
             "granian.log:logger",
             "granian._signals:set_sync_signals",
             "granian._signals:set_loop_signals",
