@@ -23,7 +23,7 @@ from support import free_port, wait_for
 
 SERVE = """
 import os, sys
-os.environ["CONFIG_FILE_PATH"] = sys.argv[3]
+os.environ.setdefault("CONFIG_FILE_PATH", sys.argv[3])
 from lmstack.gateway.app import keeper_line
 from lmstack.gateway.app.output import Output
 keeper = keeper_line.get()

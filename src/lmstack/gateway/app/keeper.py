@@ -11,38 +11,23 @@ import signal
 import socket
 import struct
 import sys
-import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from lmstack.gateway.app.keeper_files import SLOTS, KeeperFiles, Launch, Order
-from lmstack.gateway.app.keeper_line import LEAVE
+from lmstack.gateway.app.keeper_files import SLOTS, KeeperFiles, Order
 from lmstack.gateway.app.kept_server import KeptServer
+from lmstack.gateway.app.old_servers import OldServers, say
 from lmstack.gateway.app.ports import Ports
 from lmstack.gateway.app.takeover import Takeover
 
 # As Granian's default.
 BACKLOG = 1024
 LOOK_SECONDS = 0.1
-# From the death of a main process until its workers certainly accept no connection any more.
-SETTLE_SECONDS = 1.0
-# A server on trial that has no clients must end in this time. One that leaves has its own, longer limit.
-STOP_SECONDS, LEAVE_SECONDS = 10.0, 660.0
-# More than so many old servers do not finish requests at the same time. Then the next takeover waits.
-MAX_OLD = 2
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
-
-
-@dataclass
-class Leaver:
-    """A server that must end. Times in monotonic seconds."""
-
-    server: KeptServer
-    kill_at: float
-    ended_at: float | None = None
-    is_free: bool = False  # its slot can be used
 
 
 class Keeper:
@@ -54,8 +39,7 @@ class Keeper:
         self._files = KeeperFiles(folder)
         self._ports, self._signals = Ports(), set[int]()
         self._takeover: Takeover | None = None
-        self._leavers: list[Leaver] = []
-        self._idle: set[str] = set()  # slots in which no process accepts
+        self._old = OldServers()
         self._stops = False
         self._status: int | None = None  # how to end, when something other than the server decides it
 
@@ -77,7 +61,7 @@ class Keeper:
             return 1
         self.current = self._steered = self._server(found.slot, found.argv, found.environ, None)
         if self._ports.steers:
-            self._idle = {slot for slot in SLOTS if slot != found.slot}
+            self._old.idle = {slot for slot in SLOTS if slot != found.slot}
         while not self._is_over():
             self._report()
             self._wait()
@@ -89,16 +73,16 @@ class Keeper:
         self._signals.add(number)
 
     def _wait(self) -> None:
-        """Wait for a signal, a word of a server, the end of `lm`, or a connection that nobody accepts."""
+        """Wait for a signal, a word of a server, the end of `lm`, or a connection that no process accepts."""
         poll = select.poll()
-        watched = [self._woken, *(server.line for server in self._servers() if not server.ended)]
+        watched: list[Any] = [self._woken, *(server.line for server in self._servers() if not server.ended)]
         if self._takeover and self._takeover.lm is not None:
             watched.append(self._takeover.lm)
         if not self._stops:
-            watched += [one for slot in self._idle for one in self._sockets(slot)]
+            watched += [one for slot in self._old.idle for one in self._sockets(slot)]
         for one in watched:
             poll.register(one, select.POLLIN)
-        busy = self._leavers or (self._takeover and self._takeover.active)
+        busy = self._old.servers or (self._takeover and self._takeover.active)
         poll.poll(LOOK_SECONDS * 1000 if busy else None)
         with suppress(BlockingIOError):
             os.read(self._woken, 4096)
@@ -137,33 +121,14 @@ class Keeper:
             server.read()
         if self._takeover and not self._stops:
             self._takeover.look(self._launch.workers)
-        self._look_at_leavers()
+        self._old.look()
         if not self._stops:
             self.steer(self._steered)
             self._refuse_lost()
-        elif all(server.left or server.ended for server in self._servers()):
-            self._ports.stop_listening()
-
-    def _look_at_leavers(self) -> None:
-        now = time.monotonic()
-        for leaver in list(self._leavers):
-            server = leaver.server
-            if server.ended:
-                leaver.ended_at = leaver.ended_at or now
-            elif now >= leaver.kill_at:
-                say(f"the old server, process {server.process.pid}, does not end and is killed")
-                server.kill()
-            gone = leaver.ended_at is not None and now >= leaver.ended_at + SETTLE_SECONDS
-            if not leaver.is_free and (server.left or gone):
-                leaver.is_free = True
-                self._idle.add(server.slot)
-            if gone:
-                self._leavers.remove(leaver)
-                server.line.close()
 
     def _refuse_lost(self) -> None:
-        """End connections that came too late for a server which has left. They would wait for ever."""
-        for one in (one for slot in self._idle for one in self._sockets(slot)):
+        """End connections that came too late for a server which has left. They would wait without end."""
+        for one in (one for slot in self._old.idle for one in self._sockets(slot)):
             with suppress(OSError):
                 while True:
                     lost, _ = one.accept()
@@ -172,17 +137,15 @@ class Keeper:
 
     def objection(self, slot: str) -> str:
         """Return why no server can start in this slot now, "" when one can."""
-        if len(self._leavers) >= MAX_OLD:
-            return f"{len(self._leavers)} old servers still finish requests, such as long streams; try again later"
-        return "" if slot in self._idle else "the server before the present one still takes connections; try again later"
+        return self._old.objection(slot)
 
     def start(self, order: Order) -> KeptServer:
         """Start a server on trial. Raises OSError."""
         launch = self._launch
         argv = [order.config if word == launch.config_file else word for word in order.argv]
-        trial = {"names": order.names, "config_file": launch.config_file}
+        trial = {"names": order.names, "config": order.config, "config_file": launch.config_file}
         made = self._server(order.slot, argv, dict(order.environ or {}), trial)
-        self._idle.discard(order.slot)
+        self._old.idle.discard(order.slot)
         return made
 
     def steer(self, server: KeptServer) -> bool:
@@ -193,21 +156,18 @@ class Keeper:
 
     def keep(self, server: KeptServer, order: Order) -> bool:
         """Make this server the present one, also for a restart; return whether its configuration has its final name."""
-        before = self._launch
         self._launch = self._files.commit(
-            Launch(order.slot, list(order.argv), dict(order.environ or {}), before.address, before.port, before.workers, before.config_file, order.config)
+            replace(self._launch, slot=order.slot, argv=list(order.argv), environ=dict(order.environ or {}), release=order.release, pending=order.config)
         )  # fmt: skip
         self.current = server
-        say(f"the new server, process {server.process.pid}, takes the place of the old one, which finishes its requests")
+        say(
+            f"the new server, process {server.process.pid}, takes the place of the old one, which finishes its requests"
+        )
         return not self._launch.pending
 
     def leave(self, server: KeptServer, stops: bool) -> None:
         """Let a server finish its requests and end."""
-        if stops:
-            server.send_signal(signal.SIGTERM)
-        else:
-            server.tell(LEAVE)
-        self._leavers.append(Leaver(server, time.monotonic() + (STOP_SECONDS if stops else LEAVE_SECONDS)))
+        self._old.add(server, stops)
 
     def give_up(self, why: str) -> None:
         """End everything with status 1."""
@@ -227,7 +187,7 @@ class Keeper:
             return True
         if self._stops:
             return all(server.ended for server in self._servers())
-        # A server on trial that serves goes on without the present one. Its end then decides.
+        # A server on trial that serves goes on without the present one. It then decides when this ends.
         tested = self._takeover.server if self._takeover else None
         return self.current.ended and not (tested is self._steered and tested is not None)
 
@@ -239,29 +199,27 @@ class Keeper:
     def _report(self) -> None:
         can = self._ports.steers and hasattr(os, "pidfd_open")
         self._files.report(
-            {"pid": os.getpid(), "slot": self.current.slot, "server": self.current.process.pid, "takes_over": can, "takeover": self._takeover.report if self._takeover else {}}
+            {"pid": os.getpid(), "slot": self.current.slot, "server": self.current.process.pid, "takes_over": can, "leaving": len(self._old.servers), "takeover": self._takeover.report if self._takeover else {}}
         )  # fmt: skip
 
     def _servers(self) -> list[KeptServer]:
         tested = self._takeover.server if self._takeover else None
-        return [self.current, *([tested] if tested else []), *(leaver.server for leaver in self._leavers)]
+        return [self.current, *([tested] if tested else []), *self._old.servers]
 
-    def _server(self, slot: str, argv: list[str], environ: dict[str, str], trial: dict[str, object] | None) -> KeptServer:
+    def _server(
+        self, slot: str, argv: list[str], environ: dict[str, str], trial: Mapping[str, Any] | None
+    ) -> KeptServer:
         return KeptServer(self._files.folder, slot, argv, environ, self._sockets(slot), trial)
 
     def _sockets(self, slot: str) -> list[socket.socket]:
         """Return the sockets of a slot; all of them where the kernel cannot steer."""
         first = self._first(slot)
-        return self._ports.sockets[first : first + 2 * self._launch.workers] if self._ports.steers else self._ports.sockets
+        return (
+            self._ports.sockets[first : first + 2 * self._launch.workers] if self._ports.steers else self._ports.sockets
+        )
 
     def _first(self, slot: str) -> int:
         return SLOTS.index(slot) * 2 * self._launch.workers
-
-
-def say(text: str) -> None:
-    """Write a line to the log."""
-    sys.stderr.write(f"lmstack: {text}\n")
-    sys.stderr.flush()
 
 
 def main(folder: str) -> int:

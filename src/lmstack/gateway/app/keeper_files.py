@@ -30,6 +30,7 @@ class Launch:
     port: int
     workers: int
     config_file: str
+    release: str = ""  # of LiteLLM, for `lm`
     pending: str = ""
 
 
@@ -49,6 +50,7 @@ class Order:
     environ: Mapping[str, str] | None = None
     names: tuple[str, ...] = ()
     config: str = ""
+    release: str = ""
 
 
 class KeeperFiles:

@@ -20,9 +20,10 @@ SERVE, STAY, LEAVE = "serve", "stay", "leave"
 
 @dataclass(frozen=True)
 class Trial:
-    """What a server on trial must serve, and the name that its configuration gets when it stays."""
+    """What a server on trial must serve, the file of its configuration, and the name that this gets when the server stays."""
 
     names: tuple[str, ...]
+    config: str
     config_file: str
 
 
@@ -35,7 +36,7 @@ class KeeperLine:
         self.line.set_inheritable(False)
         self.output: int | None = found["output"]  # where this server's output goes once it serves
         trial = found["trial"]
-        self.trial = Trial(tuple(trial["names"]), trial["config_file"]) if trial else None
+        self.trial = Trial(tuple(trial["names"]), trial["config"], trial["config_file"]) if trial else None
         self.wake: Callable[[], None] = lambda: None  # called when the keeper has said something
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._told: list[int] = []

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,10 @@ from granian.log import logger as log
 
 from lmstack.gateway.app.keeper_line import LEAVE, SERVE, STAY, KeeperLine
 from lmstack.gateway.app.output import Output
-from lmstack.gateway.app.parent import SETTLE_SECONDS
 from lmstack.gateway.app.replacement import Replacements
 from lmstack.gateway.app.worker_start import STARTED, Start
 
-_CONFIG = "CONFIG_FILE_PATH"  # LiteLLM's variable: each worker reads it
+_CONFIG = "CONFIG_FILE_PATH"  # LiteLLM's variable: a worker reads it, and its --config only without it
 
 
 class Kept:
@@ -46,7 +44,7 @@ class Kept:
         if SERVE in said:
             Output.restore()
         if STAY in said and self._trial:
-            self._tried = Path(os.environ[_CONFIG])
+            self._tried = Path(self._trial.config)
             os.environ[_CONFIG] = self._trial.config_file
             self._trial = None
         if self._tried and all(worker.begun.flags[STARTED] for worker in workers):
@@ -61,13 +59,7 @@ class Kept:
 
     def has_left(self) -> bool:
         """Return whether all workers have left. Tell the keeper when none accepts any more."""
-        if self.leaves and not self._told and self._replacements.all_have_left():
+        if self.leaves and not self._told and self._replacements.old.have_left():
             self._keeper.tell_left()
             self._told = True
-        return self.leaves and not self._replacements.leaving
-
-    def tell_left_soon(self) -> None:
-        """Tell the keeper that no worker accepts any more, when the workers have had time to note their stop signal."""
-        timer = threading.Timer(SETTLE_SECONDS, self._keeper.tell_left)
-        timer.daemon = True
-        timer.start()
+        return self.leaves and not self._replacements.old.workers

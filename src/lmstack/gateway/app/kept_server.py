@@ -22,7 +22,7 @@ class KeptServer:
     """
 
     def __init__(
-        self, folder: Path, slot: str, argv: Sequence[str], environ: Mapping[str, str], sockets: Sequence[socket.socket], trial: dict[str, Any] | None
+        self, folder: Path, slot: str, argv: Sequence[str], environ: Mapping[str, str], sockets: Sequence[socket.socket], trial: Mapping[str, Any] | None
     ) -> None:  # fmt: skip
         self.slot, self.serving, self.left = slot, list[int](), False
         self.start_log = folder / slot / START_LOG

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from granian.net import SocketHolder  # type: ignore[attr-defined]  # it is not in the module's list of exports
+from granian import net
 
 from lmstack.gateway.app.keeper_line import KeeperLine
 from lmstack.gateway.app.ports import Ports
+
+_holder: Any = net.SocketHolder  # type: ignore[attr-defined]  # it is not in the module's list of exports
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Listeners:
             self._ports.sockets = self._keeper.sockets
         else:
             self._ports.open(address, port, backlog, self._workers, 2)
-        self._open = [Listener(SocketHolder(one.fileno(), False, backlog), one) for one in self.sockets]
+        self._open = [Listener(_holder(one.fileno(), False, backlog), one) for one in self.sockets]
 
     @property
     def sockets(self) -> list[socket.socket]:

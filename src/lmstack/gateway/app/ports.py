@@ -55,10 +55,6 @@ class Ports:
             self._chosen = wanted
         return wanted == self._chosen
 
-    def stop_listening(self) -> None:
-        """Refuse all connections from now on. Accepted ones live on."""
-        stop_listening(self.sockets)
-
     def close(self) -> None:
         """Close the handles of this process."""
         for one in self.sockets:

@@ -132,7 +132,8 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
     def _leaves(self, kept: Kept) -> bool:
         """Do what the keeper says. Return whether another server has the place of this one, and all workers have ended."""
         if kept.obey(self.wrks):
-            self.wrks, self._start_times = [], {}
+            self.wrks.clear()
+            self._start_times.clear()
         return kept.has_left()
 
     def _report(self) -> None:
@@ -164,14 +165,6 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         finally:
             if self._stop_reason:
                 log.error(f"lmstack: {self._stop_reason}; the server stops. See the error above.")
-
-    def _stop_workers(self) -> None:
-        """Stop all workers. The keeper closes the port when none accepts any more."""
-        for worker in self.wrks:
-            worker.terminate()
-        if self._kept:
-            self._kept.tell_left_soon()
-        super()._stop_workers()
 
     def _drop_shared_socket(self) -> None:
         """Close all listening sockets."""

@@ -64,7 +64,7 @@ def _use_our_server() -> None:
 
     if not all(lookup.has(use) for use in uses.GRANIAN):
         keeper = keeper_line.get()
-        if keeper:  # Granian opens its own sockets. Nobody would accept what the kernel gives to these.
+        if keeper:  # Granian opens its own sockets. No process would accept what the kernel gives to these.
             stop_listening(keeper.sockets)
         return
     from lmstack.gateway.app.replacing_server import ReplacingServer

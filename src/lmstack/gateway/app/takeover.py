@@ -1,7 +1,7 @@
 """A server on trial: it takes the place of the present one when it serves, and stays when `lm` has tested it.
 
-Until it stays, the present server is there and can take the connections back at once. Whatever ends meanwhile, the server on
-trial, `lm`, or the time, the present one goes on. Standard library only.
+Until it stays, the present server is there and can take the connections back immediately. It goes on when the server on trial
+ends, when `lm` ends, or when the time is over. Standard library only.
 """
 
 import os
@@ -14,7 +14,7 @@ from lmstack.gateway.app.keeper_files import Order
 from lmstack.gateway.app.keeper_line import SERVE, STAY
 from lmstack.gateway.app.kept_server import KeptServer
 
-# `lm` tests a new release with a few calls. A hanging `lm` must not keep two servers for ever.
+# `lm` tests a new release with a few calls. A hanging `lm` must not keep two servers without end.
 TEST_SECONDS = 900.0
 WAITING, STARTING, SERVING, KEPT, FAILED = "waiting", "starting", "serving", "kept", "failed"
 
@@ -47,7 +47,7 @@ class Place(Protocol):
 
 
 class Takeover:
-    """One order of `lm`, from its start to its end."""
+    """One order of `lm`, until it is done or has failed."""
 
     def __init__(self, place: Place, order: Order) -> None:
         self._place, self._order = place, order
@@ -152,5 +152,3 @@ class Takeover:
         if self.lm is not None:
             os.close(self.lm)
         self._server, self.lm = None, None
-
-

@@ -49,7 +49,11 @@ def start_with_blocked_signals(start: Callable[[], None]) -> None:
 
 
 def run_worker(
-    start: Start, listening: Sequence[socket.socket], line: socket.socket | None, target: Callable[..., None], *args: Any
+    start: Start,
+    listening: Sequence[socket.socket],
+    line: socket.socket | None,
+    target: Callable[..., None],
+    *args: Any,
 ) -> None:
     """Run a worker. Until it has its own signal handlers, a stop signal ends it immediately.
 
