@@ -233,9 +233,8 @@ _STATES = {
     "restarting": "restarting",
     "created": "starting",
     "exited": "stopped",
-    "dead": "failed",
-    "paused": "stopped",
-}
+    "dead": "failed", "paused": "stopped",
+}  # fmt: skip
 
 
 def _service(container: Any) -> base.Service:
