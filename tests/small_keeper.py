@@ -46,7 +46,10 @@ def lives(pid: int) -> bool:
 class Kept:
     """A keeper in a folder of its own. ``restarts``: start it again when it ends, as supervisord does."""
 
-    def __init__(self, folder: Path, workers: int, restarts: bool = False, **env: str) -> None:
+    def __init__(self, folder: Path, workers: int, restarts: bool = False, patch: str = "", **env: str) -> None:
+        self._code = (
+            f"import sys; from lmstack.gateway.app import keeper, ports; {patch}\nsys.exit(keeper.main(sys.argv[1]))"
+        )
         self.folder, self.workers, self.port, self.env = folder, workers, free_port(), env
         (folder / "small.py").write_text(APP)
         self.log, self.files, self.config = folder / "log", folder / "server", folder / "config"
@@ -72,7 +75,7 @@ class Kept:
 
     def _started(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            argv = [sys.executable, "-m", "lmstack.gateway.app.keeper", str(self.files)]
+            argv = [sys.executable, "-c", self._code, str(self.files)]
             return subprocess.Popen(argv, cwd=self.folder, stdout=log, stderr=log)
 
     def _watch(self) -> None:
@@ -165,9 +168,9 @@ class Kept:
 
 
 @contextlib.contextmanager
-def keeping(folder: Path, workers: int, restarts: bool = False, **env: str) -> Iterator[Kept]:
+def keeping(folder: Path, workers: int, restarts: bool = False, patch: str = "", **env: str) -> Iterator[Kept]:
     """Run a keeper with a server that serves."""
-    made = Kept(folder, workers, restarts, **env)
+    made = Kept(folder, workers, restarts, patch, **env)
     try:
         wait_for(made.answers, what="the first answer")
         wait_for(lambda: len(made.server("a").get("workers", ())) == workers, what="all workers")

@@ -85,9 +85,11 @@ def victim(kept: Kept, who: str) -> int:
 
 # When something is killed, which release has the port in the end.
 KILLS = [
-    ("starting", "old", "old"), ("starting", "new", "old"), ("starting", "keeper", "old"), ("starting", "lm", "old"),
-    ("serving", "old", "new"), ("serving", "new", "old"), ("serving", "keeper", "old"), ("serving", "lm", "old"),
-    ("kept", "old", "new"), ("kept", "new", "new"), ("kept", "keeper", "new"), ("kept", "lm", "new"),
+    ("starting", "old", "old"), ("starting", "keeper", "old"), ("serving", "old", "new"), ("serving", "new", "old"),
+    ("serving", "keeper", "old"), ("serving", "lm", "old"), ("kept", "keeper", "new"),
+    *(pytest.param(*kill, marks=pytest.mark.exhaustive) for kill in (
+        ("starting", "new", "old"), ("starting", "lm", "old"), ("kept", "old", "new"), ("kept", "new", "new"), ("kept", "lm", "new"),
+    )),
 ]  # fmt: skip
 
 
@@ -159,6 +161,12 @@ def test_a_server_that_ends_ends_the_keeper_with_its_status(tmp_path: Path) -> N
     wait_for(lambda: kept.ends == [1], what="status 1")
     kept.stop()
     assert "the server stops" in kept.log.read_text()
+
+
+def test_where_the_kernel_cannot_steer_the_server_serves_and_none_can_take_its_place(tmp_path: Path) -> None:
+    with keeping(tmp_path, 2, patch="ports.Ports._attach = lambda *_: False") as kept:
+        assert {kept.answer() for _ in range(20)} == {"old"}
+        assert kept.report["takes_over"] is False
 
 
 def test_sighup_is_for_the_server(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from lmstack.runtime.local import LocalRuntime
 from lmstack.stack.project import Project
 
 
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A stack, and a shell with settings, a key, and what is neither."""
     (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-canary-of-the-file\nLITELLM_RUNTIME=local\n")
-    for name, value in {"LITELLM_TIMEOUT": "77", "ANTHROPIC_API_KEY": "sk-ant-canary", "HTTPS_PROXY": "http://p"}.items():
+    for name, value in {
+        "LITELLM_TIMEOUT": "77",
+        "ANTHROPIC_API_KEY": "sk-ant-canary",
+        "HTTPS_PROXY": "http://p",
+    }.items():
         monkeypatch.setenv(name, value)
     return Project(tmp_path)
 
