@@ -15,6 +15,7 @@ from typing import Any
 from lmstack import files
 from lmstack.errors import LmError, UnhealthyError
 from lmstack.runtime import base, launching, server_control
+from lmstack.runtime.logs import last_error
 from lmstack.runtime.server_control import MARGIN_SECONDS, POLL_SECONDS, current_slot, folder, keeper_folder, read_json
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
@@ -127,7 +128,10 @@ class Takeover:
 
     def _refused(self, why: str) -> UnhealthyError:
         log = files.read(folder(self._project, self._slot) / "start.log") or ""
-        return server_control.refused(why, log)
+        # Granian's own last line says nothing about the cause.
+        found = last_error([line for line in log.splitlines() if "lifespan startup failed" not in line])
+        quoted = f". Its last error: {found}" if found else ""
+        return UnhealthyError(f"{why}{quoted}", "correct it and try again; lm logs has the rest")
 
 
 def _lives(pid: int) -> bool:
