@@ -15,6 +15,7 @@ from lmstack.delivery.sender import Sender
 from lmstack.gateway.keyring import Keyring
 from lmstack.gateway.rates import Rates
 from lmstack.gateway.results import LedgerResults, Results
+from lmstack.ledger import rates_file
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Ended, Record, Verdict
 from lmstack.ledger.writer import StoreOptions, Writer
@@ -31,7 +32,7 @@ class Worker:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
         self.path = path
-        self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
+        self.keyring, self.rates = Keyring(path), Rates(rates_file.beside(path))
         self.results = Results()
         self.shared_results = LedgerResults(path, since=time.time())
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lmstack.ledger import client_retries, events, outbox, refusals, soft_limits, spending, sums
+from lmstack.ledger import client_retries, events, keys, outbox, refusals, soft_limits, spending, sums
 from lmstack.ledger.records import Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
@@ -141,6 +141,7 @@ def end_request(conn: sqlite3.Connection, end: Ended, worker: str, send_events: 
         return
     _insert_attempts(conn, end)
     _queue_events(conn, end, send_events)
+    keys.note_use(conn, end.call.attribution.key_alias, end.call.started_at)
     sums.count(end, batch)
 
 

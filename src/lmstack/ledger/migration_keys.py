@@ -49,6 +49,16 @@ def _m008_keys(conn: sqlite3.Connection) -> None:
     _add_spending(conn)
 
 
+def _m010_key_use(conn: sqlite3.Connection) -> None:
+    """Add when each key made its last request. Of requests before this version, the hour is known."""
+    conn.execute("ALTER TABLE keys ADD COLUMN used_at REAL")  # start of the last request that has ended
+    conn.execute(
+        "UPDATE keys SET used_at = MAX(found.at, keys.created_at) FROM "
+        "(SELECT name, MAX(hour) * 3600.0 AS at, (MAX(hour) + 1) * 3600.0 AS until FROM rollups WHERE dimension = 'key' GROUP BY name) AS found "
+        "WHERE found.name = keys.name AND found.until > keys.created_at"
+    )
+
+
 def _add_spending(conn: sqlite3.Connection) -> None:
     """Add what budgets of keys and teams need: columns, totals, sums, and the spending of a period."""
     conn.execute("ALTER TABLE requests ADD COLUMN team TEXT")
