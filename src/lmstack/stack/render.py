@@ -51,6 +51,7 @@ def render_config(plan: Plan) -> str:
         "routing": plan.rules.routing,
         "budgets": dump_limits(plan.rules.budgets),
         "key_variables": _key_variables(plan),
+        "declared_keys": sorted(plan.rules.keys),  # names only: the page makes no key whose limits it does not know
     }
     if any(own.values()):
         parts += [

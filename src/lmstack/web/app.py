@@ -17,11 +17,12 @@ from lmstack.ledger.schema import LedgerVersionError
 from lmstack.web import html
 from lmstack.web.api import Api, problem
 from lmstack.web.host import Host
+from lmstack.web.key_forms import KeyForms
 from lmstack.web.live import Live
 from lmstack.web.metrics import CONTENT_TYPE, Metrics
 from lmstack.web.pages import PAGES, Page, Pages
 from lmstack.web.reading import Reader
-from lmstack.web.session import Sessions, is_same_origin, read_form
+from lmstack.web.session import Session, Sessions, is_same_origin, read_form
 from lmstack.web.span import span_from
 from lmstack.web.views import Ask, ViewError, filter_of
 
@@ -42,6 +43,7 @@ _HEADERS = (
 _KEPT = "public, max-age=31536000, immutable"
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 Handler = Callable[[Request], Awaitable[Response]]
+FormHandler = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
 
 
 def page_app(host: Host, only_metrics: bool = False) -> ASGIApp:
@@ -57,6 +59,7 @@ class Site:
         self._host, self._reader = host, Reader(host.ledger)
         self._sessions = Sessions(host, self._reader)
         self._pages = Pages(host, self._reader, self._sessions)
+        self._key_forms = KeyForms(host, self._reader, self._sessions, self._pages)
         self._api = Api(host, self._reader)
         self._metrics = Metrics()
         # A thread of its own: a slow view of one page must not hold up the others' live rows.
@@ -74,12 +77,14 @@ class Site:
                 Route(f"{HOME}/login", self.login, methods=["POST"]),
                 Route(f"{HOME}/link", self.link, methods=["GET"]),
                 Route(f"{HOME}/logout", self.logout, methods=["POST"]),
-                Route(f"{HOME}/outbox/replay", self.replay, methods=["POST"]),
+                Route(f"{HOME}/outbox/replay", self._for_operator(self._pages.replay), methods=["POST"]),
+                Route(f"{HOME}/keys", self._for_operator(self._key_forms.create), methods=["POST"]),
+                Route(f"{HOME}/keys/{{name}}/{{action}}", self._for_operator(self._key_forms.change), methods=["POST"]),
                 Route(f"{HOME}/live", self._for_programs(self.live), methods=["GET"]),
                 *shown,
                 self.metrics_route(),
                 Route("/api/v1", self._for_programs(self._api.index), methods=["GET"]),
-                Route("/api/v1/requests/{id}", self._for_programs(self._api.request), methods=["GET"]),
+                Route("/api/v1/{view}/{id}", self._for_programs(self._api.one), methods=["GET"]),
                 Route("/api/v1/{name}", self._for_programs(self._api.view), methods=["GET"]),
             ],
             exception_handlers={
@@ -113,17 +118,20 @@ class Site:
         return await self._ask_for_key(request, 200, "")
 
     async def login(self, request: Request) -> Response:
-        """Begin a session for the operator's key."""
+        """Begin a session for the operator's key, or for the key of a viewer."""
         form = await read_form(request)
         if not await self._sessions.may_try(request):
             return await self._ask_for_key(request, 429, "Too many wrong keys. Try again in a minute.")
         if not is_same_origin(request) or not self._is_login_form(form):
             return await self._ask_for_key(request, 403, "This form was too old. Send it again.")
-        if not self._sessions.is_key(form.get("key", "").strip()):
+        given = form.get("key", "").strip()
+        if await self._sessions.of_key(given) is None:
             await self._sessions.note_failure(request)
-            return await self._ask_for_key(request, 401, "This is not the operator's key.")
+            return await self._ask_for_key(
+                request, 401, "This is neither the operator's key nor a valid key with the role viewer."
+            )
         answer = RedirectResponse(_own_path(form.get("next", "")), 303)
-        self._sessions.begin(request, answer)
+        await self._sessions.begin(request, answer, given)
         return answer
 
     async def link(self, request: Request) -> Response:
@@ -133,7 +141,7 @@ class Site:
                 request, 401, "This link was used before, or is too old. Make a new one with: lm dashboard"
             )
         answer = await self._pages.plain(200, "Logged in", go_to=HOME)
-        self._sessions.begin(request, answer)
+        await self._sessions.begin(request, answer)
         return answer
 
     async def logout(self, request: Request) -> Response:
@@ -145,11 +153,6 @@ class Site:
                 return await self._pages.plain(403, "This form is not valid", "Load the page again, and log out there.")
             await self._sessions.end(request, session, answer)
         return answer
-
-    async def replay(self, request: Request) -> Response:
-        """Replay dead events, for a session."""
-        session = await self._sessions.find(request)
-        return self._to_login(request) if session is None else await self._pages.replay(request, session)
 
     async def live(self, request: Request) -> Response:
         """Follow new requests."""
@@ -183,13 +186,31 @@ class Site:
 
         return handle
 
+    def _for_operator(self, inner: FormHandler) -> Handler:
+        """Return a handler of forms: a session, that of the operator, and the token of our own page, in this order."""
+
+        async def handle(request: Request) -> Response:
+            session = await self._sessions.find(request)
+            if session is None:
+                return self._to_login(request)
+            if session.viewer:
+                text = f"The key '{session.viewer}' has the role viewer: it reads, and changes nothing."
+                return await self._pages.plain(403, "This is the operator's", text)
+            form = await read_form(request)
+            if not self._sessions.is_own_form(request, session, form):
+                text = "Load the page again, and send the form from there."
+                return await self._pages.plain(403, "This form is not valid", text)
+            return await inner(request, session, form)
+
+        return handle
+
     def _for_programs(self, inner: Handler) -> Handler:
         async def handle(request: Request) -> Response:
             if await self._sessions.find(request) is not None:
                 return await inner(request)
             self._sessions.note_refusal(request)
             return problem(
-                401, "auth_error", "Log in at /dashboard, or send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
+                401, "auth_error", "Log in at /dashboard, or send 'Authorization: Bearer <KEY>' with the operator's key, or with that of a viewer."
             )
 
         return handle

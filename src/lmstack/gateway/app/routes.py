@@ -71,7 +71,9 @@ _STORED = ("/files", "/files/{file_id:path}", "/files/{file_id:path}/content", "
 
 # The page of lmstack.web. It checks the login itself, and answers 404 for what it does not have.
 _PAGE = ("/dashboard", "/dashboard/{name:path}", "/api/v1", "/api/v1/{name:path}", "/metrics")
-_PAGE_FORMS = ("/dashboard/login", "/dashboard/logout", "/dashboard/outbox/replay")
+_PAGE_FORMS = (
+    "/dashboard/login", "/dashboard/logout", "/dashboard/outbox/replay", "/dashboard/keys", "/dashboard/keys/{name}/{action}",
+)  # fmt: skip
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", Access.ANYONE),
