@@ -11,6 +11,7 @@ from lmstack.cli.options import LIMIT, SINCE, key_names
 from lmstack.errors import UsageError
 from lmstack.keys import text
 from lmstack.keys.key import VIEWER
+from lmstack.keys.orders import Options
 from lmstack.operate import keys as flow
 from lmstack.operate import settings_edit
 from lmstack.operate.planning import seconds
@@ -142,7 +143,7 @@ def audit(
 def options_of(
     agent: str | None, team: str | None, models: str | None, tiers: str | None, routes: str | None, tasks: str | None,
     budget: list[str] | None, soft: str | None, rpm: str | None, tpm: str | None, parallel: str | None, role: str | None = None,
-) -> flow.Options:  # fmt: skip
+) -> Options:  # fmt: skip
     """Return the options that state limits, by name."""
     return {
         "agent": agent, "team": team, "models": models, "tiers": tiers, "routes": routes, "tasks": tasks, "budget": budget or None,

@@ -128,9 +128,7 @@ def state_of(key: Key, now: float) -> str:
 def use_of_rates(limits: KeyLimits, used: Mapping[str, int] | None) -> dict[str, dict[str, int | None]]:
     """Return the limits per minute, and of open requests, each with its present use; None where that is not known."""
     counts = used or {}
-    return {
-        name: {"limit": getattr(limits, name), "used": counts.get(name)} for name in ("rpm", "tpm", "parallel")
-    }
+    return {name: {"limit": getattr(limits, name), "used": counts.get(name)} for name in ("rpm", "tpm", "parallel")}
 
 
 def allowed(key: Key | None, models: Iterable[tuple[str, int | None]]) -> list[str]:

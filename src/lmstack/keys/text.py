@@ -52,5 +52,5 @@ def detail_text(detail: Mapping[str, Any], when: When) -> str:
 
 
 def _plain(number: float) -> str:
-    """Return a number without an exponent and without zeros at its end."""
+    """Return a number without an exponent and without zeros after it."""
     return f"{number:.9f}".rstrip("0").rstrip(".")

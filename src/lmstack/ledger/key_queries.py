@@ -47,11 +47,13 @@ def key_rows(
 
 def key_of(row: Mapping[str, Any]) -> Key:
     """Return the key of a row."""
-    return Key(row["id"], row["name"], limits_from(row["limits"]), row["created_at"], row["expires_at"], row["revoked_at"])
+    return Key(
+        row["id"], row["name"], limits_from(row["limits"]), row["created_at"], row["expires_at"], row["revoked_at"]
+    )
 
 
 def viewer(conn: sqlite3.Connection, begins: str, id_: int | None = None) -> Key | None:
-    """Return the valid key with the role viewer whose hash begins so; None for any other. See ``keys.valid``."""
+    """Return the valid key with the role viewer, by the beginning of its hash; None for any other. See ``keys.valid``."""
     if check_version(conn) < FIRST_SCHEMA:
         return None
     key = keys.valid(conn, begins, time.time(), id_)

@@ -90,7 +90,7 @@ def named_by(conn: sqlite3.Connection, hash_: str) -> str | None:
 
 
 def valid(conn: sqlite3.Connection, begins: str, now: float, id_: int | None = None) -> Key | None:
-    """Return the key whose hash begins so, when it may be used now; None for an unknown, rotated, revoked or expired one.
+    """Return the key with a hash that begins so, when it may be used now; None for an unknown, rotated, revoked or expired one.
 
     Without the ``id_`` of a key, ``begins`` is the whole hash.
     """

@@ -1,7 +1,7 @@
 """The layout of the file that counts the requests, tokens and open requests of keys, and a reader for other programs than the gateway.
 
-gateway/rates.py writes it. **A process of the gateway must not use** ``read``: when it closes the file, the kernel drops all of
-the process's own locks on it, and its open requests would count no more.
+gateway/rates.py writes it. A process of the gateway must not use ``read``. When it closes the file, the kernel drops all locks
+that the process has on it, and its open requests count no more.
 """
 
 import fcntl

@@ -51,7 +51,9 @@ def render_config(plan: Plan) -> str:
         "routing": plan.rules.routing,
         "budgets": dump_limits(plan.rules.budgets),
         "key_variables": _key_variables(plan),
-        "declared_keys": sorted(plan.rules.keys),  # names only: the page makes no key whose limits it does not know
+        "declared_keys": sorted(
+            plan.rules.keys
+        ),  # names only: the page does not know their limits, so it makes no such key
     }
     if any(own.values()):
         parts += [

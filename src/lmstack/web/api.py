@@ -12,12 +12,11 @@ from starlette.responses import JSONResponse, Response
 
 from lmstack.ledger.cells import without_formula
 from lmstack.web.host import Host
+from lmstack.web.key_views import show_key, show_keys
 from lmstack.web.reading import Reader
 from lmstack.web.span import SpanError, span_from
-from lmstack.web.key_views import show_key, show_keys
 from lmstack.web.views import VIEWS as _VIEWS
 from lmstack.web.views import Ask, MissingError, View, ViewError, show_request
-
 
 VIEWS: dict[str, tuple[View, str | None]] = {**_VIEWS, "keys": (show_keys, "keys")}
 SINGLE: dict[str, View] = {"requests": show_request, "keys": show_key}
@@ -36,7 +35,7 @@ class Api:
 
     async def view(self, request: Request) -> Response:
         """Answer one view."""
-        found = VIEWS.get(request.path_params["name"])
+        found = VIEWS.get(request.path_params["view"])
         if found is None:
             return problem(404, "not_found", f"There is no such view; these are: {', '.join(VIEWS)}.")
         return await self._answer(request, *found)
@@ -68,7 +67,7 @@ class Api:
             return problem(404, "not_found", str(error))
         if not as_csv:
             return Response(text, media_type="application/json")
-        name = f"lmstack-{query['name']}.csv"
+        name = f"lmstack-{query['view']}.csv"
         return Response(text, media_type="text/csv", headers={"content-disposition": f'attachment; filename="{name}"'})
 
 

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from lmstack import page_link
 from lmstack.ledger.schema import LedgerVersionError
@@ -22,6 +22,7 @@ from lmstack.web.live import Live
 from lmstack.web.metrics import CONTENT_TYPE, Metrics
 from lmstack.web.pages import PAGES, Page, Pages
 from lmstack.web.reading import Reader
+from lmstack.web.secured import Secured
 from lmstack.web.session import Session, Sessions, is_same_origin, read_form
 from lmstack.web.span import span_from
 from lmstack.web.views import Ask, ViewError, filter_of
@@ -30,16 +31,6 @@ log = logging.getLogger(__name__)
 
 HOME = "/dashboard"
 FORM_SECONDS = 3600
-_HEADERS = (
-    (b"content-security-policy",
-     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-     b"base-uri 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"same-origin"),  # without a referrer, a browser would send a form with the origin "null"
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-)  # fmt: skip
 _KEPT = "public, max-age=31536000, immutable"
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 Handler = Callable[[Request], Awaitable[Response]]
@@ -49,7 +40,7 @@ FormHandler = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
 def page_app(host: Host, only_metrics: bool = False) -> ASGIApp:
     """Return the app for /dashboard, /api/v1 and /metrics. ``only_metrics``: LITELLM_DASHBOARD is off."""
     site = Site(host)
-    return _Secured(Starlette(routes=[site.metrics_route()]) if only_metrics else site.app())
+    return Secured(Starlette(routes=[site.metrics_route()]) if only_metrics else site.app())
 
 
 class Site:
@@ -85,7 +76,7 @@ class Site:
                 self.metrics_route(),
                 Route("/api/v1", self._for_programs(self._api.index), methods=["GET"]),
                 Route("/api/v1/{view}/{id}", self._for_programs(self._api.one), methods=["GET"]),
-                Route("/api/v1/{name}", self._for_programs(self._api.view), methods=["GET"]),
+                Route("/api/v1/{view}", self._for_programs(self._api.view), methods=["GET"]),
             ],
             exception_handlers={
                 404: self.not_found, FileNotFoundError: self.no_ledger, LedgerVersionError: self.no_ledger,
@@ -210,7 +201,9 @@ class Site:
                 return await inner(request)
             self._sessions.note_refusal(request)
             return problem(
-                401, "auth_error", "Log in at /dashboard, or send 'Authorization: Bearer <KEY>' with the operator's key, or with that of a viewer."
+                401,
+                "auth_error",
+                "Log in at /dashboard, or send 'Authorization: Bearer <KEY>' with the operator's key, or with that of a viewer.",
             )
 
         return handle
@@ -234,21 +227,3 @@ class Site:
 def _own_path(path: str) -> str:
     """Return a path of the page to go on with. An address of another site would be one that somebody else has chosen."""
     return path if path == HOME or path.startswith((f"{HOME}/", f"{HOME}?")) else HOME
-
-
-class _Secured:
-    """Adds the headers that every answer has. A browser may keep only our files."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                if not any(name == b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
-                message = {**message, "headers": [*headers, *_HEADERS]}
-            await send(message)
-
-        await self._app(scope, receive, secured)

@@ -88,7 +88,9 @@ class KeyForms:
 
     async def _wrong(self, error: Exception, back: str, status: int = 400) -> Response:
         text = str(error).removeprefix("--")
-        return await self._pages.plain(status, "Nothing was changed", f"{text[:1].upper()}{text[1:]}.", back=back)  # fmt: skip
+        if text.partition(" ")[0].isalpha():
+            text = text[:1].upper() + text[1:]
+        return await self._pages.plain(status, "Nothing was changed", f"{text}.", back=back)  # fmt: skip
 
 
 def _given(form: Form, field: str) -> str | None:

@@ -140,7 +140,9 @@ def _links(query: Mapping[str, str], span: Span) -> Callable[..., str]:
     """Return a function that makes the query of a link: that of this page with some parameters changed, None removes one."""
 
     def link(**changes: Any) -> str:
-        kept = {name: value for name, value in query.items() if name not in ("id", "format", "replayed", "done") and value}
+        kept = {
+            name: value for name, value in query.items() if name not in ("id", "format", "replayed", "done") and value
+        }
         if changes.get("since"):
             kept = {name: value for name, value in kept.items() if name not in ("from", "to")}
         elif not {"since", "from", "to"} & kept.keys():

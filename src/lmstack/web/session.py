@@ -1,7 +1,7 @@
 """Who is at the page: a key in a header, or a cookie that a login gave. Forms need a token of the session, and the operator.
 
-A key with the role viewer may read. Its session holds the number of the key and the beginning of its hash, so that it ends with
-this secret: at its rotation, its end, and when the key is revoked.
+A key with the role viewer may read. Its session holds the number of the key and the beginning of the hash. So it ends
+when this secret is rotated or expires, and when the key is revoked.
 """
 
 import time
@@ -108,7 +108,7 @@ class Sessions:
 
     async def begin(self, request: Request, response: Response, given: str | None = None) -> None:
         """Give the browser the cookie of a new session. ``given``: the key of the login, None for a one-time link."""
-        kind, about = page_link.SESSION, ()
+        kind, about = page_link.SESSION, tuple[str, ...]()
         if given is not None and not self.is_key(given):
             key = await self._viewer(given)
             if key is None:  # it was revoked a moment ago

@@ -24,7 +24,7 @@ class ViewError(ValueError):
 
 
 class MissingError(ValueError):
-    """There is no such request or key. The text says so."""
+    """There is no such request or key. The text names it."""
 
 
 @dataclass(frozen=True, slots=True)

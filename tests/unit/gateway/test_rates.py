@@ -12,8 +12,9 @@ import pytest
 from lmstack.gateway.app import pace
 from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.app.routes import Access, Recorded, Route
-from lmstack.gateway.rates import COLUMNS, Rates
+from lmstack.gateway.rates import Rates
 from lmstack.keys.key import Key, KeyLimits
+from lmstack.ledger.rates_file import COLUMNS
 
 CALL = Route("POST", "/v1/chat/completions", Access.KEY, Recorded.HOOKS)
 FORK = multiprocessing.get_context("fork")

@@ -20,7 +20,7 @@ from lmstack.web.reading import Reader
 from page_site import KEY
 
 BEARER = {"authorization": f"Bearer {KEY}"}
-VIEWS = ("", "/requests", "/models", "/budgets", "/errors", "/outbox")
+VIEWS = ("", "/requests", "/models", "/keys", "/keys/coder", "/budgets", "/errors", "/outbox")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from lmstack.gateway import worker
 from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.app.routes import Recorded, Route
-from lmstack.gateway.rates import SECONDS, Rates, State
+from lmstack.gateway.rates import Rates, State
 from lmstack.keys.key import Key
+from lmstack.ledger.rates_file import SECONDS
 
 Headers = list[tuple[bytes, bytes]]
 _TEXTS = {
