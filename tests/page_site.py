@@ -89,10 +89,10 @@ def make_keys(conn: sqlite3.Connection, now: float) -> None:
     """Make a key for each agent, one that was revoked, one that has expired, and one of a viewer (VIEWER_SECRET)."""
     made = (
         ("planner", {"team": "core", "budgets": {"day": 4.0, "month": 60.0}, "rpm": 60}, None),
-        ("coder", {"team": "core", "tiers": [1, 2], "budgets": {"day": 6.0}, "rpm": 120, "tpm": 400_000, "parallel": 8}, None),
+        ("coder", {"team": "core", "tiers": [1, 2], "budgets": {"day": 6.0}, "rpm": 60, "tpm": 400_000}, None),
         ("reviewer", {"team": "quality", "models": ["claude-*"], "budgets": {"week": 20.0}}, None),
         ("summarizer", {"team": "docs", "agent": "*", "routes": ["chat"], "budgets": {"total": 500.0}}, now + 30 * 86400),
-        ("trial", {"rpm": 5}, now - 86400),
+        ("trial", {"budgets": {"day": 1.0}}, now - 86400),
         ("old-bot", {}, None),
         ("finance", {"role": "viewer"}, None),
     )  # fmt: skip

@@ -37,7 +37,7 @@ def show_key(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
 def more_of_keys(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[str, Any]:
     """Return what only the HTML of the list needs."""
     given = {name: ask.query[name] for name in ("name", "state", "agent", "team") if ask.query.get(name)}
-    return {"given": given, "states": STATES, "limits_text": _limits_text, "options": text.OPTIONS, "shown": SHOWN_KEYS}
+    return {"given": given, "states": STATES, "access_text": _access_text, "shown": SHOWN_KEYS}
 
 
 def more_of_key(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +81,12 @@ def _with_rates(rows: list[dict[str, Any]], ask: Ask) -> list[dict[str, Any]]:
 
 def _limits_text(row: dict[str, Any]) -> str:
     return text.limits_text(row["limits"], time.time(), shown.usd, _when)
+
+
+def _access_text(row: dict[str, Any]) -> str:
+    """Return what a key may call: its models, tiers, routes and tasks."""
+    texts = text.options_of(row["limits"])
+    return ", ".join(texts[name] for name in ("models", "tiers", "routes", "tasks") if texts[name]) or shown.NONE
 
 
 def _when(at: float | None) -> str:

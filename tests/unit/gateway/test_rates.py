@@ -14,6 +14,7 @@ from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.app.routes import Access, Recorded, Route
 from lmstack.gateway.rates import Rates
 from lmstack.keys.key import Key, KeyLimits
+from lmstack.ledger import rates_file
 from lmstack.ledger.rates_file import COLUMNS
 
 CALL = Route("POST", "/v1/chat/completions", Access.KEY, Recorded.HOOKS)
@@ -216,3 +217,49 @@ def test_the_file_grows_and_the_locks_stay(path: Path) -> None:
     assert found.get(timeout=30) == 0
     worker.kill()
     worker.join(10)
+
+
+def _spend_and_count(path: Path, key: Key, found: "multiprocessing.Queue[int]") -> None:
+    rates = Rates(path)
+    rates.add_tokens(key.id, 30)
+    found.put(admit(rates, key, 4))
+    time.sleep(60)
+
+
+def test_another_program_reads_the_counts_and_those_of_a_killed_worker_are_not_open(tmp_path: Path) -> None:
+    ledger = tmp_path / "litellm.db"
+    key, found = Key(7, "k", KeyLimits(parallel=9)), FORK.Queue()
+    assert rates_file.read(ledger, 7, time.time()) is None
+    worker = FORK.Process(target=_spend_and_count, args=(rates_file.beside(ledger), key, found))
+    worker.start()
+    assert found.get(timeout=30) == 4
+    assert rates_file.read(ledger, 7, time.time()) == {"rpm": 4, "tpm": 30, "parallel": 4}
+    assert rates_file.read(ledger, 7, time.time() + 61) == {"rpm": 0, "tpm": 0, "parallel": 4}
+    assert rates_file.read(ledger, 6, time.time()) == {"rpm": 0, "tpm": 0, "parallel": 0}
+    assert rates_file.read(ledger, 100_000, time.time()) is None
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    worker.join(10)
+    assert rates_file.read(ledger, 7, time.time()) == {"rpm": 4, "tpm": 30, "parallel": 0}
+
+
+def test_another_program_reads_the_sums_that_the_worker_has(tmp_path: Path) -> None:
+    clock, key, ledger = Clock(), Key(3, "k", KeyLimits(rpm=1000, tpm=10**6)), tmp_path / "litellm.db"
+    rates = Rates(rates_file.beside(ledger), clock)
+    for number, pause in enumerate((0, 1, 20, 39, 1, 58, 59, 60, 61, 3, 600, 7)):
+        clock.now += pause
+        admit(rates, key, number + 1)
+        rates.add_tokens(key.id, 10 * number)
+        for later in (0, 1, 30, 59, 60, 100):
+            read = rates_file.read(ledger, 3, clock.now + later) or {}
+            assert {**read, "parallel": 0} == {**_at(rates, key, clock, later), "parallel": 0}, (number, later)
+
+
+def _at(rates: Rates, key: Key, clock: Clock, later: float) -> dict[str, int]:
+    """Return the sums at a later time, from the bytes of the file as they are now."""
+    kept = rates._path.read_bytes()
+    clock.now += later
+    used = rates.used(key)
+    clock.now -= later
+    with rates._path.open("r+b") as file:
+        file.write(kept)
+    return used
