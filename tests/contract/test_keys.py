@@ -84,7 +84,10 @@ def test_a_viewer_is_listed_declared_and_edited_and_no_client_is_set_up_with_it(
     assert "viewer" in stack.lm("key", "list").stdout
     assert "limits: viewer" in stack.lm("key", "show", "boss").stdout
     assert 'role: "viewer"' in stack.lm("audit", "--key", "boss").stdout
-    for words in (("key", "edit", "boss", "--rpm", "5"), ("key", "create", "x", "--role", "viewer", "--budget", "5/day")):
+    for words in (
+        ("key", "edit", "boss", "--rpm", "5"),
+        ("key", "create", "x", "--role", "viewer", "--budget", "5/day"),
+    ):
         done = stack.lm(*words, check=False)
         assert (done.returncode in (1, 2), "a viewer calls nothing" in done.stderr) == (True, True)
     assert "a viewer's" in stack.lm("env", "openai", "--key", "boss", check=False).stderr

@@ -18,6 +18,7 @@ pytestmark = needed
 AXE = "axe-core@4.14.1"
 VIEWS = ("", "/requests", "/models", "/keys", "/keys/coder", "/budgets", "/errors", "/outbox")
 
+
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("site") / "litellm.db"

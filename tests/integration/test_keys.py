@@ -109,6 +109,8 @@ def test_a_viewer_is_refused_on_every_route_and_spends_nothing(gateway: Stack, m
                 with pytest.raises(InvalidStatus):
                     connect(f"ws://localhost:{gateway.port}{path}?model=x", additional_headers=sent, proxy=None)
             elif route.access in (Access.KEY, Access.MASTER) or (route.access, route.method) == (Access.PAGE, "POST"):
+                if path == "/dashboard/logout":
+                    continue
                 answer = client.request(route.method, path, json=BODY if route.method == "POST" else None)
                 assert answer.status_code == 403, (route, answer.text)
         assert client.get("/api/v1/usage").status_code == client.get("/dashboard/keys").status_code == 200

@@ -62,7 +62,10 @@ def test_an_end_is_a_span_or_a_date() -> None:
 @st.composite
 def limits(draw: st.DrawFn) -> dict[str, Any]:
     """Return options as somebody may type them, read."""
-    number, words = st.integers(1, 10**9).map(str), lambda known: st.lists(st.sampled_from(known), min_size=1, unique=True).map(",".join)
+    number, words = (
+        st.integers(1, 10**9).map(str),
+        lambda known: st.lists(st.sampled_from(known), min_size=1, unique=True).map(",".join),
+    )
     options = {
         "agent": st.sampled_from(["coder", "*"]), "team": st.just("core"), "models": words(["gpt-4o", "claude-*"]),
         "tiers": words(["cheap", "standard", "premium"]), "routes": words(["chat", "files"]), "tasks": st.just("TM-*"),
@@ -83,7 +86,15 @@ def test_the_texts_of_limits_are_read_as_the_same_limits(found: dict[str, Any]) 
 
 def test_limits_and_changes_in_one_line() -> None:
     usd, when = (lambda amount: f"${amount:g}"), (lambda at: "never" if at is None else f"at {at:g}")
-    told = {"team": "t", "budgets": {"day": 5.0}, "raise_usd": 1.0, "raise_until": 20.0, "tiers": [1], "soft": 0.5, "rpm": 6}
+    told = {
+        "team": "t",
+        "budgets": {"day": 5.0},
+        "raise_usd": 1.0,
+        "raise_until": 20.0,
+        "tiers": [1],
+        "soft": 0.5,
+        "rpm": 6,
+    }
     assert text.limits_text(told, 10.0, usd, when) == "$5/day, $1 more until at 20, tiers cheap, soft 50 %, rpm 6"
     assert text.limits_text(told, 30.0, usd, when) == "$5/day, tiers cheap, soft 50 %, rpm 6"
     assert [text.limits_text(one, 0.0, usd, when) for one in ({}, {"role": "viewer"})] == ["none", "viewer"]

@@ -122,7 +122,10 @@ def test_a_ledger_of_schema_9_gets_the_last_use_of_its_keys_and_knows_no_roles_b
             [("used", hour - 5), ("used", hour - 2), ("new", hour), ("reused", hour - 9), ("(none)", hour)],
         )
     assert {row["last_used_at"] for row in queries.ask(path, "keys", {})} == {None}
-    for action, values in (("create", {"limits": {"role": "viewer"}, "hash": "h"}), ("edit", {"limits": {"role": "viewer"}})):
+    for action, values in (
+        ("create", {"limits": {"role": "viewer"}, "hash": "h"}),
+        ("edit", {"limits": {"role": "viewer"}}),
+    ):
         with pytest.raises(KeyChangeError, match="older"):
             queries.ask(path, "key_change", {"action": action, "actor": "me", "name": "used", **values})
     queries.ask(path, "key_change", {"action": "revoke", "actor": "me", "name": "unused"})

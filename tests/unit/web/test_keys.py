@@ -88,7 +88,9 @@ def test_the_json_is_that_of_lm_key_list_and_the_filter_is_in_the_address(anybod
         page = anybody.get(f"/dashboard/keys?{query}", headers=BEARER).text
         assert re.findall(r'href="/dashboard/keys/([\w-]+)"', page) == names
     assert anybody.get("/api/v1/keys?state=lost", headers=BEARER).status_code == 400
-    line = next(one for one in anybody.get("/api/v1/keys?format=csv", headers=BEARER).text.splitlines() if ",coder," in one)
+    line = next(
+        one for one in anybody.get("/api/v1/keys?format=csv", headers=BEARER).text.splitlines() if ",coder," in one
+    )
     assert '""rpm"": 120' in line
 
 
@@ -106,7 +108,9 @@ def test_one_key_has_its_use_and_its_audit(anybody: TestClient, ledger: Path) ->
 
 def test_a_new_key_shows_its_secret_once_and_nowhere_else(operator: TestClient, ledger: Path, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip
     caplog.set_level("DEBUG")
-    answer = send(operator, "", name="bot", team="core", tiers="cheap, standard", budget="5/day 50/month", rpm="60", expires="30d")
+    answer = send(
+        operator, "", name="bot", team="core", tiers="cheap, standard", budget="5/day 50/month", rpm="60", expires="30d"
+    )
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     [secret] = set(SECRET.findall(answer.text))
     row = row_of(ledger, "bot")
@@ -152,7 +156,13 @@ def test_raise_and_revoke(operator: TestClient, ledger: Path) -> None:
     assert [one["limit_usd"] for one in row_of(ledger, "planner")["budgets"]] == [14.0, 70.0]
     assert send(operator, "/planner/revoke", "/dashboard/keys/planner").status_code == 303
     assert row_of(ledger, "planner")["state"] == "revoked"
-    assert "<form" not in operator.get("/dashboard/keys/planner").text.split('id="audit"')[0].split("Limits")[1].split("over-time")[0]
+    assert (
+        "<form"
+        not in operator.get("/dashboard/keys/planner")
+        .text.split('id="audit"')[0]
+        .split("Limits")[1]
+        .split("over-time")[0]
+    )
     assert send(operator, "/planner/revoke").status_code == 400
 
 
@@ -184,7 +194,10 @@ def test_the_limits_of_a_declared_key_are_not_edited_here(operator: TestClient, 
     assert 'name="rpm"' not in operator.get("/dashboard/keys/coder").text
     answer = send(operator, "/coder/edit", rpm="5", before=json.dumps({"rpm": "120"}))
     assert "models.yaml states the limits" in answer.text
-    assert send(operator, "/coder/edit", "/dashboard/keys/coder", expires="5d", before='{"expires": ""}').status_code == 303
+    assert (
+        send(operator, "/coder/edit", "/dashboard/keys/coder", expires="5d", before='{"expires": ""}').status_code
+        == 303
+    )
 
 
 FORMS = ("/dashboard/keys", "/dashboard/outbox/replay", *(f"/dashboard/keys/coder/{action}" for action in ("edit", "raise", "rotate", "revoke")))  # fmt: skip
@@ -196,7 +209,11 @@ def test_every_form_needs_the_token_of_the_session_and_our_own_page(operator: Te
     form = {name: field_of(text, name) for name in ("token", "once")} | {"name": "evil"}
     for path in FORMS:
         assert operator.post(path, data={**form, "token": "x"}).status_code == 403
-        for headers in ({"sec-fetch-site": "same-site"}, {"sec-fetch-site": "cross-site"}, {"origin": "http://localhost:3000"}):
+        for headers in (
+            {"sec-fetch-site": "same-site"},
+            {"sec-fetch-site": "cross-site"},
+            {"origin": "http://localhost:3000"},
+        ):
             assert operator.post(path, data=form, headers=headers).status_code == 403
     operator.cookies.clear()
     assert [operator.post(path, data=form).status_code for path in FORMS] == [303] * len(FORMS)  # to the login
@@ -223,7 +240,9 @@ def test_a_viewer_reads_everything_sees_no_form_and_changes_nothing(anybody: Tes
     assert queries.ask(ledger, "key_audit", {}) == before
 
 
-def test_a_program_of_a_viewer_reads_and_changes_nothing_although_the_operator_has_just_looked(anybody: TestClient) -> None:
+def test_a_program_of_a_viewer_reads_and_changes_nothing_although_the_operator_has_just_looked(
+    anybody: TestClient,
+) -> None:
     viewer = {"authorization": f"Bearer {VIEWER_SECRET}"}
     for headers, forms in ((BEARER, True), (viewer, False)):
         page = anybody.get("/dashboard/outbox?state=dead", headers=headers)

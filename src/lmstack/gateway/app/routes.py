@@ -19,7 +19,9 @@ class Access(str, Enum):
     KEY = "key"
     MASTER = "master key"
     OPERATOR = "operator, on loopback, with LITELLM_ADMIN=on"
-    PAGE = "key, or a login; `/metrics`: key, or LITELLM_METRICS_TOKEN"
+    PAGE = (
+        "master key, viewer's key, or a login; forms: not for viewers; `/metrics`: master key, or LITELLM_METRICS_TOKEN"
+    )
 
 
 class Recorded(str, Enum):
