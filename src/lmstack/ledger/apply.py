@@ -115,12 +115,12 @@ def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
     who = call.attribution
     conn.execute(
         "INSERT OR IGNORE INTO requests (id, call_id, trace_id, started_at, status, endpoint, stream, requested_model,"
-        " task_id, agent_id, user, key_alias, team, tags, worker, estimate_usd, reserved_usd, client_key)"
-        " VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " task_id, agent_id, user, key_alias, team, tags, worker, estimate_usd, reserved_usd, client_key, asked)"
+        " VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             call.id, call.call_id, call.trace_id, call.started_at, call.endpoint, call.stream, call.requested_model,
             who.task_id, who.agent_id, who.user, who.key_alias, who.team, json.dumps(who.tags) if who.tags else None, worker,
-            call.estimate_usd, call.reserved_usd, call.client_key,
+            call.estimate_usd, call.reserved_usd, call.client_key, json.dumps(call.asked) if call.asked else None,
         ),
     )  # fmt: skip
 

@@ -49,8 +49,9 @@ def _m008_keys(conn: sqlite3.Connection) -> None:
     _add_spending(conn)
 
 
-def _m010_key_use(conn: sqlite3.Connection) -> None:
-    """Add when each key made its last request. Of requests before this version, the hour is known."""
+def _m010_key_use_and_demands(conn: sqlite3.Connection) -> None:
+    """Add when each key made its last request, and what a request demanded of routing. Of former requests, the hour is known."""
+    conn.execute("ALTER TABLE requests ADD COLUMN asked TEXT")  # JSON: tier, max_cost, no_fallback, budgets
     conn.execute("ALTER TABLE keys ADD COLUMN used_at REAL")  # start of the last request that has ended
     conn.execute(
         "UPDATE keys SET used_at = MAX(found.at, keys.created_at) FROM "

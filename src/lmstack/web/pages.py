@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from lmstack.ledger import queries, usage
 from lmstack.ledger.filters import STATUSES
 from lmstack.ledger.migrations import DIMENSIONS
-from lmstack.web import html, overview, views
+from lmstack.web import html, one_request, overview, views
 from lmstack.web.host import Host
 from lmstack.web.key_views import more_of_key, more_of_keys, show_key, show_keys
 from lmstack.web.reading import Reader
@@ -62,7 +62,10 @@ def _requests(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[
 
 
 def _request(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[str, Any]:
-    return {"link": lambda **filters: urlencode({"since": "30d", **filters})}
+    return {
+        "link": lambda **filters: urlencode({"since": "30d", **filters}),
+        "demands": one_request.demands(data["request"]),
+    }
 
 
 PAGES = {

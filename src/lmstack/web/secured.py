@@ -22,6 +22,7 @@ class Secured:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request with our headers."""
+
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
