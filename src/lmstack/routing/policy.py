@@ -98,8 +98,11 @@ def decide_free(request: Request, models: Models) -> Decision | None:
 
 def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
     decision = _priced_as_a_whole(request, models, limits)
-    may_fall_back = request.has_fallbacks or request.model in models.by_name
-    return replace(decision, no_fallback=True) if request.client.allows is not None and may_fall_back else decision
+    is_chat = request.model in models.by_name
+    is_limited = request.client.allows is not None and (request.has_fallbacks or is_chat)
+    # The configured fallbacks of a model are chat models. None of them can transcribe or embed.
+    is_other_work = is_chat and not request.is_routed and not request.has_fallbacks
+    return replace(decision, no_fallback=True) if is_limited or is_other_work else decision
 
 
 def _priced_as_a_whole(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
@@ -174,9 +177,9 @@ def _require_allowed(request: Request, models: Models) -> None:
     allows, name = request.client.allows, request.model
     if allows is None or (request.is_routed and (name == AUTO or name in GROUPS)):
         return
-    chat = models.by_name.get(name or "")
-    is_group = name in GROUPS or name == AUTO
-    if name is None or is_group or not allows(name, chat.tier if chat else None):
+    chat, is_group = models.by_name.get(name or ""), name in GROUPS or name == AUTO
+    is_known = chat is not None or name in models.price_of  # openai/gpt-4o is not, and LiteLLM serves it too
+    if name is None or is_group or not is_known or not allows(name, chat.tier if chat else None):
         raise refusals.model_not_allowed(name, request.client.key)
 
 

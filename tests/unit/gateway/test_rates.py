@@ -219,6 +219,19 @@ def test_the_file_grows_and_the_locks_stay(path: Path) -> None:
     worker.join(10)
 
 
+def test_what_is_read_at_the_provider_is_counted_and_our_own_state_is_not(path: Path) -> None:
+    rates, key = Rates(path), Key(1, "k", KeyLimits(rpm=1))
+    for own in ("/me/usage", "/v1/models"):
+        for _ in range(3):
+            with pace.admitted(key, Route("GET", own, Access.KEY), rates):
+                pass
+    stored = Route("GET", "/v1/files/{file_id:path}/content", Access.KEY)
+    with pace.admitted(key, stored, rates):
+        pass
+    with pytest.raises(RefusedError, match="1 are allowed"), pace.admitted(key, stored, rates):
+        pass
+
+
 def _spend_and_count(path: Path, key: Key, found: "multiprocessing.Queue[int]") -> None:
     rates = Rates(path)
     rates.add_tokens(key.id, 30)
