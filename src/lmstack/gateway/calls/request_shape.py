@@ -86,7 +86,7 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
 
 
 def _check_stream(body: Mapping[str, Any], call_type: str) -> None:
-    """Raise RefusalError for a stream whose end LiteLLM does not report."""
+    """Raise RefusalError for a call that does not stream."""
     if call_type == "agenerate_content" and body.get(
         "stream"
     ):  # the provider would be asked, and LiteLLM would answer 500
