@@ -39,7 +39,7 @@ def _m008_keys(conn: sqlite3.Connection) -> None:
         CREATE TABLE key_audit (             -- kept as long as the ledger
             number INTEGER PRIMARY KEY AUTOINCREMENT,
             at REAL NOT NULL,
-            actor TEXT NOT NULL,             -- who did it: USER@HOST, or models.yaml
+            actor TEXT NOT NULL,             -- who did it: USER@HOST, page:SESSION, or models.yaml
             action TEXT NOT NULL,            -- create, edit, revoke, rotate
             key TEXT NOT NULL,
             detail TEXT NOT NULL             -- JSON: the limits before and after, never a secret
