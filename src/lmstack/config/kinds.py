@@ -34,6 +34,11 @@ def _url(text: str) -> str:
     return "" if ok and not re.search(r"\s", text) else f"must be an http:// or https:// address{shown}"
 
 
+def _secret_url(text: str) -> str:
+    """Check an address that is a password in itself. The message never repeats it."""
+    return "must be an http:// or https:// address" if _url(text) else ""
+
+
 def _whole_number(text: str, lowest: int, highest: int | None = None) -> bool:
     ok = text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER and int(text) >= lowest
     return ok and (highest is None or int(text) <= highest)
@@ -129,6 +134,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "master_key": _master_key,
     "header": _key,
     "url": _url,
+    "secret_url": _secret_url,
     "redis_url": _redis_url,
     "port": _port,
     "host": _host,

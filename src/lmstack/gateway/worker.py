@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lmstack.delivery.contract import Target, target_from
 from lmstack.delivery.sender import Sender
+from lmstack.gateway.alerting import Alerting
 from lmstack.gateway.keyring import Keyring
 from lmstack.gateway.rates import Rates
 from lmstack.gateway.results import LedgerResults, Results
@@ -30,6 +31,7 @@ class Worker:
     def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
+        self.alerting = Alerting(path, self._writer.worker)
         self.path = path
         self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
         self.results = Results()
@@ -55,9 +57,11 @@ class Worker:
     def close(self, seconds: float = 5.0) -> None:
         """Commit all records and stop sending. Events that were not delivered stay in the outbox."""
         self.keyring.close()
+        self.alerting.stop()
         self._writer.close(seconds)
         if self._sender:
             self._sender.close(seconds)
+        self.alerting.close(seconds)
 
     def _count_tokens(self, record: Record) -> None:
         """Count the tokens of an answer for its key."""

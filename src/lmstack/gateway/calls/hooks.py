@@ -36,7 +36,7 @@ from lmstack.gateway.calls import (
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
 from lmstack.gateway.calls.streams import StreamUsage, is_usage_only
 from lmstack.gateway.calls.usage import seconds_of, usage_in
-from lmstack.gateway.results import CLIENT_KEY
+from lmstack.ledger.faults import CLIENT_KEY
 from lmstack.ledger.records import Fault
 
 log = logging.getLogger(__name__)
