@@ -89,6 +89,9 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         if step is Step.NEXT:
             await late_failures.cool_down_last(call)
         call.attempts.append(attempt)
+        traces = worker.get().traces
+        if traces is not None:
+            traces.hand_on(kwargs, call)
         attempt_control.fail_first(call, attempt)
 
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:
