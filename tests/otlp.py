@@ -68,13 +68,19 @@ class OtlpReceiver:
                 for s in scope.spans:
                     seconds = (s.end_time_unix_nano - s.start_time_unix_nano) / 1e9
                     ids = (s.trace_id.hex(), s.span_id.hex(), s.parent_span_id.hex())
-                    self.spans.append(Span(s.name, *ids, s.kind, seconds, s.status.code == 2, _values(s.attributes), own))
+                    self.spans.append(
+                        Span(s.name, *ids, s.kind, seconds, s.status.code == 2, _values(s.attributes), own)
+                    )
 
     def of(self, trace: str) -> tuple[Span, list[Span]] | None:
         """Return the request's span of a trace and those of its attempts, None until they have come."""
         found = [span for span in list(self.spans) if span.trace == trace]
         roots = [span for span in found if span.kind == 2]
-        return (roots[0], sorted((s for s in found if s.kind == 3), key=lambda s: s.attributes["lmstack.attempt"])) if roots else None
+        return (
+            (roots[0], sorted((s for s in found if s.kind == 3), key=lambda s: s.attributes["lmstack.attempt"]))
+            if roots
+            else None
+        )
 
     def stop(self) -> None:
         self.released.set()

@@ -35,8 +35,12 @@ class Noting:
 
     def _forward(self, request: Request) -> Response:
         self.parents.append(request.headers.get("traceparent"))
-        kept = {name: value for name, value in request.headers.items() if name.lower() in ("content-type", "authorization")}
-        answer = httpx.post(self.mock.url + request.full_path.rstrip("?"), content=request.data, headers=kept, trust_env=False)
+        kept = {
+            name: value for name, value in request.headers.items() if name.lower() in ("content-type", "authorization")
+        }
+        answer = httpx.post(
+            self.mock.url + request.full_path.rstrip("?"), content=request.data, headers=kept, trust_env=False
+        )
         return Response(answer.content, answer.status_code, content_type=answer.headers["content-type"])
 
 
@@ -123,7 +127,9 @@ def test_other_calls_have_spans_too(traced: Stack, receiver: OtlpReceiver, path:
     assert ("gen_ai.response.time_to_first_chunk" in request.attributes) is bool(body.get("stream"))
 
 
-@pytest.mark.parametrize("header", ["", "00-zz", "ff-" + "1" * 32 + "-" + "1" * 16 + "-01", "00-" + "0" * 32 + "-" + "1" * 16 + "-01"])
+@pytest.mark.parametrize(
+    "header", ["", "00-zz", "ff-" + "1" * 32 + "-" + "1" * 16 + "-01", "00-" + "0" * 32 + "-" + "1" * 16 + "-01"]
+)
 def test_without_a_usable_parent_a_trace_of_its_own_begins(traced: Stack, receiver: OtlpReceiver, header: str) -> None:
     task = secrets.token_hex(8)
     traced.post(CHAT, BODY, traceparent=header, x_task_id=task)

@@ -62,6 +62,11 @@ def _number(text: str) -> str:
     return "" if _whole_number(text, 0) else f"must be a whole number from 0, not '{text}'"
 
 
+def _share(text: str) -> str:
+    ok = re.fullmatch(r"0(\.\d{1,9})?|1(\.0{1,9})?", text) is not None
+    return "" if ok else f"must be a number from 0 to 1 such as 0.1, not '{text}'"
+
+
 def _megabytes(text: str) -> str:
     return (
         "" if _whole_number(text, 1, MAX_BODY_MB) else f"must be a whole number from 1 to {MAX_BODY_MB}, not '{text}'"
@@ -150,6 +155,15 @@ KINDS: dict[str, Callable[[str], str]] = {
     "text": lambda text: "",
     "level": _one_of(*LOG_LEVELS),
     "switch": _one_of(TRUE_WORDS[0], FALSE_WORDS[0], *TRUE_WORDS[1:], *FALSE_WORDS[1:]),
+    "share": _share,
+    "sampler": _one_of(
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ),
     "runtime": _one_of("auto", "docker", "local"),
     "ledger_mode": _one_of("open", "strict"),
 }

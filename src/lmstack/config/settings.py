@@ -77,6 +77,12 @@ _SECTIONS: dict[str, tuple[tuple[object, ...], ...]] = {
         ("LITELLM_METRICS_TOKEN", "", "header", "token with which Prometheus reads /metrics; the key of the gateway works too", True),
         ("GRAFANA_PASSWORD", "", "text", "password of the user admin in Grafana, for docker compose --profile monitoring up", True),
     ),
+    "Traces": (
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "", "secret_url", "address of an OpenTelemetry receiver (OTLP over HTTP); unset: no traces are made", False, "http://localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "", "text", "headers for the receiver, such as its key: name=value, with commas between them", True, "authorization=Bearer%20..."),
+        ("OTEL_TRACES_SAMPLER", "", "sampler", "which traces are sent; unset: all, unless the client says otherwise", False, "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "", "share", "the share of the traces that is sent, for a sampler with ratio", False, "0.1"),
+    ),
     "TaskMaster": (
         ("TASKMASTER_API_URL", "", "url", "address of TaskMaster; unset: no events are sent", False, "http://host.docker.internal:3001"),
         ("TASKMASTER_API_KEY", "", "header", "sent as a bearer token with each event", True),

@@ -84,7 +84,7 @@ class OtlpSpans:
 
 
 class _GivenIds(IdGenerator):
-    """Gives the ids that the request has already told its providers."""
+    """Gives the ids that the request has already sent to its providers."""
 
     trace = span = 1
 

@@ -56,7 +56,9 @@ class Spans(Protocol):
 
 def wanted(environ: Mapping[str, str]) -> bool:
     """Return whether the settings ask for traces, by the standard variables."""
-    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
+    off = (
+        environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
+    )
     return not off and any(environ.get(name) for name in _ENDPOINTS)
 
 
@@ -136,5 +138,7 @@ def open_traces(environ: Mapping[str, str] = os.environ) -> Traces | None:
     try:
         return Traces(OtlpSpans(environ))
     except Exception as error:  # a wrong value in a variable of OpenTelemetry; its text may hold a header
-        log.warning("traces: there are none, because the exporter does not accept its settings (%s)", type(error).__name__)
+        log.warning(
+            "traces: there are none, because the exporter does not accept its settings (%s)", type(error).__name__
+        )
         return None
