@@ -38,12 +38,12 @@ def docker_missing() -> str:
 
 # These take longest, so they begin first. The rest of tests/integration follows, then all other tests.
 SLOWEST = (
-    "gateway", "test_unanswered", "test_lifecycle", "test_upgrade", "npm", "test_faults", "test_failures", "test_routing",
+    "gateway", "test_unanswered", "test_lifecycle", "test_upgrade", "test_upgrade_fails", "npm", "test_faults", "test_failures", "test_routing",
     "test_ledger_modes", "test_no_harm", "test_wheel", "test_stream_splits", "test_backup",
 )  # fmt: skip
 SLOWEST_OF_THE_REST = (
-    "test_cli_values", "test_setting_values", "test_delivery_faults", "test_writer_faults", "test_replacing_server",
-    "test_any_request", "test_poster", "test_cli",
+    "test_litellm_changes", "test_release_lock", "test_cli_values", "test_setting_values", "test_delivery_faults",
+    "test_writer_faults", "test_replacing_server", "test_any_request", "test_poster", "test_cli",
 )  # fmt: skip
 # Files whose tests need no proxy, but much time together: `make test-quick` leaves them out.
 SLOW = {

@@ -17,6 +17,7 @@ from lmstack.gateway.keyring import Keyring
 from lmstack.gateway.rates import Rates
 from lmstack.gateway.results import LedgerResults, Results
 from lmstack.gateway.traces import Traces, open_traces
+from lmstack.ledger import rates_file
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Ended, Record, Verdict
 from lmstack.ledger.writer import StoreOptions, Writer
@@ -36,7 +37,7 @@ class Worker:
         self.traces: Traces | None = None
         self.alerting = Alerting(path, self._writer.worker)
         self.path = path
-        self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
+        self.keyring, self.rates = Keyring(path), Rates(rates_file.beside(path))
         self.results = Results()
         self.shared_results = LedgerResults(path, since=time.time())
 

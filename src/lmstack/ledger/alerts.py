@@ -18,7 +18,7 @@ from lmstack.ledger.key_queries import BUSY_MS
 from lmstack.ledger.records import new_id
 from lmstack.ledger.schema import check_version, connect, writing
 
-FIRST_SCHEMA = 10  # with alerts
+FIRST_SCHEMA = 11  # with alerts
 KEEP_SECONDS = 90 * 86400.0
 # A client may choose the names of budgets. Further alerts of one look begin at the next look.
 MOST_AT_ONCE = 20

@@ -3,7 +3,7 @@
 import sqlite3
 
 
-def _m010_alerts(conn: sqlite3.Connection) -> None:
+def _m011_alerts(conn: sqlite3.Connection) -> None:
     """Add alerts. Give each event and each lane a target, so that a dead webhook holds up no event for TaskMaster."""
     conn.execute(
         "ALTER TABLE outbox ADD COLUMN target TEXT NOT NULL DEFAULT ''"

@@ -118,6 +118,7 @@ class Call:
     units: float | None = None  # images, characters or seconds of audio; a flat price is for each of them
     cost_usd: float | None = None  # set at the end
     client_key: str | None = None  # the client's Idempotency-Key or x-request-id: the same for its retry
+    asked: dict[str, Any] | None = None  # what headers, metadata or models.yaml demanded of its routing
     reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first
     trace: Any = None  # the ids of its spans, while traces are on
 

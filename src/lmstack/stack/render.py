@@ -52,6 +52,9 @@ def render_config(plan: Plan) -> str:
         "budgets": dump_limits(plan.rules.budgets),
         "alerts": plan.rules.alerts.as_rendered() if plan.rules.alerts else None,
         "key_variables": _key_variables(plan),
+        "declared_keys": sorted(
+            plan.rules.keys
+        ),  # names only: the page does not know their limits, so it makes no such key
     }
     if any(own.values()):
         parts += [

@@ -258,7 +258,7 @@ def test_a_ledger_of_the_last_schema_gets_alerts_and_keeps_its_events(
 ) -> None:
     """Make a ledger with the migrations before this one, put an event into it, and migrate it."""
     steps = [step.__name__ for step in schema.MIGRATIONS]
-    monkeypatch.setattr(schema, "VERSION", steps.index("_m010_alerts"))
+    monkeypatch.setattr(schema, "VERSION", steps.index("_m011_alerts"))
     with schema.connect(ledger) as conn:
         schema.migrate(conn)
         conn.execute("INSERT INTO outbox (event_id, type, order_key, created_at, payload, next_attempt_at) VALUES ('e','t','k',1,'{}',1)")  # fmt: skip

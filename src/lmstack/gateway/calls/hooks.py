@@ -111,7 +111,9 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
             attempt.close(
                 "failed", attempts.fault_of(exception, request_data, CLIENT_KEY if call.has_credentials else "")
             )
-            attempt.unreadable = faults.is_client_fault(exception, attempt.sent)
+            attempt.unreadable = faults.is_client_fault(exception, attempt.sent) or faults.misses_what_is_kept(
+                exception, request_data
+            )
             if not call.is_client_fault(attempt):
                 worker.get().results.note(attempt.deployment, attempt.provider, attempt.fault)
                 if await cooldown.cool_down(request_data, exception, attempt):
