@@ -6,6 +6,7 @@ Times are Unix seconds (UTC, REAL). Durations are milliseconds (REAL). Costs are
 import sqlite3
 from collections.abc import Callable
 
+from lmstack.ledger.migration_alerts import _m011_alerts
 from lmstack.ledger.migration_keys import _m008_keys, _m010_key_use_and_demands
 
 
@@ -242,5 +243,6 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m008_keys,
     _m009_one_release_per_retry,
     _m010_key_use_and_demands,
+    _m011_alerts,
 )
 VERSION = len(MIGRATIONS)
