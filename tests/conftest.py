@@ -39,7 +39,7 @@ def docker_missing() -> str:
 # These take longest, so they begin first. The rest of tests/integration follows, then all other tests.
 SLOWEST = (
     "gateway", "test_unanswered", "test_lifecycle", "test_upgrade", "test_upgrade_fails", "npm", "test_faults", "test_failures", "test_routing",
-    "test_ledger_modes", "test_no_harm", "test_wheel", "test_stream_splits", "test_backup",
+    "test_ledger_modes", "test_no_harm", "test_wheel", "test_stream_splits", "test_backup", "test_alerts", "test_traces",
 )  # fmt: skip
 SLOWEST_OF_THE_REST = (
     "test_litellm_changes", "test_release_lock", "test_cli_values", "test_setting_values", "test_delivery_faults",
