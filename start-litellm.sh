@@ -73,7 +73,10 @@ main() {
   install_locked "$lock"
   [ "$lock" = requirements/dev.txt ] && touch .venv/lmstack-dev
   [ -n "$setup_only" ] && return
-  copy_env
+  case " $* " in
+    *" --help "* | *" -h "* | *" --dry-run "*) ;; # these change nothing
+    *) copy_env ;;
+  esac
   exec .venv/bin/lm up "$@"
 }
 

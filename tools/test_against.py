@@ -24,7 +24,7 @@ PYTEST = (
     "loadgroup",
     "--no-loadscope-reorder",
     "-m",
-    "not docker and not exhaustive",
+    "not docker and not exhaustive and not campaign",
     "-n",
     "4",
 )

@@ -277,7 +277,7 @@ def test_every_command_ends_in_one_json_document_however_it_ends(
 
 
 # The arguments that a command cannot do without.
-NEEDED = {("request",): "req", ("route",): "Hello", ("run",): "openai true", ("restore",): "b.tar.gz", ("config", "get"): "LITELLM_PORT", ("config", "set"): "LITELLM_PORT 1", ("config", "unset"): "LITELLM_PORT", ("budget", "set"): "task T 1", ("budget", "unset"): "task T"}  # fmt: skip
+NEEDED = {("request",): "req", ("route",): "Hello", ("run",): "openai true", ("restore",): "b.tar.gz", ("config", "get"): "LITELLM_PORT", ("config", "set"): "LITELLM_PORT 1", ("config", "unset"): "LITELLM_PORT", ("budget", "set"): "task T 1", ("budget", "unset"): "task T", ("agent", "add"): "N", ("key", "create"): "N", ("key", "edit"): "N --rpm 1", ("key", "revoke"): "N"}  # fmt: skip
 
 
 @pytest.mark.parametrize("words", generate.command_names(), ids=" ".join)

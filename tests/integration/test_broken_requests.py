@@ -136,6 +136,8 @@ def test_what_it_said_is_in_no_ledger_log_or_event(gateway: Stack, taskmaster: T
         {"fallbacks": "gpt-4o"},
         {"context_window_fallbacks": [{"gpt-4o-mini": ["gpt-4o"]}]},
         {"content_policy_fallbacks": [{"gpt-4o-mini": ["gpt-4o"]}]},
+        {"additional_drop_params": ["stream_options", "max_tokens"], "stream": True},
+        {"extra_headers": {"Host": "evil.example"}},
     ],
 )
 def test_one_request_is_one_walk_over_models_of_ours(gateway: Stack, mock: Mock, extra: dict[str, Any]) -> None:
@@ -145,11 +147,15 @@ def test_one_request_is_one_walk_over_models_of_ours(gateway: Stack, mock: Mock,
     assert mock.requests() == []
 
 
-def test_headers_that_a_client_brings_along_cool_nobody_down(gateway: Stack, mock: Mock) -> None:
+@pytest.mark.parametrize("name", ["extra_headers", "provider_specific_header"])
+def test_headers_that_a_client_brings_along_cool_nobody_down(gateway: Stack, mock: Mock, name: str) -> None:
     mock.reset()
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
     mock.script({"type": "fail", "status": 401, "times": 1})
-    own = {**body, "extra_headers": {"Authorization": "Bearer broken"}}
+    headers: dict[str, Any] = {"Authorization": "Bearer broken"}
+    if name == "provider_specific_header":
+        headers = {"custom_llm_provider": "openai", "extra_headers": headers}
+    own = {**body, name: headers}
     gateway.post(CHAT, own, x_lm_no_fallback="1")
     after = gateway.post(CHAT, body, x_lm_no_fallback="1")
     assert after.status_code == 200, after.text

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from lmstack import files
 from support import LM, Mock, Stack, clean_environ, wait_for
 
@@ -49,6 +51,7 @@ def test_sigterm_while_it_starts_stops_the_stack_too(stack: Stack, mock: Mock) -
     assert stack.pids() == []
 
 
+@pytest.mark.exhaustive
 def test_it_ends_when_another_command_stops_the_gateway(stack: Stack, mock: Mock) -> None:
     stack.write_env(**mock.bases())
     environ = clean_environ(stack.root, **stack.env)

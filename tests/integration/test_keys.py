@@ -95,6 +95,29 @@ def test_no_open_route_takes_a_key_that_is_not_valid(gateway: Stack, mock: Mock,
     assert gateway.ask("requests", limit=1000) == rows
 
 
+def test_a_viewer_is_refused_on_every_route_and_spends_nothing(gateway: Stack, mock: Mock) -> None:
+    name = f"v{secrets.token_hex(4)}"
+    secret = str(gateway.json("key", "create", name, "--role", "viewer")["data"]["secret"])
+    sent = {"authorization": f"Bearer {secret}"}
+    url = gateway.url + CHAT
+    wait_for(lambda: httpx.post(url, json=BODY, headers=sent, trust_env=False).status_code == 403, 5, "the key")
+    rows, before = gateway.ask("requests", limit=1000), len(mock.requests())
+    with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False, headers=sent) as client:
+        for route in routes.ROUTES:
+            path = re.sub(r"\{[^}]*\}", "zz", route.path)
+            if route.method == WEBSOCKET:
+                with pytest.raises(InvalidStatus):
+                    connect(f"ws://localhost:{gateway.port}{path}?model=x", additional_headers=sent, proxy=None)
+            elif route.access in (Access.KEY, Access.MASTER) or (route.access, route.method) == (Access.PAGE, "POST"):
+                if path == "/dashboard/logout":
+                    continue
+                answer = client.request(route.method, path, json=BODY if route.method == "POST" else None)
+                assert answer.status_code == 403, (route, answer.text)
+        assert client.get("/api/v1/usage").status_code == client.get("/dashboard/keys").status_code == 200
+    assert len(mock.requests()) == before
+    assert gateway.ask("requests", limit=1000) == rows
+
+
 @pytest.mark.parametrize("header", [name.decode() for name in HEADERS])
 def test_every_header_is_refused_and_taken_alike(gateway: Stack, invalid: dict[str, str], header: str) -> None:
     _, good = new_key(gateway)

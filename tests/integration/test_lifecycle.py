@@ -163,6 +163,7 @@ def test_kill_9_in_a_burst_loses_no_answered_request_and_the_proxy_comes_back(ke
     )
 
 
+@pytest.mark.exhaustive  # the one of two is the usual case
 def test_a_single_killed_worker_is_replaced_and_no_connection_is_refused(kept: Stack) -> None:
     kept.lm("up")
     kill_a_worker_under_load(kept)

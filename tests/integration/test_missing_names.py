@@ -16,7 +16,7 @@ RULES = "budgets: {agents: {daily: {day: 0.000001}}}\n"
 @pytest.mark.parametrize(
     "hidden",
     [
-        pytest.param(USES, id="all"),
+        pytest.param(USES, id="all", marks=pytest.mark.exhaustive),
         *(pytest.param((use,), id=use.place, marks=pytest.mark.campaign) for use in USES),
     ],
 )

@@ -88,7 +88,10 @@ def python_client(name: str) -> str:
     ]
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "google", "langchain"])
+@pytest.mark.parametrize(
+    "name",
+    ["openai", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("anthropic", "google", "langchain"))],
+)
 def test_a_python_snippet_runs_as_it_is_printed(gateway: Stack, name: str) -> None:
     module = python_client(name)
     if importlib.util.find_spec(module.partition(".")[0]) is None or importlib.util.find_spec(module) is None:

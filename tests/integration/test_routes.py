@@ -45,6 +45,7 @@ def _urls() -> Iterator[tuple[str, str]]:
                 yield plain, f"{url}/zz"
 
 
+@pytest.mark.exhaustive  # it imports all of LiteLLM once more
 @pytest.mark.pinned_release("tests/data/litellm_routes.txt lists its routes; any other route is closed")
 def test_this_release_of_litellm_has_the_routes_that_we_know() -> None:
     """A new route is closed, but somebody has to look at it: run tests/litellm_routes.py > tests/data/litellm_routes.txt."""

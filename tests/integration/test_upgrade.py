@@ -118,6 +118,7 @@ def test_a_proven_release_takes_over_and_comes_back_with_rollback_and_no_request
     assert (stack.root / ".env").read_text() == env
 
 
+@pytest.mark.exhaustive
 def test_an_unproven_release_needs_the_flag_and_proves_more(stack: Stack, mock: Mock) -> None:
     release(stack, UNPROVEN)
     env = (stack.root / ".env").read_text()
@@ -179,13 +180,14 @@ FAILING = {
 
 
 @pytest.mark.exhaustive
+@pytest.mark.xdist_group("test_upgrade_fails")  # with a gateway of their own, beside the others
 @pytest.mark.parametrize(("start", "says"), FAILING.values(), ids=FAILING)
 def test_a_release_that_fails_its_proof_is_left_and_the_old_one_goes_on(stack: Stack, start: str, says: str) -> None:
     env = (stack.root / ".env").read_text()
     made = release(stack, "1.106.4")
     tells_keys(made, legal_keys("1.106.4"))
     sabotage(made, start)
-    done = stack.lm("upgrade", "--to", "1.106.4", "--unproven", "--timeout", "60", check=False)
+    done = stack.lm("upgrade", "--to", "1.106.4", "--unproven", "--timeout", "30", check=False)
     assert done.returncode == 5, done.stderr
     assert says in done.stderr
     assert f"LiteLLM {LITELLM_VERSION} runs as before; nothing was changed." in done.stderr

@@ -91,6 +91,12 @@ def test_it_sets_up_once_and_starts_with_the_tools_of_macos(clone: Path, on_term
     assert (clone / "pip.log").read_text() == installs
 
 
+def test_what_changes_nothing_makes_no_env_file(clone: Path) -> None:
+    for option in ("--help", "-h", "--dry-run"):
+        assert run(clone, option)[:2] == (0, f"lm up {option}\n")
+    assert not (clone / ".env").exists()
+
+
 def test_set_up_only_starts_nothing_and_a_failed_install_is_one_error(clone: Path) -> None:
     code, _, err = run(clone, "--setup-only", FAIL="1")
     assert code == 4

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from lmstack.delivery.contract import Target, target_from
 from lmstack.delivery.sender import Sender
+from lmstack.gateway.alerting import Alerting
 from lmstack.gateway.keyring import Keyring
 from lmstack.gateway.rates import Rates
 from lmstack.gateway.results import LedgerResults, Results
+from lmstack.gateway.traces import Traces, open_traces
+from lmstack.ledger import rates_file
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Ended, Record, Verdict
 from lmstack.ledger.writer import StoreOptions, Writer
@@ -22,6 +25,7 @@ from lmstack.ledger.writer import StoreOptions, Writer
 log = logging.getLogger(__name__)
 
 DEFAULT_LEDGER = "/app/logs/litellm.db"
+TRACE_SECONDS = 4.0  # a stop waits for the receiver of traces, at most
 
 
 class Worker:
@@ -30,14 +34,16 @@ class Worker:
     def __init__(self, path: Path, target: Target | None, bounds: Bounds | None = None) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
+        self.traces: Traces | None = None
+        self.alerting = Alerting(path, self._writer.worker)
         self.path = path
-        self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
+        self.keyring, self.rates = Keyring(path), Rates(rates_file.beside(path))
         self.results = Results()
         self.shared_results = LedgerResults(path, since=time.time())
 
     async def write(self, record: Record) -> Verdict:
         """Make a record durable and return its verdict. Then let the sender look for events."""
-        self._count_tokens(record)
+        self._note(record)
         verdict = await self._writer.write(record)
         self._wake_sender(record)
         return verdict
@@ -48,19 +54,25 @@ class Worker:
 
     def post(self, record: Record) -> None:
         """Queue a record without waiting."""
-        self._count_tokens(record)
+        self._note(record)
         self._writer.post(record)
         self._wake_sender(record)
 
     def close(self, seconds: float = 5.0) -> None:
         """Commit all records and stop sending. Events that were not delivered stay in the outbox."""
         self.keyring.close()
+        self.alerting.stop()
         self._writer.close(seconds)
         if self._sender:
             self._sender.close(seconds)
+        self.alerting.close(seconds)
+        if self.traces is not None:
+            self.traces.close(TRACE_SECONDS)
 
-    def _count_tokens(self, record: Record) -> None:
-        """Count the tokens of an answer for its key."""
+    def _note(self, record: Record) -> None:
+        """Count the tokens of an answer for its key, and let its spans be made."""
+        if self.traces is not None:
+            self.traces.offer(record)
         if isinstance(record, Ended) and record.call.key_id is not None:
             tokens = (record.usage.prompt or 0) + (record.usage.completion or 0)
             if tokens:
@@ -95,5 +107,7 @@ def get() -> Worker:
         with _lock:
             if _worker is None or _pid != os.getpid():
                 path = Path(os.environ.get("LEDGER_PATH") or DEFAULT_LEDGER)
-                _worker, _pid = Worker(path, target_from(os.environ), _bounds(os.environ)), os.getpid()
+                made = Worker(path, target_from(os.environ), _bounds(os.environ))
+                made.traces = open_traces()
+                _worker, _pid = made, os.getpid()
     return _worker

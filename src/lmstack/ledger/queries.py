@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmstack.ledger import outbox, refusals, spending
+from lmstack.ledger import alerts, outbox, refusals, spending
 from lmstack.ledger.filters import FAILED, Filter
 from lmstack.ledger.key_queries import budget_row, change_key, key_audit, key_of_hash, key_rows, key_usage
 from lmstack.ledger.keys import KeyChangeError
@@ -159,7 +159,7 @@ QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
     "status": status, "budgets": budgets, "errors": errors, "last_attempts": last_attempts,
     "refused": refused, "keys": key_rows, "key_audit": key_audit, "key_of_hash": key_of_hash,
-    "key_usage": key_usage,
+    "key_usage": key_usage, "alerts": alerts.alert_rows,
 }  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _replay(path: Path, event_id: str | None = None) -> Rows:
 
 
 # These write. They are short, and wait for the gateway's own commits.
-CHANGES: dict[str, Callable[..., Rows]] = {"replay": _replay, "key_change": change_key}
+CHANGES: dict[str, Callable[..., Rows]] = {"replay": _replay, "key_change": change_key, "alert_test": alerts.send_test}
 
 
 def _rows(conn: sqlite3.Connection, sql: str, args: tuple[Any, ...] | dict[str, Any]) -> Rows:

@@ -78,7 +78,8 @@ def decide(request: Request, models: Models, rules: RoutingRules) -> Decision:
     options = rules.options_of(request)
     is_free_to_go = not options and not limits and request.client.allows is None
     if is_free_to_go and not _is_ours_to_choose(request) and _any_model_fits(request, models):
-        return _as_configured(request, models)
+        minimum = _minimum(request, models.price(request.model).rates)
+        return Decision(ChosenBy.CONFIGURATION, request.model, minimum_usd=minimum)
     return _chosen(request, models, options, limits)
 
 
@@ -89,17 +90,19 @@ def decide_free(request: Request, models: Models) -> Decision | None:
     model = models.by_name.get(request.model)
     if (model is not None and not model.free) or (model is None and request.model not in (AUTO, *models.orders)):
         return None
-    options = RoutingOptions(no_fallback=request.options.no_fallback)
     order = [c for c in _allowed_order(request.model, request, models) if _shortcoming(c, request) is None and c.free]
     if not order:
         return None
+    options = RoutingOptions(no_fallback=request.options.no_fallback)
     return _list_of(order[:1] if options.no_fallback else order, request, options, ())
 
 
 def _unrouted(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
     decision = _priced_as_a_whole(request, models, limits)
-    may_fall_back = request.has_fallbacks or request.model in models.by_name
-    return replace(decision, no_fallback=True) if request.client.allows is not None and may_fall_back else decision
+    if request.has_fallbacks and request.client.allows is None:
+        return decision
+    # A configured fallback is a chat model, which can neither transcribe nor embed.
+    return replace(decision, no_fallback=request.has_fallbacks or request.model in models.by_name)
 
 
 def _priced_as_a_whole(request: Request, models: Models, limits: tuple[Limit, ...]) -> Decision:
@@ -114,11 +117,6 @@ def _priced_as_a_whole(request: Request, models: Models, limits: tuple[Limit, ..
     if reserved is None:
         raise refusals.cost_unknown(request.model, request.call_type)
     return Decision(ChosenBy.LITELLM, request.model, limits=limits, minimum_usd=minimum, reserved_usd=reserved)
-
-
-def _as_configured(request: Request, models: Models) -> Decision:
-    rates = models.price(request.model).rates
-    return Decision(ChosenBy.CONFIGURATION, request.model, minimum_usd=_minimum(request, rates))
 
 
 def _chosen(request: Request, models: Models, options: RoutingOptions, limits: tuple[Limit, ...]) -> Decision:
@@ -174,9 +172,9 @@ def _require_allowed(request: Request, models: Models) -> None:
     allows, name = request.client.allows, request.model
     if allows is None or (request.is_routed and (name == AUTO or name in GROUPS)):
         return
-    chat = models.by_name.get(name or "")
-    is_group = name in GROUPS or name == AUTO
-    if name is None or is_group or not allows(name, chat.tier if chat else None):
+    chat, is_group = models.by_name.get(name or ""), name in GROUPS or name == AUTO
+    is_known = chat is not None or name in models.price_of  # openai/gpt-4o is not, and LiteLLM serves it too
+    if name is None or is_group or not is_known or not allows(name, chat.tier if chat else None):
         raise refusals.model_not_allowed(name, request.client.key)
 
 

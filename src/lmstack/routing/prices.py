@@ -33,13 +33,13 @@ _BY_TOKENS = _EMBEDDING | {
 }
 _IMAGES = frozenset({"image_generation", "aimage_generation", "image_edit", "aimage_edit"})
 _SPEECH = frozenset({"speech", "aspeech"})
-_TRANSCRIPTION = frozenset({"transcription", "atranscription"})
+TRANSCRIPTIONS = frozenset({"transcription", "atranscription"})
 _RERANK = frozenset({"rerank", "arerank"})
 REALTIME = frozenset({"realtime", "arealtime", "_arealtime"})
 MODERATION = frozenset({"moderation", "amoderation"})
 BATCHES = frozenset({"create_batch", "acreate_batch"})
 # The answers of these calls may have a cost without any tokens.
-SOLD_BY_UNIT = _IMAGES | _SPEECH | _TRANSCRIPTION | _RERANK | MODERATION
+SOLD_BY_UNIT = _IMAGES | _SPEECH | TRANSCRIPTIONS | _RERANK | MODERATION
 # The modes of models that can answer a call, by the call type without LiteLLM's "a". Chat is not in it: it is routed.
 MODES = {
     "embedding": ("embedding",), "embeddings": ("embedding",), "image_generation": ("image_generation", "image_edit"),
@@ -159,7 +159,7 @@ def estimate(request: Request, price: Price) -> float | None:
         return _by_unit(units_of(request), price.image, price.rates, 0, IMAGE_TOKENS)
     if kind in _SPEECH:
         return _by_unit(units_of(request), price.character, price.rates, 1, TOKENS_PER_CHARACTER)
-    if kind in _TRANSCRIPTION:
+    if kind in TRANSCRIPTIONS:
         seconds = None if request.size is None else -(-request.size // AUDIO_BYTES_PER_SECOND)
         return _by_unit(seconds, price.second, price.rates, TOKENS_PER_SECOND, TOKENS_PER_SECOND)
     if kind in REALTIME | BATCHES:

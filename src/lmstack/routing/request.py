@@ -1,6 +1,6 @@
 """One client request, read once into a frozen value. Pure: no LiteLLM, no clock, no environment."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,8 @@ NATIVE_GEMINI = frozenset({"agenerate_content", "agenerate_content_stream"})
 ROUTED_CALLS = NATIVE_GEMINI | {"acompletion", "completion", "atext_completion", "text_completion", "anthropic_messages", "aresponses", "responses"}  # fmt: skip
 # The fields of a body that carry a key or an account of the client.
 _CREDENTIALS = ("api_key", "extra_headers", "headers", "organization")
+# What LiteLLM itself puts into ``provider_specific_header``. Any other header there may be a key of the client.
+_HARMLESS_HEADERS = frozenset({"anthropic-version", "anthropic-beta"})
 # LiteLLM's lists of fallbacks for special errors.
 SPECIAL_FALLBACKS = ("context_window_fallbacks", "content_policy_fallbacks")
 _TRUE = ("1", "true", "on", "yes")
@@ -124,10 +126,25 @@ def read(
     return Request(
         call_type, model if isinstance(model, str) else None, task, agent, parse_options(headers, metadata),
         _task_budget(headers, metadata, task), _size(headers),
-        has_credentials=any(name in body for name in _CREDENTIALS),
+        has_credentials=_has_credentials(body),
         has_fallbacks=any(body.get(name) for name in ("fallbacks", *SPECIAL_FALLBACKS)),
         fails_first="x-lm-drill" in headers, body=body, client=client,
     )  # fmt: skip
+
+
+def header_names(found: object) -> Iterator[str]:
+    """Yield the names of headers in a body: an object, or LiteLLM's ``provider_specific_header``, which may be a list of them."""
+    for one in found if isinstance(found, list) else [found]:
+        inner = one.get("extra_headers", one) if isinstance(one, Mapping) else None
+        yield from map(str, inner) if isinstance(inner, Mapping) else ()
+
+
+def _has_credentials(body: Mapping[str, Any]) -> bool:
+    """Return whether the client sent a provider's key or headers. Then a failure does not concern our keys."""
+    if any(name in body for name in _CREDENTIALS):
+        return True
+    own = {name.lower() for name in header_names(body.get("provider_specific_header"))}
+    return not own <= _HARMLESS_HEADERS
 
 
 def parse_options(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> RoutingOptions:

@@ -267,3 +267,12 @@ def test_a_429_says_when_to_try_again(
     resets = error.detail["budget"]["resets_at"]
     assert resets is None if seconds is None else (datetime.fromisoformat(resets) - noon).total_seconds() == seconds
     assert says in error.detail["error"]
+
+
+@pytest.mark.parametrize("given", [None, {}, {"include_usage": False}, {"include_usage": True}])
+def test_a_stream_of_completions_tells_its_usage_and_only_a_client_that_asked_gets_it(
+    given: dict[str, Any] | None,
+) -> None:
+    data: dict[str, Any] = {"prompt": "hi", "stream": True} | ({} if given is None else {"stream_options": given})
+    hides = admission._ask_for_usage(data, "atext_completion")
+    assert (data["stream_options"], hides) == ({"include_usage": True}, given != {"include_usage": True})

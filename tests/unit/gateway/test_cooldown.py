@@ -8,7 +8,7 @@ import httpx
 import litellm
 import pytest
 
-from lmstack.gateway.calls import cooldown, served
+from lmstack.gateway.calls import cooldown, faults, served
 from lmstack.ledger.records import Attempt, Fault
 
 SENT = Attempt("a", "a", "p", "p/a", 1, None, False, 0.0, sent=True)
@@ -99,3 +99,22 @@ def test_a_longer_retry_after_makes_a_longer_cooldown(router: Router, header: st
 @pytest.mark.parametrize(("code", "cools"), [(None, True), ("500", True), ("429", True), ("401", True), ("400", False)])
 def test_a_recorded_failure_shows_whether_the_model_works(code: str | None, cools: bool) -> None:
     assert cooldown.is_models_fault(Fault("Error", code, "no")) is cools
+
+
+@pytest.mark.parametrize(
+    ("status", "request_", "missing"),
+    [
+        (403, {"cachedContent": "cachedContents/gone"}, True),
+        (403, {"contents": [{"parts": [{"fileData": {"fileUri": "files/gone"}}]}]}, True),
+        (404, {"prompt": {"id": "pmpt_gone"}}, True),
+        (404, {"previous_response_id": "resp_gone"}, True),
+        (404, {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-gone"}}]}]}, True),
+        (404, {"messages": [{"role": "user", "content": "hi"}]}, False),
+        (401, {"previous_response_id": "resp_gone"}, False),
+        (500, {"previous_response_id": "resp_gone"}, False),
+    ],
+)
+def test_what_a_request_names_and_a_provider_does_not_find_says_nothing_of_the_model(
+    status: int, request_: dict[str, Any], missing: bool
+) -> None:
+    assert faults.misses_what_is_kept(failed(status), request_) is missing

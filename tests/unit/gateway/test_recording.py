@@ -56,3 +56,9 @@ def test_the_status_of_the_answer_is_the_end_of_the_row(
     asyncio.run(recording.record(app, {"type": "http"}, receive, send, context, b'{"model": "m"}'))
     (end,) = taker.ends
     assert (end.status, end.cost_usd, end.fault and end.fault.code) == row
+
+
+def test_the_model_in_a_path_counts_and_not_the_one_in_the_body() -> None:
+    """LiteLLM asks the model in the path, so a key must be allowed to use that one."""
+    call = recording._call(RequestContext({}, "/v1beta/models/big:countTokens"), b'{"model": "small"}')
+    assert call.requested_model == "big"

@@ -32,10 +32,12 @@ def _served(monkeypatch: pytest.MonkeyPatch) -> None:
     ("field", "value"),
     [
         ("messages", "text"), ("messages", ["text"]), ("prompt", 5), ("input", {}), ("tools", [5]), ("functions", {}),
-        ("stream_options", 5), ("model", "a,b"), ("fastest_response", True), ("context_window_fallbacks", [{"m": ["n"]}]),
+        ("stream_options", 5), ("tool_choice", 5), ("response_format", 5), ("extra_headers", 5), ("client", "x"), ("model", "a,b"), ("fastest_response", True), ("context_window_fallbacks", [{"m": ["n"]}]),
         ("azure", True), ("custom_llm_provider", "anthropic"), ("deployment_id", "../x"), ("use_litellm_proxy", True), ("specific_deployment", True), ("extra_body", {"n": 7}),
         ("content_policy_fallbacks", [{"m": ["n"]}]), ("fallbacks", "m"), ("fallbacks", ["n"]), ("fallbacks", [{"model": "m"}]),
-        ("temperature", math.nan), ("max_tokens", math.inf), ("tools", [{"type": "mcp", "server_url": "litellm_proxy/mcp/x"}]),
+        ("additional_drop_params", ["max_tokens"]), ("extra_headers", {"Host": "evil.example"}), ("headers", {" transfer-encoding": "chunked"}),
+        ("provider_specific_header", {"custom_llm_provider": "openai", "extra_headers": {"HOST": "evil.example"}}),
+        ("provider_specific_header", [{"extra_headers": {"host": "evil.example"}}]), ("temperature", math.nan), ("max_tokens", math.inf), ("tools", [{"type": "mcp", "server_url": "litellm_proxy/mcp/x"}]),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(field: str, value: object) -> None:
@@ -47,6 +49,12 @@ def test_a_wrong_field_is_named(field: str, value: object) -> None:
 @pytest.mark.parametrize("call_type", ["acompletion", "aembedding", "anthropic_messages", "aresponses"])
 def test_a_good_request_passes(call_type: str) -> None:
     request_shape.check(GOOD, call_type)
+
+
+@pytest.mark.parametrize("value", [True, "true", "True", "1"])
+def test_a_transcription_does_not_stream(value: object) -> None:
+    with pytest.raises(RefusalError, match=r"^stream: "):
+        request_shape.check({"model": "m", "stream": value}, "atranscription")
 
 
 def test_a_gemini_call_that_cannot_stream_says_which_does() -> None:

@@ -88,5 +88,6 @@ def test_only_a_chunk_without_any_of_the_answer_holds_nothing_but_usage() -> Non
     assert is_usage_only(SimpleNamespace(usage=spent, choices=[]))
     assert not is_usage_only(chunk(spent, content="hi"))
     assert not is_usage_only(chunk(spent, finish_reason="stop"))
+    assert not is_usage_only(SimpleNamespace(usage=spent, choices=[SimpleNamespace(text="hi")]))
     assert not is_usage_only(chunk())
     assert not is_usage_only(b"data: {}\n\n")

@@ -107,6 +107,72 @@ def test_a_ledger_of_an_earlier_version_gets_keys_and_sums_for_them(
         assert tuple(new.execute("SELECT * FROM totals").fetchone()) == ("task", "t", 0.75, 4)
 
 
+def test_a_ledger_of_schema_9_gets_the_last_use_of_its_keys_and_knows_no_roles_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hour = tmp_path / "litellm.db", int(NOW) // 3600
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations.MIGRATIONS[:9])
+    monkeypatch.setattr(schema, "VERSION", 9)
+    insert = "INSERT INTO keys (name, limits, created_at, version) VALUES (?, '{}', ?, 1)"
+    with contextlib.closing(schema.connect(path)) as old:
+        schema.migrate(old)
+        old.executemany(insert, [("used", NOW - 86400), ("new", NOW - 60), ("unused", NOW - 86400), ("reused", NOW)])
+        old.executemany(
+            "INSERT INTO rollups VALUES ('key',?,?,1,0,0,0,0.0,0)",
+            [("used", hour - 5), ("used", hour - 2), ("new", hour), ("reused", hour - 9), ("(none)", hour)],
+        )
+    assert {row["last_used_at"] for row in queries.ask(path, "keys", {})} == {None}
+    for action, values in (
+        ("create", {"limits": {"role": "viewer"}, "hash": "h"}),
+        ("edit", {"limits": {"role": "viewer"}}),
+    ):
+        with pytest.raises(KeyChangeError, match="older"):
+            queries.ask(path, "key_change", {"action": action, "actor": "me", "name": "used", **values})
+    queries.ask(path, "key_change", {"action": "revoke", "actor": "me", "name": "unused"})
+    monkeypatch.undo()
+    with contextlib.closing(schema.connect(path)) as new:
+        schema.migrate(new)
+        found = {row["name"]: row["last_used_at"] for row in keys.rows(new)}
+    assert found == {"used": (hour - 2) * 3600.0, "new": max(NOW - 60, hour * 3600.0), "unused": None, "reused": None}
+
+
+def test_the_last_use_is_that_of_the_key_and_not_of_its_name(conn: sqlite3.Connection) -> None:
+    make(conn, "k")
+    version = keys.current_version(conn)
+    run(conn, "1", 0.0, age=50.0)
+    run(conn, "2", 0.0, age=500.0)
+    assert keys.rows(conn, "k")[0]["last_used_at"] == pytest.approx(time.time() - 50, abs=5)
+    assert keys.current_version(conn) == version  # no worker reads the key again
+    keys.change(conn, "revoke", "me", NOW, "k")
+    make(conn, "k")
+    assert keys.rows(conn, "k")[0]["last_used_at"] is None
+
+
+def test_a_viewer_has_no_limits(conn: sqlite3.Connection) -> None:
+    make(conn, "boss", role="viewer")
+    [row] = keys.rows(conn, "boss")
+    assert (row["role"], row["limits"]) == ("viewer", {"role": "viewer"})
+    for limits in ({"rpm": 5}, {"budgets": {"day": 1.0}}):
+        with pytest.raises(KeyChangeError, match="a viewer calls nothing"):
+            keys.change(conn, "edit", "me", NOW, "boss", limits=limits)
+    keys.change(conn, "edit", "me", NOW, "boss", limits={"role": None, "rpm": 5})
+    assert keys.rows(conn, "boss")[0]["role"] == "agent"
+
+
+def test_only_the_valid_secret_of_a_key_finds_it(conn: sqlite3.Connection) -> None:
+    old, now = make(conn, "boss", role="viewer"), time.time()
+    hash_ = digest(old)
+    for begins, id_ in ((hash_, None), (hash_[:16], 1)):
+        found = keys.valid(conn, begins, now, id_)
+        assert found is not None
+        assert found.limits.is_viewer
+    for begins, id_ in ((hash_[:16], 2), (digest("x"), None), (digest("x")[:16], 1)):
+        assert keys.valid(conn, begins, now, id_) is None
+    keys.change(conn, "rotate", "me", now, "boss", hash=digest(new_secret()), keep_until=now + 60)
+    assert keys.valid(conn, hash_, now + 59) is not None
+    assert keys.valid(conn, hash_, now + 61) is None
+
+
 def run(conn: sqlite3.Connection, id_: str, cost: float, limits: tuple[Limit, ...] = (), age: float = 0.0) -> bool:
     """Start and end a request of key k in team t. Return whether it was admitted."""
     one = call(id_, age=age)

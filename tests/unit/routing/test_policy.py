@@ -267,6 +267,14 @@ def test_a_model_that_the_key_may_not_use_is_refused_for_each_call(model: str | 
     assert (refused.value.status, refused.value.kind) == (403, "model_not_allowed")
 
 
+@pytest.mark.parametrize("limits", [(), (LIMIT,)])
+def test_a_key_for_some_tiers_may_not_use_the_providers_name_of_a_model(limits: tuple[Limit, ...]) -> None:
+    """LiteLLM serves `openai/gpt-4o` as well as `gpt-4o`, and no tier is known for it."""
+    made = request("provider/big", client=Client(lambda name, tier: tier in (None, 1), key="k"))
+    with pytest.raises(RefusalError, match="may not use the model 'provider/big'"):
+        decide(made, MODELS, RoutingRules(limits=limits))
+
+
 def test_a_group_without_a_model_of_the_key_is_refused_and_free_models_too() -> None:
     made = request("cheap", client=_only("vectors"))
     with pytest.raises(RefusalError):
@@ -282,6 +290,13 @@ def test_a_call_that_litellm_routes_has_no_fallbacks_where_the_key_is_limited() 
     made = request("vectors", call_type="aembedding", has_fallbacks=True, client=_only("vectors"))
     assert decide(made, MODELS, RoutingRules()).no_fallback
     assert not decide(replace(made, client=Client()), MODELS, RoutingRules()).no_fallback
+
+
+@pytest.mark.parametrize("call_type", ["atranscription", "aembedding", "aimage_generation"])
+def test_a_call_that_is_no_chat_does_not_fall_back_to_chat_models(call_type: str) -> None:
+    assert decide(request("local", call_type=call_type), MODELS, RoutingRules()).no_fallback
+    assert not decide(request("local", call_type=call_type, has_fallbacks=True), MODELS, RoutingRules()).no_fallback
+    assert not decide(request("vectors", call_type=call_type), MODELS, RoutingRules()).no_fallback
 
 
 def test_the_budgets_of_key_team_agent_task_and_everybody_all_apply() -> None:

@@ -43,6 +43,29 @@ def test_headers_count_before_metadata() -> None:
         ({}, {}, "size", None),
         ({"api_key": "sk-mine"}, {}, "has_credentials", True),
         ({"extra_headers": {}}, {}, "has_credentials", True),
+        (
+            {"provider_specific_header": {"extra_headers": {"Authorization": "Bearer mine"}}},
+            {},
+            "has_credentials",
+            True,
+        ),
+        (
+            {
+                "provider_specific_header": [
+                    {"extra_headers": {"anthropic-beta": "b"}},
+                    {"extra_headers": {"authorization": "Bearer sk-ant-oat01-x"}},
+                ]
+            },
+            {},
+            "has_credentials",
+            True,
+        ),
+        (
+            {"provider_specific_header": {"extra_headers": {"anthropic-beta": "b", "anthropic-version": "v"}}},
+            {},
+            "has_credentials",
+            False,
+        ),
         ({}, {}, "has_credentials", False),
         ({"fallbacks": ["a"]}, {}, "has_fallbacks", True),
         ({"context_window_fallbacks": [{}]}, {}, "has_fallbacks", True),

@@ -15,7 +15,7 @@ from lmstack.web.app import page_app
 
 MOST_MS = 5.0
 PATHS = (
-    "/dashboard?since=90d", "/dashboard?since=90d&by=task&show=requests", "/dashboard/requests", "/dashboard/models", "/dashboard/errors",
+    "/dashboard?since=90d", "/dashboard?since=90d&by=task&show=requests", "/dashboard/requests", "/dashboard/models", "/dashboard/errors", "/dashboard/keys", "/dashboard/keys/coder?since=90d", "/api/v1/keys",
     "/metrics", "/api/v1/requests?since=90d&limit=10000", "/api/v1/requests?since=90d&limit=10000&format=csv",
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ import json
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 
 import page_site
 from lmstack import page_link
+from lmstack.ledger.schema import connect
 from lmstack.web import html
 from lmstack.web.app import page_app
 from lmstack.web.live import Live
@@ -20,7 +22,7 @@ from lmstack.web.reading import Reader
 from page_site import KEY
 
 BEARER = {"authorization": f"Bearer {KEY}"}
-VIEWS = ("", "/requests", "/models", "/budgets", "/errors", "/outbox")
+VIEWS = ("", "/requests", "/models", "/keys", "/keys/coder", "/budgets", "/errors", "/outbox")
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +205,21 @@ def test_a_missing_ledger_is_an_answer_and_no_traceback(tmp_path: Path) -> None:
     with client_of(tmp_path / "litellm.db") as client:
         assert client.get("/dashboard", headers=BEARER).status_code == 503
         assert client.get("/api/v1/usage", headers=BEARER).json()["error"]["type"] == "ledger_unavailable"
+
+
+def test_a_request_shows_what_it_demanded_and_whose_key_it_had(tmp_path: Path) -> None:
+    made, plain = (page_site.write_one(tmp_path / "litellm.db", id_=name) for name in ("req_1", "req_2"))
+    asked = {"tier": "cheap", "max_cost": 0.02, "no_fallback": True, "budgets": ["team month"]}
+    with closing(connect(tmp_path / "litellm.db")) as conn:
+        conn.execute(
+            "UPDATE requests SET asked = ?, key_alias = 'coder', team = 'core' WHERE id = ?", (json.dumps(asked), made)
+        )
+        conn.execute("UPDATE requests SET key_alias = NULL WHERE id = ?", (plain,))
+    with client_of(tmp_path / "litellm.db") as client:
+        shown = client.get(f"/dashboard/requests/{made}", headers=BEARER).text
+        assert "tier cheap, at most $0.0200, no fallback, budget team month" in shown
+        assert 'href="/dashboard/keys/coder"' in shown
+        assert "<dd>the operator's</dd>" in client.get(f"/dashboard/requests/{plain}", headers=BEARER).text
 
 
 def test_an_unknown_request_and_an_unknown_page_are_404(client: TestClient) -> None:

@@ -11,7 +11,7 @@ from lmstack.gateway import worker
 from lmstack.gateway.app.auth import SCOPE_KEY
 from lmstack.gateway.app.dialects import error_body
 from lmstack.gateway.calls import served
-from lmstack.keys.key import Key
+from lmstack.keys.key import Key, use_of_rates
 from lmstack.ledger import queries
 
 READ_SECONDS = 5.0
@@ -40,12 +40,8 @@ async def usage(request: Request) -> JSONResponse:
 
 
 def _answer(key: Key, found: dict[str, Any]) -> dict[str, Any]:
-    limits, state = key.limits, worker.get().rates.state(key) if key.limits.has_rates else None
-    rates = {
-        "rpm": {"limit": limits.rpm, "used": state.requests if state else None},
-        "tpm": {"limit": limits.tpm, "used": state.tokens if state else None},
-        "parallel": {"limit": limits.parallel, "used": state.open if state else None},
-    }
+    limits = key.limits
+    rates = use_of_rates(limits, worker.get().rates.used(key) if limits.has_rates else None)
     return {
         "key": key.name, "agent": key.agent_of(None), "team": limits.team, "expires_at": key.expires_at,
         "models": served.names_for(key), "routes": list(limits.routes), "tasks": limits.tasks, "rates": rates, **found,

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from lmstack.gateway import worker
 from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.app.routes import Recorded, Route
-from lmstack.gateway.rates import SECONDS, Rates, State
+from lmstack.gateway.rates import Rates, State
 from lmstack.keys.key import Key
+from lmstack.keys.routes import SHARED, kind_of
+from lmstack.ledger.rates_file import SECONDS
 
 Headers = list[tuple[bytes, bytes]]
 _TEXTS = {
@@ -21,9 +23,10 @@ _TEXTS = {
 def admitted(key: Key | None, route: Route, rates: Rates | None = None) -> Iterator[Headers]:
     """Count a call of a key while the block runs, and give the headers for the client. Raises RefusedError (429).
 
-    What only reads our own state is not counted.
+    What only reads our own state is not counted. Files and batches are read at the provider, with our key.
     """
-    if key is None or not key.limits.has_rates or route.recorded is Recorded.NO:
+    is_ours = route.recorded is Recorded.NO and kind_of(route.path) not in SHARED
+    if key is None or not key.limits.has_rates or is_ours:
         yield []
         return
     counts = worker.get().rates if rates is None else rates

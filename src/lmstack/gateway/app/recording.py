@@ -117,9 +117,10 @@ def _call(context: RequestContext, body: bytes) -> Call:
     try:
         data = _json_object(body)
         named = {name: data[name] for name in ("metadata", "user", "model") if name in data}
-        return attribution.start_call(
-            {"model": _model_in(context.path), **named}, context.headers, context.path, context.key
-        )
+        in_path = _model_in(context.path)  # LiteLLM asks this one, and not one in the body
+        if in_path is not None:
+            named["model"] = in_path
+        return attribution.start_call(named, context.headers, context.path, context.key)
     except Exception:
         log.exception("lmstack: a request could not be read for its row")
         return attribution.start_call({}, {}, context.path, context.key)

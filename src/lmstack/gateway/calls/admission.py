@@ -59,11 +59,25 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
         call.requested_model = short_text(request.model)
     call.units = units_of(request)
     call.fails_first, call.has_credentials = request.fails_first, request.has_credentials
+    call.asked = _demands(request)
     decision = decide(request, served.models(), served.rules())
     write(data, call, decision)
     verdict = await _record_start(data, call, request, decision)
     if not verdict.durable and worker.is_strict():
         raise replies.not_recorded()
+
+
+def _demands(request: Request) -> dict[str, Any] | None:
+    """Return what a request demands of routing: by headers, metadata, or models.yaml for its task or agent. None for nothing."""
+    rules = served.rules()
+    options, limits = rules.options_of(request), rules.limits_of(request)
+    if not options and not limits:
+        return None
+    found = {
+        "tier": options.tier, "max_cost": options.max_cost, "no_fallback": options.no_fallback or None,
+        "budgets": [f"{limit.scope} {limit.period}" for limit in limits] or None,
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def write(data: dict[str, Any], call: Call, decision: Decision) -> None:
@@ -136,14 +150,18 @@ def _may_be_limited(data: Mapping[str, Any]) -> bool:
 def _ask_for_usage(data: dict[str, Any], call_type: str) -> bool:
     """Ask the provider for the usage of a stream. Return whether its chunk is ours, and must not reach the client.
 
-    LiteLLM does so by itself, but not for the name of a router (``auto``). There it would count the tokens itself.
+    LiteLLM does so by itself, but not for the name of a router (``auto``), nor for /v1/completions. There it would count the
+    tokens itself, or none.
     """
     if call_type == "agenerate_content_stream":
         data.pop("stream_options", None)  # LiteLLM asks for the usage itself, unless a client forbids it
-    if call_type != "acompletion" or data.get("stream") is not True or "stream_options" in data:
+    is_text, given = call_type == "atext_completion", data.get("stream_options")
+    if data.get("stream") is not True or not (is_text or (call_type == "acompletion" and "stream_options" not in data)):
         return False
-    data["stream_options"] = {"include_usage": True}
-    return True
+    if given is not None and not isinstance(given, dict):
+        return False  # refused soon
+    data["stream_options"] = {**(given or {}), "include_usage": True}
+    return not (given or {}).get("include_usage")
 
 
 def _least(*amounts: float | None) -> float | None:

@@ -6,7 +6,8 @@ its own TypeErrors included, into APIConnectionError (status 500). So only the c
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 
@@ -20,6 +21,38 @@ SHAPE = frozenset(
         AttributeError, TypeError, KeyError, IndexError, ValueError, OverflowError, UnicodeEncodeError, json.JSONDecodeError,
     }
 )  # fmt: skip
+
+
+# What a request may name that is kept at a provider. Google answers 403 when it is missing, and OpenAI 404.
+_FORBIDDEN_OR_MISSING = (403, 404)
+_KEPT = frozenset(
+    {
+        "cachedContent", "cached_content", "fileUri", "file_uri", "file_id", "file_ids", "previous_response_id", "conversation",
+        "vector_store_ids", "container",
+    }
+)  # fmt: skip
+_BODY = ("messages", "input", "contents", "tools", "prompt")
+_MAX_PARTS = 10_000
+
+
+def misses_what_is_kept(error: BaseException, request: Mapping[str, Any]) -> bool:
+    """Return whether a 403 or 404 may be about a file, a cache or a response that the request names, and not about the model."""
+    if getattr(error, "status_code", None) not in _FORBIDDEN_OR_MISSING:
+        return False
+    prompt = request.get("prompt")
+    if (isinstance(prompt, Mapping) and prompt.get("id")) or any(request.get(name) for name in _KEPT):
+        return True
+    waiting, seen = [request.get(name) for name in _BODY], 0
+    while waiting and seen < _MAX_PARTS:
+        part = waiting.pop()
+        seen += 1
+        if isinstance(part, Mapping):
+            if any(part.get(name) for name in _KEPT):
+                return True
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+    return False
 
 
 def is_provider_fault(error: BaseException) -> bool:

@@ -5,13 +5,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lmstack.gateway.calls import served
-from lmstack.routing.prices import REALTIME, modes_for
+from lmstack.routing.prices import REALTIME, TRANSCRIPTIONS, modes_for
 from lmstack.routing.refusals import invalid
-from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS
+from lmstack.routing.request import ROUTED_CALLS, SPECIAL_FALLBACKS, header_names
 
 # With these LiteLLM sends a request and our key to another address than the model's, and the client may choose its path.
-# With specific_deployment it finds no deployment, and says that all of them have failed.
-_ADDRESSES = ("azure", "custom_llm_provider", "deployment_id", "specific_deployment", "use_litellm_proxy")
+# With client it uses that as its HTTP client. With specific_deployment it finds no deployment, and says that all of them have failed.
+_ADDRESSES = ("azure", "client", "custom_llm_provider", "deployment_id", "specific_deployment", "use_litellm_proxy")
+# LiteLLM leaves these fields out of the provider's call. So a client could take out the limit of an answer, or the count of its tokens.
+_DROPPED = "additional_drop_params"
+_HEADERS = ("extra_headers", "headers", "provider_specific_header")
+# They decide to which host a request goes, and where it ends. Our key is in the same request.
+_TRANSPORT = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer"}
+)
 _CHECKED_CALLS = ROUTED_CALLS | {"aembedding", "embedding", "embeddings"}
 
 
@@ -27,6 +34,10 @@ def _is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
+def _is_text_or_object(value: object) -> bool:
+    return isinstance(value, str | dict)
+
+
 def _is_stored_prompt(value: object, call_type: str) -> bool:
     """Return whether ``prompt`` names a prompt that the provider keeps, as OpenAI's Responses have it."""
     return call_type.endswith("responses") and isinstance(value, dict)
@@ -39,6 +50,10 @@ _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
     "tools": (_is_list_of_objects, "a list of objects"),
     "functions": (_is_list_of_objects, "a list of objects"),
     "stream_options": (_is_object, "an object"),
+    "response_format": (_is_text_or_object, "a string or an object"),
+    "tool_choice": (_is_text_or_object, "a string or an object"),
+    "extra_headers": (_is_object, "an object"),
+    "headers": (_is_object, "an object"),
 }
 
 
@@ -51,10 +66,10 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
     # LiteLLM writes the fields of extra_body over those that routing and budgets have read, model and n too.
     if body.get("extra_body"):
         raise invalid("extra_body", "put its fields into the body itself.")
-    if call_type == "agenerate_content" and body.get(
-        "stream"
-    ):  # the provider would be asked, and LiteLLM would answer 500
-        raise invalid("stream", "generateContent does not stream. Call streamGenerateContent.")
+    if body.get(_DROPPED):
+        raise invalid(_DROPPED, "this gateway does not take it from clients. Leave the fields out of the body.")
+    _check_headers(body)
+    _check_stream(body, call_type)
     _check_models(body)
     _check_mode(body, call_type)
     if call_type not in _CHECKED_CALLS:
@@ -68,6 +83,25 @@ def check(body: Mapping[str, Any], call_type: str) -> None:
         # LiteLLM reads NaN and 1e999, but JSON has no such number.
         if isinstance(value, float) and not math.isfinite(value):
             raise invalid(name, "a finite number is expected.")
+
+
+def _check_stream(body: Mapping[str, Any], call_type: str) -> None:
+    """Raise RefusalError for a call that does not stream."""
+    if call_type == "agenerate_content" and body.get(
+        "stream"
+    ):  # the provider would be asked, and LiteLLM would answer 500
+        raise invalid("stream", "generateContent does not stream. Call streamGenerateContent.")
+    if call_type in TRANSCRIPTIONS and str(body.get("stream")).lower() in ("true", "1"):
+        raise invalid(
+            "stream", "this gateway does not stream transcriptions: LiteLLM reports neither their end nor their cost."
+        )
+
+
+def _check_headers(body: Mapping[str, Any]) -> None:
+    """Raise RefusalError for a header that would send the request, and our key in it, to another host."""
+    for name in _HEADERS:
+        if not _TRANSPORT.isdisjoint(header.strip().lower() for header in header_names(body.get(name))):
+            raise invalid(name, "Host and other headers of the connection are not taken from clients.")
 
 
 def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:

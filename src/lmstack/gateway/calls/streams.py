@@ -185,7 +185,7 @@ def is_usage_only(chunk: object) -> bool:
 
 
 def _is_empty(choice: object) -> bool:
-    if getattr(choice, "finish_reason", None) is not None or getattr(choice, "logprobs", None) is not None:
+    if any(getattr(choice, name, None) for name in ("finish_reason", "logprobs", "text")):
         return False
     dump = getattr(getattr(choice, "delta", None), "model_dump", dict)
     return all(value is None for value in dump().values())

@@ -163,7 +163,7 @@ FIELDS = (
     Field("`standard_logging_object` in a log event", "LiteLLM's count of tokens, and its cost", "the row of a stream without any usage has no tokens"),
     Field("`litellm_call_id`, `litellm_trace_id` in the data of a hook", "a row is found by the id that the client got", "the row has our own id only"),
     Field("`litellm_metadata`, `model_info` in the data of a hook", "which deployment an attempt is for", "the attempt has the name of its model only"),
-    Field("the module `litellm.integrations.otel.logger`", "its failed import is remembered. LiteLLM would try it again on each request", "nothing is lost"),
+    Field("the module `litellm.integrations.otel.logger`", "its import always fails immediately. LiteLLM would try it on each request, and lmstack makes its own spans", "nothing is lost"),
     Field("the loggers `LiteLLM`, `LiteLLM Proxy`, `LiteLLM Router`", "prompts and keys are removed from LiteLLM's warnings and errors", "the filter is on every logger with a name that begins with `litellm`"),
     Field("`_retries` of redis-py's default policy", "a failing Redis does not block the event loop for seconds", "a failing Redis may block the requests of a worker"),
     Field("`litellm_response_headers` of an error", "the provider's `Retry-After`", "a cooldown lasts 20 seconds"),
