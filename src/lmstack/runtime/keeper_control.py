@@ -128,7 +128,7 @@ class Takeover:
 
     def _refused(self, why: str) -> UnhealthyError:
         log = files.read(folder(self._project, self._slot) / "start.log") or ""
-        # Granian's own last line says nothing about the cause.
+        # Granian's own last line does not name the cause.
         found = last_error([line for line in log.splitlines() if "lifespan startup failed" not in line])
         quoted = f". Its last error: {found}" if found else ""
         return UnhealthyError(f"{why}{quoted}", "correct it and try again; lm logs has the rest")
