@@ -66,7 +66,8 @@ def fill(path: Path, requests: int, days: float, seed: int = 1, now: float | Non
     end = time.time() if now is None else now
     conn = connect(path)
     migrate(conn)
-    make_keys(conn, end)
+    if conn.execute("SELECT 1 FROM keys").fetchone() is None:
+        make_keys(conn, end)
     times = sorted(end - days * 86400 * random_.random() for _ in range(requests))
     batch: list[Started | Ended] = []
     for number, at in enumerate(times):

@@ -156,7 +156,8 @@ def _keep_out_of_the_log(url: str) -> None:
 
 
 def _shows_no_target(record: logging.LogRecord) -> bool:
-    return not any(str(one) in _hidden for one in record.args or ())
+    text = record.getMessage()  # not its arguments: a filter of LiteLLM may have written them into the text before
+    return not any(address in text for address in _hidden)
 
 
 def _discard(answer: httpx.Response) -> None:
