@@ -83,8 +83,8 @@ def key_audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = N
 
 
 def key_of_hash(conn: sqlite3.Connection, hash_: str) -> Rows:
-    """Return one row with the name of the key that has this hash; none when there is no such key."""
-    name = None if check_version(conn) < FIRST_SCHEMA else keys.named_by(conn, hash_)
+    """Return one row with the name of the key that has this hash; none for an unknown or a rotated secret."""
+    name = None if check_version(conn) < FIRST_SCHEMA else keys.named_by(conn, hash_, time.time())
     return [] if name is None else [{"name": name}]
 
 

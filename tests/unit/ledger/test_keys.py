@@ -55,6 +55,22 @@ def test_a_rotation_keeps_the_old_secret_for_a_while(conn: sqlite3.Connection) -
     assert found == {digest(first): NOW + 60, digest(second): NOW + 3600, digest(third): None}
 
 
+def test_a_rotated_secret_stays_invalid_when_the_clock_is_set_back(conn: sqlite3.Connection) -> None:
+    first = make(conn)
+    keys.change(conn, "rotate", "me", NOW, "coder", hash=digest(new_secret()))
+    assert digest(first) not in keys.load(conn, 0)[1][0][1]
+    assert keys.valid(conn, digest(first), NOW - 3600) is None
+    assert keys.audit(conn)[0]["detail"] == {"old_valid_until": NOW}
+
+
+def test_a_rotated_secret_names_no_key(conn: sqlite3.Connection) -> None:
+    """`lm run --key` would start a client with it, and the gateway would refuse each of its calls."""
+    first, second = make(conn), new_secret()
+    keys.change(conn, "rotate", "me", NOW, "coder", hash=digest(second), keep_until=NOW + 60)
+    assert [keys.named_by(conn, digest(first), NOW + later) for later in (0, 61)] == ["coder", None]
+    assert keys.named_by(conn, digest(second), NOW + 61) == "coder"
+
+
 @pytest.mark.parametrize("action", ["edit", "revoke", "rotate"])
 def test_a_missing_and_a_revoked_key_are_not_changed(conn: sqlite3.Connection, action: str) -> None:
     with pytest.raises(KeyChangeError, match="no key"):
