@@ -1,6 +1,7 @@
 """Queries and changes of keys, for ledger/queries.py: what `lm key` and `GET /me/usage` show."""
 
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -30,11 +31,16 @@ def key_rows(
     if check_version(conn) < FIRST_SCHEMA:
         return []
     now, found = time.time(), []
+    gone = functools.cache(lambda period: spending.of_keys(conn, period, now))
     for row in keys.rows(conn, name):
         key = key_of(row)
         row["state"] = state_of(key, now)
         if admits is None or admits(row):
-            row["budgets"] = [budget_row(conn, limit, now) for limit in key.budgets(now)]
+            limits = key.budgets(now)
+            if name is None:
+                row["budgets"] = [_budget(limit, now, *gone(limit.period).get(row["name"], (0.0, 0.0))) for limit in limits]
+            else:
+                row["budgets"] = [budget_row(conn, limit, now) for limit in limits]
             found.append(row)
     if rates:
         path = Path(next(file for _, name, file in map(tuple, conn.execute("PRAGMA database_list")) if name == "main"))
@@ -90,8 +96,11 @@ def key_of_hash(conn: sqlite3.Connection, hash_: str) -> Rows:
 
 def budget_row(conn: sqlite3.Connection, limit: Limit, now: float) -> dict[str, Any]:
     """Return a budget with what was spent, and what open requests have reserved."""
-    details = limit.state(spending.spent(conn, limit, now), limit.reset_at(now))
-    return {**details, "reserved_usd": spending.reserved(conn, limit)}
+    return _budget(limit, now, spending.spent(conn, limit, now), spending.reserved(conn, limit))
+
+
+def _budget(limit: Limit, now: float, spent: float, reserved: float) -> dict[str, Any]:
+    return {**limit.state(spent, limit.reset_at(now)), "reserved_usd": reserved}
 
 
 def change_key(path: Path, action: str, **values: Any) -> Rows:

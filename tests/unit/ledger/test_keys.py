@@ -284,6 +284,28 @@ def test_what_a_key_has_used_is_its_own(conn: sqlite3.Connection, ledger: Path) 
     assert queries.ask(ledger, "key_usage", {"name": "other"})[0]["total"] == {"requests": 0, "cost_usd": 0.0}
 
 
+def test_a_list_of_keys_has_the_budgets_of_each_with_one_look_for_all(conn: sqlite3.Connection) -> None:
+    make(conn, "k", budgets=dict.fromkeys(PERIODS, 5.0))
+    make(conn, "other", budgets={"day": 5.0})
+    for number, age in enumerate((0.0, 3600.0, 5 * 86400.0, 40 * 86400.0)):
+        assert run(conn, str(number), 0.25, (), age)
+    assert run(conn, "open", 0.0)
+    conn.execute("UPDATE requests SET status = 'started', reserved_usd = 0.5 WHERE id = 'open'")
+    listed = key_rows(conn)
+    assert [row["budgets"] for row in listed] == [key_rows(conn, row["name"])[0]["budgets"] for row in listed]
+    assert {budget["period"]: budget["reserved_usd"] for budget in listed[0]["budgets"]} == dict.fromkeys(PERIODS, 0.5)
+    assert listed[0]["budgets"][-1]["spent_usd"] > 0 == listed[1]["budgets"][0]["spent_usd"]
+    asked: list[str] = []
+    conn.set_trace_callback(asked.append)
+    key_rows(conn)
+    few = len(asked)
+    for number in range(20):
+        make(conn, f"many{number}", budgets={"day": 5.0, "month": 50.0})
+    asked.clear()
+    key_rows(conn)
+    assert len(asked) == few  # with a look for each key, a list of 10,000 takes nine seconds
+
+
 def test_a_table_that_cannot_be_read_is_an_error_and_not_a_ledger_without_keys(conn: sqlite3.Connection) -> None:
     conn.execute("DROP TABLE key_secrets")
     with pytest.raises(sqlite3.OperationalError):
