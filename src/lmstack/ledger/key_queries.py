@@ -36,11 +36,12 @@ def key_rows(
         key = key_of(row)
         row["state"] = state_of(key, now)
         if admits is None or admits(row):
-            limits = key.budgets(now)
-            if name is None:
-                row["budgets"] = [_budget(limit, now, *gone(limit.period).get(row["name"], (0.0, 0.0))) for limit in limits]
-            else:
-                row["budgets"] = [budget_row(conn, limit, now) for limit in limits]
+            row["budgets"] = [
+                budget_row(conn, limit, now)
+                if name is not None
+                else _budget(limit, now, *gone(limit.period).get(key.name, (0.0, 0.0)))
+                for limit in key.budgets(now)
+            ]
             found.append(row)
     if rates:
         path = Path(next(file for _, name, file in map(tuple, conn.execute("PRAGMA database_list")) if name == "main"))

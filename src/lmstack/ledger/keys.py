@@ -84,9 +84,7 @@ def audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = None,
 
 def named_by(conn: sqlite3.Connection, hash_: str, now: float) -> str | None:
     """Return the name of the key that has this hash, also of a revoked one; None for an unknown or a rotated secret."""
-    sql = (
-        "SELECT name FROM keys JOIN key_secrets ON key_id = id WHERE hash = ? AND (valid_until IS NULL OR valid_until > ?)"
-    )
+    sql = "SELECT name FROM keys JOIN key_secrets ON key_id = id WHERE hash = ? AND (valid_until IS NULL OR valid_until > ?)"
     found = conn.execute(sql, (hash_, now)).fetchone()
     return None if found is None else str(found[0])
 

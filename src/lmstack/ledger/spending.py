@@ -92,7 +92,9 @@ def of_keys(conn: sqlite3.Connection, period: str, now: float) -> dict[str, tupl
         sql = f"SELECT name, SUM(cost_usd) FROM rollups WHERE dimension = 'key'{_within(period, now)} GROUP BY name"  # noqa: S608 - literals
     for name, usd in conn.execute(sql):
         found[name] = (float(usd or 0.0), 0.0)
-    sql = "SELECT key_alias, SUM(reserved_usd) FROM requests INDEXED BY requests_open WHERE status = 'started' GROUP BY 1"
+    sql = (
+        "SELECT key_alias, SUM(reserved_usd) FROM requests INDEXED BY requests_open WHERE status = 'started' GROUP BY 1"
+    )
     for name, usd in conn.execute(sql):
         found[name] = (found.get(name, (0.0, 0.0))[0], float(usd or 0.0))
     return found
