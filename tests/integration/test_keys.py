@@ -312,6 +312,14 @@ def test_what_a_provider_keeps_for_all_must_be_named(gateway: Stack) -> None:
     assert gateway.post("/v1/batches", {"model": "gpt-4o-mini", "input_file_id": "f", "endpoint": "/v1/chat/completions", "completion_window": "24h"}, named).status_code == 403  # fmt: skip
 
 
+def test_a_tool_of_a_provider_reaches_no_other_model(gateway: Stack, mock: Mock) -> None:
+    _, secret = new_key(gateway, "--models", "gpt-4o-mini")
+    mock.reset()
+    tools = [{"type": "image_generation", "model": "gpt-image-1"}]
+    answer = gateway.post("/v1/responses", {"model": "gpt-4o-mini", "input": "Draw.", "tools": tools}, secret)
+    assert (answer.status_code, error_of(answer)["type"], mock.requests()) == (403, "model_not_allowed", [])
+
+
 def test_each_sdk_gets_its_own_error(gateway: Stack, invalid: dict[str, str]) -> None:
     secret, wrong = limited_key(gateway), invalid["revoked"]
     base = f"{gateway.url}/v1"

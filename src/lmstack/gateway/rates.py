@@ -130,9 +130,10 @@ class Rates:
             row[AT] = second
         for passed in range(last + 1, second + 1) if row[AT] == last else ():
             place = passed % SECONDS
-            row[REQUESTS] -= row[BUCKETS + place]
-            row[TOKENS] -= row[TOKEN_BUCKETS + place]
             row[BUCKETS + place] = row[TOKEN_BUCKETS + place] = 0
+        if second > last:  # added up again: a worker that was killed between two of its writes must leave no wrong sum
+            row[REQUESTS] = sum(row[BUCKETS : BUCKETS + SECONDS])
+            row[TOKENS] = sum(row[TOKEN_BUCKETS : TOKEN_BUCKETS + SECONDS])
         row[AT] = max(second, row[AT])
         return int(row[AT])
 

@@ -1,6 +1,7 @@
 """Queries and changes of keys, for ledger/queries.py: what `lm key` and `GET /me/usage` show."""
 
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -30,11 +31,17 @@ def key_rows(
     if check_version(conn) < FIRST_SCHEMA:
         return []
     now, found = time.time(), []
+    gone = functools.cache(lambda period: spending.of_keys(conn, period, now))
     for row in keys.rows(conn, name):
         key = key_of(row)
         row["state"] = state_of(key, now)
         if admits is None or admits(row):
-            row["budgets"] = [budget_row(conn, limit, now) for limit in key.budgets(now)]
+            row["budgets"] = [
+                budget_row(conn, limit, now)
+                if name is not None
+                else _budget(limit, now, *gone(limit.period).get(key.name, (0.0, 0.0)))
+                for limit in key.budgets(now)
+            ]
             found.append(row)
     if rates:
         path = Path(next(file for _, name, file in map(tuple, conn.execute("PRAGMA database_list")) if name == "main"))
@@ -83,15 +90,18 @@ def key_audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = N
 
 
 def key_of_hash(conn: sqlite3.Connection, hash_: str) -> Rows:
-    """Return one row with the name of the key that has this hash; none when there is no such key."""
-    name = None if check_version(conn) < FIRST_SCHEMA else keys.named_by(conn, hash_)
+    """Return one row with the name of the key that has this hash; none for an unknown or a rotated secret."""
+    name = None if check_version(conn) < FIRST_SCHEMA else keys.named_by(conn, hash_, time.time())
     return [] if name is None else [{"name": name}]
 
 
 def budget_row(conn: sqlite3.Connection, limit: Limit, now: float) -> dict[str, Any]:
     """Return a budget with what was spent, and what open requests have reserved."""
-    details = limit.state(spending.spent(conn, limit, now), limit.reset_at(now))
-    return {**details, "reserved_usd": spending.reserved(conn, limit)}
+    return _budget(limit, now, spending.spent(conn, limit, now), spending.reserved(conn, limit))
+
+
+def _budget(limit: Limit, now: float, spent: float, reserved: float) -> dict[str, Any]:
+    return {**limit.state(spent, limit.reset_at(now)), "reserved_usd": reserved}
 
 
 def change_key(path: Path, action: str, **values: Any) -> Rows:

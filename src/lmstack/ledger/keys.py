@@ -82,10 +82,10 @@ def audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = None,
     ]
 
 
-def named_by(conn: sqlite3.Connection, hash_: str) -> str | None:
-    """Return the name of the key that has this hash, valid or not; None for an unknown one."""
-    sql = "SELECT name FROM keys JOIN key_secrets ON key_id = id WHERE hash = ?"
-    found = conn.execute(sql, (hash_,)).fetchone()
+def named_by(conn: sqlite3.Connection, hash_: str, now: float) -> str | None:
+    """Return the name of the key that has this hash, also of a revoked one; None for an unknown or a rotated secret."""
+    sql = "SELECT name FROM keys JOIN key_secrets ON key_id = id WHERE hash = ? AND (valid_until IS NULL OR valid_until > ?)"
+    found = conn.execute(sql, (hash_, now)).fetchone()
     return None if found is None else str(found[0])
 
 
@@ -150,16 +150,19 @@ def _revoke(conn: sqlite3.Connection, before: Row | None, name: str, now: float,
 
 
 def _rotate(conn: sqlite3.Connection, before: Row | None, name: str, now: float, values: Mapping[str, Any]) -> Change:
-    """Add a secret. The secrets before it are valid until ``keep_until``."""
+    """Add a secret. The secrets before it are valid until ``keep_until``.
+
+    Without it they are deleted: a clock that is set back must not make them valid again.
+    """
     old = _active(before, name)
-    keep_until = float(values.get("keep_until") or now)
+    keep_until = float(values.get("keep_until") or 0.0)
     sql = "UPDATE key_secrets SET valid_until = MIN(COALESCE(valid_until, ?1), ?1) WHERE key_id = ?2"
     conn.execute(sql, (keep_until, old["id"]))
     conn.execute(
         "DELETE FROM key_secrets WHERE key_id = ? AND valid_until < ?", (old["id"], now - KEEP_SECRETS_SECONDS)
     )
     _add_secret(conn, old["id"], values["hash"], now)
-    return _required(conn, name), {"old_valid_until": keep_until}
+    return _required(conn, name), {"old_valid_until": keep_until or now}
 
 
 _ACTIONS: dict[str, Callable[..., Change]] = {"create": _create, "edit": _edit, "revoke": _revoke, "rotate": _rotate}

@@ -86,7 +86,7 @@ def audit(project: Project, since: float, name: str | None = None, limit: int = 
 
 
 def name_of_secret(project: Project, secret: str) -> str | None:
-    """Return the name of the key that has this secret; None for an unknown one."""
+    """Return the name of the key that has this secret; None for an unknown or a rotated one."""
     found = ask(project, "key_of_hash", hash_=digest(secret))
     return str(found[0]["name"]) if found else None
 

@@ -99,8 +99,8 @@ class Site:
 
     async def static(self, request: Request) -> Response:
         """Send one of our files. Its address names its content, so a browser keeps it."""
-        path = (html.STATIC / request.path_params["name"]).resolve()
-        if not path.is_relative_to(html.STATIC) or path.suffix not in _KINDS or not path.is_file():
+        path = html.STATIC / request.path_params["name"]
+        if path.suffix not in _KINDS or path not in html.files():
             return problem(404, "not_found", "There is no such file.")
         return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": _KEPT})
 

@@ -108,7 +108,8 @@ def show_budgets(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
 
 def show_errors(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
     """Return the errors by kind, and what was refused at the gate."""
-    return {"errors": queries.errors(conn, ask.span.since), "refused": queries.refused(conn, ask.span.since)[0]}
+    span = (ask.span.since, usage.NO_END if ask.span.until is None else ask.span.until)
+    return {"errors": queries.errors(conn, *span), "refused": queries.refused(conn, *span)[0]}
 
 
 def show_events(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:

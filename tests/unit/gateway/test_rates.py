@@ -276,3 +276,19 @@ def _at(rates: Rates, key: Key, clock: Clock, later: float) -> dict[str, int]:
     with rates._path.open("r+b") as file:
         file.write(kept)
     return used
+
+
+@pytest.mark.parametrize(("total", "bucket"), [(0, 2), (2, 0)])
+def test_a_worker_that_was_killed_between_two_writes_leaves_no_wrong_sum(path: Path, total: int, bucket: int) -> None:
+    """A sum above its seconds would refuse the key as long as its client asks; one below them would raise in each request."""
+    clock, key = Clock(), Key(1, "a", KeyLimits(rpm=2))
+    rates = Rates(path, clock)
+    with rates._row(key.id) as row:
+        assert row is not None
+        row[rates_file.AT] = int(clock.now)
+        row[rates_file.REQUESTS] = total
+        row[rates_file.BUCKETS + int(clock.now) % rates_file.SECONDS] = bucket
+    for _ in range(4):
+        clock.now += 20
+        rates.state(key)
+    assert admit(rates, key, 3) == 2

@@ -55,6 +55,22 @@ def test_a_rotation_keeps_the_old_secret_for_a_while(conn: sqlite3.Connection) -
     assert found == {digest(first): NOW + 60, digest(second): NOW + 3600, digest(third): None}
 
 
+def test_a_rotated_secret_stays_invalid_when_the_clock_is_set_back(conn: sqlite3.Connection) -> None:
+    first = make(conn)
+    keys.change(conn, "rotate", "me", NOW, "coder", hash=digest(new_secret()))
+    assert digest(first) not in keys.load(conn, 0)[1][0][1]
+    assert keys.valid(conn, digest(first), NOW - 3600) is None
+    assert keys.audit(conn)[0]["detail"] == {"old_valid_until": NOW}
+
+
+def test_a_rotated_secret_names_no_key(conn: sqlite3.Connection) -> None:
+    """`lm run --key` would start a client with it, and the gateway would refuse each of its calls."""
+    first, second = make(conn), new_secret()
+    keys.change(conn, "rotate", "me", NOW, "coder", hash=digest(second), keep_until=NOW + 60)
+    assert [keys.named_by(conn, digest(first), NOW + later) for later in (0, 61)] == ["coder", None]
+    assert keys.named_by(conn, digest(second), NOW + 61) == "coder"
+
+
 @pytest.mark.parametrize("action", ["edit", "revoke", "rotate"])
 def test_a_missing_and_a_revoked_key_are_not_changed(conn: sqlite3.Connection, action: str) -> None:
     with pytest.raises(KeyChangeError, match="no key"):
@@ -266,6 +282,28 @@ def test_what_a_key_has_used_is_its_own(conn: sqlite3.Connection, ledger: Path) 
     assert [(day["requests"], day["cost_usd"]) for day in row["days"]] == [(2, 0.75)]
     assert [(budget["period"], budget["spent_usd"]) for budget in row["budgets"]] == [("day", 0.75)]
     assert queries.ask(ledger, "key_usage", {"name": "other"})[0]["total"] == {"requests": 0, "cost_usd": 0.0}
+
+
+def test_a_list_of_keys_has_the_budgets_of_each_with_one_look_for_all(conn: sqlite3.Connection) -> None:
+    make(conn, "k", budgets=dict.fromkeys(PERIODS, 5.0))
+    make(conn, "other", budgets={"day": 5.0})
+    for number, age in enumerate((0.0, 3600.0, 5 * 86400.0, 40 * 86400.0)):
+        assert run(conn, str(number), 0.25, (), age)
+    assert run(conn, "open", 0.0)
+    conn.execute("UPDATE requests SET status = 'started', reserved_usd = 0.5 WHERE id = 'open'")
+    listed = key_rows(conn)
+    assert [row["budgets"] for row in listed] == [key_rows(conn, row["name"])[0]["budgets"] for row in listed]
+    assert {budget["period"]: budget["reserved_usd"] for budget in listed[0]["budgets"]} == dict.fromkeys(PERIODS, 0.5)
+    assert listed[0]["budgets"][-1]["spent_usd"] > 0 == listed[1]["budgets"][0]["spent_usd"]
+    asked: list[str] = []
+    conn.set_trace_callback(asked.append)
+    key_rows(conn)
+    few = len(asked)
+    for number in range(20):
+        make(conn, f"many{number}", budgets={"day": 5.0, "month": 50.0})
+    asked.clear()
+    key_rows(conn)
+    assert len(asked) == few  # with a look for each key, a list of 10,000 takes nine seconds
 
 
 def test_a_table_that_cannot_be_read_is_an_error_and_not_a_ledger_without_keys(conn: sqlite3.Connection) -> None:

@@ -195,10 +195,30 @@ def test_login_goes_on_to_our_own_paths_only(client: TestClient) -> None:
 
 
 def test_nothing_outside_the_static_folder_is_sent(client: TestClient) -> None:
-    for name in ("../app.py", "..%2fapp.py", "vendor/packages.json", "vendor/htmx.LICENSE", "nothing.css", ""):
+    for name in (
+        "../app.py",
+        "..%2fapp.py",
+        "vendor/packages.json",
+        "vendor/htmx.LICENSE",
+        "nothing.css",
+        "%00.css",
+        "a" * 5000 + ".css",
+        "",
+    ):
         assert client.get(f"/dashboard/static/{name}").status_code == 404
     kept = client.get(html.static("page.css"))
     assert "immutable" in kept.headers["cache-control"]
+
+
+def test_errors_are_those_of_the_span(client: TestClient) -> None:
+    def errors(query: str) -> int:
+        return sum(row["count"] for row in client.get(f"/api/v1/errors?{query}", headers=BEARER).json()["errors"])
+
+    now, half = int(time.time()) + 60, int(time.time()) - 86400
+    older, newer = errors(f"from=0&to={half}"), errors(f"from={half}&to={now}")
+    assert older
+    assert newer
+    assert older + newer == errors(f"from=0&to={now}")
 
 
 def test_a_missing_ledger_is_an_answer_and_no_traceback(tmp_path: Path) -> None:

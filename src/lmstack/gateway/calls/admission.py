@@ -53,6 +53,7 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
     call.hides_usage = _ask_for_usage(data, call_type)
     request_shape.check(data, call_type)
     client = holders.client_of(current.key(), call.attribution.task_id, call_type)
+    holders.check_tools(current.key(), data.get("tools"))
     request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id, client)
     if call_type in BATCHES:
         request = replace(request, model=stored.keeper(data, headers))
