@@ -151,10 +151,16 @@ class Site:
             return problem(503, "overloaded", "Too many pages follow live requests.")
         ask = Ask(span_from({}, time.time()), request.query_params, await self._host.facts())
         try:
-            stream = self._live.stream(filter_of(ask))
+            stream = self._live.stream(filter_of(ask), lambda: self._may_read(request))
         except ViewError as error:
             return problem(400, "invalid_request_error", f"{error}.")
         return StreamingResponse(stream, media_type="text/event-stream")
+
+    async def _may_read(self, request: Request) -> bool:
+        try:
+            return await self._sessions.find(request) is not None
+        except (OSError, LedgerVersionError, sqlite3.Error):  # the browser opens the stream again
+            return False
 
     async def not_found(self, request: Request, error: Exception) -> Response:
         """Answer an unknown address."""

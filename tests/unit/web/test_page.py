@@ -291,3 +291,29 @@ def test_a_live_stream_shows_what_its_filter_admits_and_ends_when_the_worker_sto
     assert len(got) == 2
     assert got[1].startswith("event: request\ndata: <tr")
     assert "mine" in got[1]
+
+
+def test_a_live_stream_ends_with_its_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    from lmstack.ledger.filters import Filter
+
+    monkeypatch.setattr("lmstack.web.live.READ_SECONDS", 0.02)
+    ledger, logged_in = tmp_path / "litellm.db", True
+    page_site.write_one(ledger)
+
+    async def may_read() -> bool:
+        return logged_in
+
+    async def follow() -> int:
+        nonlocal logged_in
+        live, got = Live(Reader(ledger, threads=1), lambda: False), 0
+        async for _ in live.stream(Filter(), may_read):
+            got += 1
+            while live._seen is None:  # noqa: ASYNC110 - the first look notes what is there already
+                await asyncio.sleep(0.01)
+            logged_in = got < 3  # the key was revoked after two rows
+            await asyncio.to_thread(page_site.write_one, ledger)
+        return got
+
+    assert asyncio.run(asyncio.wait_for(follow(), 10)) == 3
