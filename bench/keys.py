@@ -1,7 +1,7 @@
 """What keys cost: CPU of a request with a key, with limits, and beside 10,000 other keys, against LiteLLM's own check.
 
 ``python -m bench.keys [ROUNDS]``. Rounds are short and interleaved. A figure is the CPU time of the workers, user and system,
-out of /proc. A ratio is the median over the rounds; its interval holds the true one in 95 of 100 cases (bootstrap).
+out of /proc. A ratio is the median over the rounds, with its interval of 95 % (bootstrap).
 """
 
 import asyncio
@@ -65,14 +65,16 @@ def _rounds(ways: dict[str, tuple[Proxy, list[str]]], rounds: int) -> Found:
 
 
 def _few_and_many(proxy: Proxy, folder: Path, rounds: int) -> Found:
-    """Return the same for one process that knows one key, and then 10,001, in turn. Two processes differ by some per cent."""
+    """Return the same for one process that knows one key, and then 10,001, one after the other. Two processes differ by some per cent."""
     found: Found = {FEW: [], BESIDE: [], TURNS: []}
     [first] = made_keys(proxy, folder, 1, {})
     others = made_keys(proxy, folder, MANY, {})
     with closing(connect(folder / "litellm.db")) as conn:
         conn.execute("PRAGMA busy_timeout = 10000")
         conn.execute("CREATE TEMP TABLE kept AS SELECT * FROM keys WHERE version > 1")
-        conn.execute("CREATE TEMP TABLE kept_secrets AS SELECT * FROM key_secrets WHERE key_id IN (SELECT id FROM kept)")
+        conn.execute(
+            "CREATE TEMP TABLE kept_secrets AS SELECT * FROM key_secrets WHERE key_id IN (SELECT id FROM kept)"
+        )
         for n in range(rounds + 1):
             took: dict[str, float] = {}
             for is_many in (True, False) if n % 2 else (False, True):
@@ -121,13 +123,17 @@ def _table(cpu: Found, to: str) -> list[str]:
     for name, these in cpu.items():
         ratios = [a / b for a, b in zip(these, base, strict=True)]
         low, high = interval(ratios, statistics.median)
-        lines.append(f"| {name} | {statistics.median(these):.2f} | {statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} |")
+        lines.append(
+            f"| {name} | {statistics.median(these):.2f} | {statistics.median(ratios):.3f} | {low:.3f} to {high:.3f} |"
+        )
     return lines
 
 
-def interval(found: Sequence[float], figure: Callable[[Sequence[float]], float], times: int = 2000) -> tuple[float, float]:
+def interval(
+    found: Sequence[float], figure: Callable[[Sequence[float]], float], times: int = 2000
+) -> tuple[float, float]:
     """Return the bounds between which ``figure`` is in 95 of 100 samples that are drawn out of ``found`` again."""
-    dice = random.Random(1)
+    dice = random.Random(1)  # noqa: S311 - no secret
     drawn = sorted(figure(dice.choices(found, k=len(found))) for _ in range(times))
     return drawn[int(times * 0.025)], drawn[int(times * 0.975)]
 
@@ -138,7 +144,9 @@ def made_keys(proxy: Proxy, folder: Path, count: int, limits: dict[str, object])
     with closing(connect(folder / "litellm.db")) as conn:
         conn.execute("PRAGMA busy_timeout = 10000")
         for number, secret in enumerate(secrets):
-            keys.change(conn, "create", "bench", 0.0, f"{number}-{digest(secret)[:8]}", limits=limits, hash=digest(secret))
+            keys.change(
+                conn, "create", "bench", 0.0, f"{number}-{digest(secret)[:8]}", limits=limits, hash=digest(secret)
+            )
     wait_for(lambda: _is_known(proxy, secrets[-1]), 30, "the keys")
     return secrets
 

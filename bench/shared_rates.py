@@ -27,7 +27,7 @@ ONE_BY_ONE = (False, 1)
 
 
 def costs(rounds: int) -> list[str]:
-    """Return two Markdown tables: the gate's part alone, and whole requests through two gateways."""
+    """Return two Markdown tables: only the gate, and whole requests through two gateways."""
     with tempfile.TemporaryDirectory(prefix="lmstack-bench-") as folder, redis_server(Path(folder), "bench") as redis:
         return [*asyncio.run(_alone(redis, Path(folder), rounds)), "", *_whole(redis, Path(folder), rounds)]
 
@@ -62,10 +62,15 @@ async def _admitted(key: Key, rates: Rates, shared: SharedRates | None) -> float
 
 def _whole(redis: RedisServer, folder: Path, rounds: int) -> list[str]:
     with upstream() as base:
-        kinds = {"the file of this host": KINDS["ours"], "the file and Redis": replace(KINDS["ours"], env=(("REDIS_URL", redis.url),))}
+        kinds = {
+            "the file of this host": KINDS["ours"],
+            "the file and Redis": replace(KINDS["ours"], env=(("REDIS_URL", redis.url),)),
+        }
         proxies = {name: start(kind, folder / str(number), base) for number, (name, kind) in enumerate(kinds.items())}
         try:
-            keys = {name: made_keys(proxies[name], folder / str(number), 1, LIMITS) for number, name in enumerate(kinds)}
+            keys = {
+                name: made_keys(proxies[name], folder / str(number), 1, LIMITS) for number, name in enumerate(kinds)
+            }
             times: dict[str, list[float]] = {name: [] for name in kinds}
             cpu: dict[str, list[float]] = {name: [] for name in kinds}
             for number in range(rounds + 1):
@@ -78,7 +83,9 @@ def _whole(redis: RedisServer, folder: Path, rounds: int) -> list[str]:
         finally:
             stop(list(proxies.values()))
     lines = ["| a whole request, counted in | ms, p50 | ms, p99 | CPU ms |", "|---|--:|--:|--:|"]
-    return lines + [f"| {name} | {_middle_and_end(times[name])} | {statistics.median(cpu[name]):.2f} |" for name in kinds]
+    return lines + [
+        f"| {name} | {_middle_and_end(times[name])} | {statistics.median(cpu[name]):.2f} |" for name in kinds
+    ]
 
 
 def _middle_and_end(times: list[float]) -> str:

@@ -39,7 +39,7 @@ def docker_missing() -> str:
 # These take longest, so they begin first. The rest of tests/integration follows, then all other tests.
 SLOWEST = (
     "gateway", "test_unanswered", "test_lifecycle", "test_upgrade", "test_upgrade_fails", "npm", "test_faults", "test_failures", "test_routing",
-    "test_ledger_modes", "test_no_harm", "test_wheel", "test_stream_splits", "test_backup",
+    "test_ledger_modes", "test_no_harm", "test_wheel", "test_stream_splits", "test_backup", "test_alerts", "test_traces",
 )  # fmt: skip
 SLOWEST_OF_THE_REST = (
     "test_litellm_changes", "test_release_lock", "test_cli_values", "test_setting_values", "test_delivery_faults",
@@ -49,7 +49,8 @@ SLOWEST_OF_THE_REST = (
 SLOW = {
     "test_names", "test_any_request", "test_stream_splits", "test_config_edit", "test_broken_setups", "test_replacing_server",
     "test_batches", "test_poster", "test_outbox", "test_compose_env", "test_engines", "test_receiver", "test_processes",
-    "test_current_runtime", "test_engine_errors", "test_image_digests", "test_spool", "test_stack_commands", "test_archive", "test_failed_changes", "test_edits",
+    "test_current_runtime", "test_engine_errors", "test_image_digests", "test_spool", "test_stack_commands", "test_archive", "test_failed_changes", "test_edits", "test_change_in_use",
+    "test_listeners", "test_models_file", "test_numbers", "test_loop",
 }  # fmt: skip
 # Files with tests that start much each and share nothing: any worker may run any of them.
 SPREAD = ("integration", "test_command_line.py")

@@ -21,7 +21,7 @@ JSON_OUTPUT: dict[str, dict[str, str]] = yaml.safe_load((ROOT / "tools" / "json_
 # tests/integration checks the JSON of these commands. tests/contract checks the others, which need no gateway.
 NEED_A_GATEWAY = {
     "up", "restart", "dashboard", "report", "usage", "errors", "requests", "request CALL", "logs", "status", "health", "test gpt-4o-mini",
-    "events status", "events list", "events tail", "events dead", "events replay", "upgrade --to RELEASE", "rollback",
+    "events status", "events list", "events tail", "events dead", "events replay", "upgrade --to RELEASE", "rollback", "alerts test",
 }  # fmt: skip
 
 

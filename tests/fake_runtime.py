@@ -69,6 +69,16 @@ class FakeRuntime(LocalRuntime):
     def change(self, *_: Any) -> None:
         self.machine.do("change")
 
+    def runs(self, plan: Any) -> bool:
+        return True
+
+    def can_hand_over(self) -> bool:
+        return self.machine.can_change
+
+    def hand_over(self, plan: Any, config: Any, options: Any, say: Any, prove: Any) -> None:
+        self.machine.do("hand over")
+        prove()
+
     def down(self, volumes: Any, say: Any) -> base.Stopped:
         self.machine.do("down")
         self.machine.services = []

@@ -11,24 +11,26 @@ _ROUTER, _COOLDOWNS = ("litellm.router", "Router"), ("litellm.router_utils.coold
 SEAM = """
 import importlib.abc, importlib.util, sys
 HIDDEN = {hidden!r}   # (module, class or "", attribute)
-def is_gateway():
-    return "/lmstack/gateway/" in sys._getframe(2).f_code.co_filename
-def hiding(kind, names):
+def is_gateway(folder):
+    return folder in sys._getframe(2).f_code.co_filename
+def hiding(kind, names, folder):
     plain = kind.__getattribute__
     def get(self, name):
-        if name in names and is_gateway():
+        if name in names and is_gateway(folder):
             raise AttributeError(name)
         return plain(self, name)
     return get
 def hide(module):
+    # A public class of httpx is hidden for the sake of its private method: all but the look-up may use the class.
+    folder = "/lmstack/gateway/stock/" if module.__name__ == "httpx" else "/lmstack/gateway/"
     for owner in {{owner for name, owner, _ in HIDDEN if name == module.__name__}}:
         names = {{attribute for name, kind, attribute in HIDDEN if (name, kind) == (module.__name__, owner)}}
         if owner:
             kind = getattr(module, owner)
-            kind.__getattribute__ = hiding(kind, names)
+            kind.__getattribute__ = hiding(kind, names, folder)
         else:
             kind = type(module)
-            module.__class__ = type("Hiding", (kind,), {{"__getattribute__": hiding(kind, names)}})
+            module.__class__ = type("Hiding", (kind,), {{"__getattribute__": hiding(kind, names, folder)}})
 class Finder(importlib.abc.MetaPathFinder):
     def __init__(self):
         self.waiting = {{module for module, _, _ in HIDDEN}}

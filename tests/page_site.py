@@ -17,7 +17,8 @@ from pathlib import Path
 
 import httpx
 
-from lmstack.ledger import apply
+from lmstack.keys.secret import digest, new_secret
+from lmstack.ledger import apply, keys
 from lmstack.ledger.records import Attempt, Attribution, Call, Ended, Fault, Started, Usage
 from lmstack.ledger.schema import connect, migrate
 from lmstack.routing.candidates import Candidate
@@ -45,6 +46,8 @@ TASKS = (
     "nightly-tests",
 )
 AGENTS = ("planner", "coder", "reviewer", "summarizer")
+TEAMS = {"planner": "core", "coder": "core", "reviewer": "quality", "summarizer": "docs"}
+VIEWER_SECRET = "sk-lm-" + "v1ewer" * 7 + "s"
 FAULTS = (
     Fault("RateLimitError", "429", "Rate limit reached for requests per minute. Try again in 12 s."),
     Fault("Timeout", "408", "The provider did not answer within 120 s."),
@@ -63,6 +66,8 @@ def fill(path: Path, requests: int, days: float, seed: int = 1, now: float | Non
     end = time.time() if now is None else now
     conn = connect(path)
     migrate(conn)
+    if conn.execute("SELECT 1 FROM keys").fetchone() is None:
+        make_keys(conn, end)
     times = sorted(end - days * 86400 * random_.random() for _ in range(requests))
     batch: list[Started | Ended] = []
     for number, at in enumerate(times):
@@ -81,11 +86,30 @@ def fill(path: Path, requests: int, days: float, seed: int = 1, now: float | Non
     conn.close()
 
 
+def make_keys(conn: sqlite3.Connection, now: float) -> None:
+    """Make a key for each agent, one that was revoked, one that has expired, and one of a viewer (VIEWER_SECRET)."""
+    made = (
+        ("planner", {"team": "core", "budgets": {"day": 4.0, "month": 60.0}, "rpm": 60}, None),
+        ("coder", {"team": "core", "tiers": [1, 2], "budgets": {"day": 6.0}, "rpm": 60, "tpm": 400_000}, None),
+        ("reviewer", {"team": "quality", "models": ["claude-*"], "budgets": {"week": 20.0}}, None),
+        ("summarizer", {"team": "docs", "agent": "*", "routes": ["chat"], "budgets": {"total": 500.0}}, now + 30 * 86400),
+        ("trial", {"budgets": {"day": 1.0}}, now - 86400),
+        ("old-bot", {}, None),
+        ("finance", {"role": "viewer"}, None),
+    )  # fmt: skip
+    for name, limits, expires in made:
+        secret = VIEWER_SECRET if name == "finance" else new_secret()
+        keys.change(conn, "create", "ops@gateway", now - 40 * 86400, name, limits=limits, hash=digest(secret), expires_at=expires)  # fmt: skip
+    keys.change(conn, "edit", "ops@gateway", now - 9 * 86400, "coder", limits={"rpm": 120, "parallel": 8})
+    keys.change(conn, "rotate", "page:8fK2mQxA", now - 3 * 86400, "coder", hash=digest(new_secret()), keep_until=now)
+    keys.change(conn, "revoke", "ops@gateway", now - 2 * 86400, "old-bot")
+
+
 def _one(random_: random.Random, at: float, number: int) -> list[Started | Ended]:
     task, agent = random_.choice(TASKS), random_.choice(AGENTS)
     asked = random_.choices(("auto", "cheap", "premium", None), (60, 12, 6, 22))[0]
     name, provider, tier, rates, usual, _ = random_.choices(MODELS, [m[5] for m in MODELS])[0]
-    who = Attribution(task_id=task, agent_id=agent)
+    who = Attribution(task_id=task, agent_id=agent, key_alias=agent, team=TEAMS[agent])
     stream = random_.random() < 0.6
     call = Call(f"req_{int(at * 1000):012x}{number:020x}", f"call-{number}", None, at, "/v1/chat/completions", stream, asked or name, who)  # fmt: skip
     started = at
@@ -138,7 +162,8 @@ def facts() -> Facts:
     ]  # fmt: skip
     served[0] = ServedModel("gpt-4o-mini", "openai", "openai/gpt-4o-mini", 1, (0.15, 0.6), None, 128_000, "healthy", retires_on="2027-01-14")  # fmt: skip
     served[5] = ServedModel("gemini-4-argon", "google", "gemini/gemini-4-argon", 3, (2.0, 10.0), None, 1_048_576, "unhealthy", "RateLimitError", cooldown_seconds=14.0)  # fmt: skip
-    return Facts(served, BUDGETS, Candidate("claude-sonnet-5-5", "anthropic", 3, (2.0, 10.0)))
+    premium = Candidate("claude-sonnet-5-5", "anthropic", 3, (2.0, 10.0))
+    return Facts(served, BUDGETS, premium, ("declared",), lambda key: {"rpm": 17, "tpm": 96_000, "parallel": 2})
 
 
 async def _facts() -> Facts:
@@ -175,6 +200,7 @@ def million(path: Path, rows: int = 1_000_000, days: float = 90.0) -> None:
     conn = connect(path)
     migrate(conn)
     end, step = time.time(), days * 86400 / rows
+    make_keys(conn, end)
     models = [m[:4] for m in MODELS]
 
     def row(i: int) -> tuple[object, ...]:

@@ -28,7 +28,20 @@ ROOT = Path(__file__).resolve().parents[1]
 LM = [sys.executable, "-m", "lmstack"]
 KEY = "taskmaster-litellm-key"
 # No setting of the developer may reach a stack under test.
-LEAKS = ("OPENAI", "ANTHROPIC", "GOOGLE", "GEMINI", "OLLAMA", "LITELLM", "TASKMASTER", "LEDGER", "REDIS", "LMSTACK")
+LEAKS = (
+    "OPENAI",
+    "ANTHROPIC",
+    "GOOGLE",
+    "GEMINI",
+    "OLLAMA",
+    "LITELLM",
+    "TASKMASTER",
+    "LEDGER",
+    "REDIS",
+    "LMSTACK",
+    "ALERT",
+    "OTEL",
+)
 T = TypeVar("T")
 
 

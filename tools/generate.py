@@ -191,7 +191,7 @@ def legal_keys_of_the_pin() -> str:
 
 def generated() -> dict[str, Callable[[], str]]:
     """Return the generated files: path, and the function that makes its text."""
-    from lmstack.config.settings import env_example
+    from lmstack.config.env_example import env_example
     from lmstack.stack.project import shipped_config
     from picture import overview
 

@@ -20,6 +20,8 @@ PICTURES = (
     ("overview-dark", "?since=30d&by=task", 1180, 960, "dark"),
     ("requests", "/requests?since=24h", 1180, 640, "light"),
     ("request", "/requests/{request}", 1180, 800, "light"),
+    ("keys", "/keys", 1240, 560, "light"),
+    ("key", "/keys/coder?since=7d", 1180, 900, "light"),
     ("models", "/models?since=7d", 1180, 700, "light"),
     ("narrow", "", 390, 844, "light"),
 )

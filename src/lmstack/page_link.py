@@ -9,23 +9,32 @@ import hmac
 import secrets
 from dataclasses import dataclass
 
-SESSION, LINK, FORM = "session", "link", "form"
+SESSION, VIEWER, LINK, FORM, ONCE = "session", "viewer", "link", "form", "once"
+_ABOUT = "~"
 SESSION_SECONDS, LINK_SECONDS = 8 * 3600, 120
 _CONTEXT = b"lmstack page, version 1"
 
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A text that was signed with our secret. ``expires`` is in Unix seconds."""
+    """A text that was signed with our secret. ``expires`` is in Unix seconds. ``id`` is random, then comes what it is about."""
 
     kind: str
     id: str
     expires: int
 
+    @property
+    def about(self) -> list[str]:
+        """Return what was given to ``sign``."""
+        return self.id.split(_ABOUT)[1:]
 
-def sign(key: str, kind: str, now: float, seconds: int) -> str:
-    """Return a new signed text with a random id, valid for ``seconds`` from ``now``. ``key``: the operator's."""
-    body = f"{kind}.{secrets.token_urlsafe(16)}.{int(now) + seconds}"
+
+def sign(key: str, kind: str, now: float, seconds: int, *about: str) -> str:
+    """Return a new signed text with a random id, valid for ``seconds`` from ``now``. ``key``: the operator's.
+
+    ``about``: what the text is about, without dots and ``~``.
+    """
+    body = f"{kind}.{_ABOUT.join((secrets.token_urlsafe(16), *about))}.{int(now) + seconds}"
     return f"{body}.{_signature(key, body)}"
 
 

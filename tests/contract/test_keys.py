@@ -75,6 +75,50 @@ def test_models_yaml_declares_limits_and_an_edit_of_such_a_key_is_refused(stack:
     assert "models.yaml" in done.stderr
 
 
+def test_a_viewer_is_listed_declared_and_edited_and_no_client_is_set_up_with_it(stack: Stack) -> None:
+    models = stack.root / "models.yaml"
+    models.write_text("keys:\n  finance: {role: viewer}\n")
+    assert stack.json("key", "create", "finance")["data"]["key"]["role"] == "viewer"
+    made = stack.json("key", "create", "boss", "--role", "viewer", "--expires", "30d")["data"]["key"]
+    assert made["limits"] == {"role": "viewer"}
+    assert "viewer" in stack.lm("key", "list").stdout
+    assert "limits: viewer" in stack.lm("key", "show", "boss").stdout
+    assert 'role: "viewer"' in stack.lm("audit", "--key", "boss").stdout
+    for words in (
+        ("key", "edit", "boss", "--rpm", "5"),
+        ("key", "create", "x", "--role", "viewer", "--budget", "5/day"),
+    ):
+        done = stack.lm(*words, check=False)
+        assert (done.returncode in (1, 2), "a viewer calls nothing" in done.stderr) == (True, True)
+    assert "a viewer's" in stack.lm("env", "openai", "--key", "boss", check=False).stderr
+    stack.lm("key", "edit", "boss", "--role", "agent", "--rpm", "5")
+    assert stack.json("key", "show", "boss")["data"]["key"]["role"] == "agent"
+    for wrong in ("{role: admin}", "{role: viewer, rpm: 5}", "{role: 5}"):
+        models.write_text(f"keys:\n  finance: {wrong}\n")
+        done = stack.lm("validate", check=False)
+        assert (done.returncode, "keys.finance" in done.stdout + done.stderr) == (3, True)
+
+
+def test_the_rates_in_use_are_shown(stack: Stack) -> None:
+    from lmstack.gateway.rates import Rates
+    from lmstack.keys.key import Key, KeyLimits
+    from lmstack.ledger import rates_file
+
+    made = stack.json("key", "create", "coder", "--rpm", "60", "--tpm", "100k")["data"]["key"]
+    assert "rpm: unknown of 60" in stack.lm("key", "show", "coder").stdout
+    ledger = next(stack.root.rglob("litellm.db"))
+    key = Key(made["id"], "coder", KeyLimits(rpm=60))
+    rates = Rates(rates_file.beside(ledger))
+    rates.begin(key)
+    rates.add_tokens(key.id, 700)
+    shown = stack.json("key", "show", "coder")
+    check_json_keys("key show coder", shown)
+    rates_shown = shown["data"]["key"]["rates"]
+    assert (rates_shown["rpm"], rates_shown["tpm"]) == ({"limit": 60, "used": 1}, {"limit": 100_000, "used": 700})
+    assert rates_shown["parallel"]["limit"] is None
+    assert "rpm: 1 in use of 60" in stack.lm("key", "show", "coder").stdout
+
+
 def test_a_broken_models_yaml_makes_no_key_without_its_limits(stack: Stack) -> None:
     stack.lm("key", "create", "other")
     (stack.root / "models.yaml").write_text("keys:\n  bot: {tpm: 10k}\nbudgets: 5\n")

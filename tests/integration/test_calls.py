@@ -273,7 +273,7 @@ def test_no_secret_and_no_prompt_reaches_ledger_logs_or_files(gateway: Stack, mo
         dump = "\n".join(conn.iterdump())
     texts = {"ledger": dump}
     # .env is where the keys belong, and a private file from which new workers read them. All else must be free of them.
-    private = gateway.root / ".lmstack" / "server" / "environment.json"
+    private = gateway.root / ".lmstack" / "server" / "a" / "environment.json"
     assert (private.stat().st_mode & 0o777, private.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     texts |= {
         str(p): p.read_text(errors="replace")

@@ -11,15 +11,12 @@ from typing import Any
 import pytest
 
 import page_site
+from chromium import LOOKS, Page, launched, needed
 from support import free_port
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright's Python client is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+pytestmark = needed
 AXE = "axe-core@4.14.1"
-VIEWS = ("", "/requests", "/models", "/budgets", "/errors", "/outbox")
-# Width, height, colours.
-LOOKS = {"light": (1280, 900, "light"), "dark": (1280, 900, "dark"), "narrow": (360, 740, "light")}
+VIEWS = ("", "/requests", "/models", "/keys", "/keys/coder", "/budgets", "/errors", "/outbox")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +34,8 @@ def site(ledger: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -58,34 +53,6 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
         source = packed.extractfile("package/axe.min.js")
         assert source is not None
         return source.read().decode()
-
-
-class Page:
-    """One page of a browser that is logged in. ``problems``: what its console reported, and what was not loaded."""
-
-    def __init__(self, chromium: Any, site: str, look: str = "light") -> None:
-        width, height, colours = LOOKS[look]
-        self.site, self.problems = site, list[str]()
-        self.context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=colours)
-        self.tab = self.context.new_page()
-        self.tab.set_default_timeout(15_000)
-        self.tab.on("console", self._note)
-        self.tab.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.tab.on(
-            "response", lambda answer: answer.status >= 400 and self.problems.append(f"{answer.status} {answer.url}")
-        )
-        self.tab.goto(f"{site}/dashboard/login")
-        self.tab.fill("#key", page_site.KEY)
-        self.tab.click("button")
-        self.tab.wait_for_selector("h1:has-text('Overview')")
-
-    def _note(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.problems.append(message.text)
-
-    def open(self, path: str) -> None:
-        self.tab.goto(f"{self.site}/dashboard{path}")
-        self.tab.wait_for_selector("main")
 
 
 @pytest.fixture
@@ -109,11 +76,24 @@ def test_each_view_is_accessible_and_has_no_error_in_the_console(
         "/requests?task=nothing",
     ):
         made.open(path)
-        found = made.tab.evaluate(f"(() => {{ {axe}; return axe.run({{resultTypes: ['violations']}}); }})()")
-        wrong = [(one["id"], [node["target"] for node in one["nodes"]]) for one in found["violations"]]
-        assert wrong == [], path
+        for details in made.tab.locator("summary").all():
+            details.click()
+        assert made.accessibility(axe) == [], path
         # Nothing is wider than the screen: only tables scroll, within themselves.
         assert made.tab.evaluate("document.documentElement.scrollWidth") <= LOOKS[look][0], path
+    assert made.problems == []
+    made.context.close()
+
+
+def test_a_viewer_has_no_form_of_change(chromium: Any, site: str, axe: str) -> None:
+    made = Page(chromium, site, key=page_site.VIEWER_SECRET)
+    for path in VIEWS:
+        made.open(path)
+        assert made.tab.locator("form[method=post]:not([action$=logout])").count() == 0, path
+    made.open("/keys")
+    assert made.accessibility(axe) == []
+    made.tab.click("button:text('Log out')")
+    made.tab.wait_for_selector("#key")
     assert made.problems == []
     made.context.close()
 
@@ -170,7 +150,7 @@ def test_everything_is_reached_with_the_keyboard(page: Page) -> None:
     for _ in range(60):
         page.tab.keyboard.press("Tab")
         reached.add(page.tab.evaluate("document.activeElement.textContent.trim().slice(0, 20)"))
-    assert {"Requests", "Models", "Budgets", "Errors", "Outbox", "Log out", "7d", "Download as CSV"} <= reached
+    assert {"Requests", "Models", "Keys", "Budgets", "Errors", "Outbox", "Log out", "7d", "Download as CSV"} <= reached
 
 
 def test_the_first_view_is_small_and_a_log_out_ends_it(page: Page) -> None:

@@ -138,7 +138,9 @@ def test_fifty_keys_two_workers_two_kills(two: Stack, mock: Mock, capsys: pytest
             underestimated = sum(max(0.0, cost - reserved.get(id_, 0.0)) for id_, cost in costs.items())
             above = 100 * (spent / limits["budgets"]["day"] - 1)
             worst["per cent above a budget"] = max(worst["per cent above a budget"], int(above))
-            worst["requests that cost more than they reserved"] += sum(cost > reserved.get(id_, 0.0) for id_, cost in costs.items())
+            worst["requests that cost more than they reserved"] += sum(
+                cost > reserved.get(id_, 0.0) for id_, cost in costs.items()
+            )
             assert spent < limits["budgets"]["day"] + dearest + underestimated, (name, costs)
         else:
             lost = seen[name].total() - seen[name]["200"]
@@ -155,7 +157,10 @@ def test_fifty_keys_two_workers_two_kills(two: Stack, mock: Mock, capsys: pytest
 def _reserved(stack: Stack) -> dict[str, float]:
     """Return the US dollars that each request has reserved. They stay in its row."""
     with contextlib.closing(connect(stack.ledger)) as conn:
-        return {row[0]: row[1] for row in conn.execute("SELECT id, reserved_usd FROM requests WHERE reserved_usd IS NOT NULL")}
+        return {
+            row[0]: row[1]
+            for row in conn.execute("SELECT id, reserved_usd FROM requests WHERE reserved_usd IS NOT NULL")
+        }
 
 
 def _tokens(row: dict[str, Any]) -> int:

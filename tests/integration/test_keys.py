@@ -111,6 +111,29 @@ def test_an_answer_says_nothing_about_how_near_a_text_is_to_a_secret(gateway: St
             assert not any(name.encode() in content for _, _, content in seen.values() for name in invalid.values())
 
 
+def test_a_viewer_is_refused_on_every_route_and_spends_nothing(gateway: Stack, mock: Mock) -> None:
+    name = f"v{secrets.token_hex(4)}"
+    secret = str(gateway.json("key", "create", name, "--role", "viewer")["data"]["secret"])
+    sent = {"authorization": f"Bearer {secret}"}
+    url = gateway.url + CHAT
+    wait_for(lambda: httpx.post(url, json=BODY, headers=sent, trust_env=False).status_code == 403, 5, "the key")
+    rows, before = gateway.ask("requests", limit=1000), len(mock.requests())
+    with httpx.Client(base_url=gateway.url, timeout=30, trust_env=False, headers=sent) as client:
+        for route in routes.ROUTES:
+            path = re.sub(r"\{[^}]*\}", "zz", route.path)
+            if route.method == WEBSOCKET:
+                with pytest.raises(InvalidStatus):
+                    connect(f"ws://localhost:{gateway.port}{path}?model=x", additional_headers=sent, proxy=None)
+            elif route.access in (Access.KEY, Access.MASTER) or (route.access, route.method) == (Access.PAGE, "POST"):
+                if path == "/dashboard/logout":
+                    continue
+                answer = client.request(route.method, path, json=BODY if route.method == "POST" else None)
+                assert answer.status_code == 403, (route, answer.text)
+        assert client.get("/api/v1/usage").status_code == client.get("/dashboard/keys").status_code == 200
+    assert len(mock.requests()) == before
+    assert gateway.ask("requests", limit=1000) == rows
+
+
 @pytest.mark.parametrize("header", [name.decode() for name in HEADERS])
 def test_every_header_is_refused_and_taken_alike(gateway: Stack, invalid: dict[str, str], header: str) -> None:
     _, good = new_key(gateway)
@@ -303,6 +326,14 @@ def test_what_a_provider_keeps_for_all_must_be_named(gateway: Stack) -> None:
     assert _get(gateway, "/v1/batches", secret).status_code == 403
     _, named = new_key(gateway, "--routes", "batches", "--models", "gpt-4o-mini")
     assert gateway.post("/v1/batches", {"model": "gpt-4o-mini", "input_file_id": "f", "endpoint": "/v1/chat/completions", "completion_window": "24h"}, named).status_code == 403  # fmt: skip
+
+
+def test_a_tool_of_a_provider_reaches_no_other_model(gateway: Stack, mock: Mock) -> None:
+    _, secret = new_key(gateway, "--models", "gpt-4o-mini")
+    mock.reset()
+    tools = [{"type": "image_generation", "model": "gpt-image-1"}]
+    answer = gateway.post("/v1/responses", {"model": "gpt-4o-mini", "input": "Draw.", "tools": tools}, secret)
+    assert (answer.status_code, error_of(answer)["type"], mock.requests()) == (403, "model_not_allowed", [])
 
 
 def test_each_sdk_gets_its_own_error(gateway: Stack, invalid: dict[str, str]) -> None:

@@ -193,19 +193,25 @@ def test_a_killed_supervisor_is_cleaned_up_by_down(kept: Stack) -> None:
 def test_a_worker_whose_server_was_killed_ends(kept: Stack) -> None:
     stack = kept
     stack.lm("up", "--workers", "2")
-    server = psutil.Process(proxy_pid(stack))
+    keeper, server = proxy_pid(stack), server_of(stack)
     workers = workers_of(server)
     assert len(workers) == 2
     os.kill(server.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs(workers, 30)
     assert not alive
-    wait_for(lambda: proxy_pid(stack) not in (0, server.pid), 60, "a new server")
+    wait_for(lambda: proxy_pid(stack) not in (0, keeper), 60, "a new server")
     wait_for(lambda: _answers(stack), 90, "the proxy to answer again")
 
 
 def test_one_of_two_killed_workers_is_replaced_and_no_connection_is_refused(kept: Stack) -> None:
     kept.lm("up", "--workers", "2")
     kill_a_worker_under_load(kept)
+
+
+def server_of(stack: Stack) -> psutil.Process:
+    """Return the server's main process, the only child of the keeper."""
+    (server,) = psutil.Process(proxy_pid(stack)).children()
+    return server
 
 
 def workers_of(server: psutil.Process) -> list[psutil.Process]:
@@ -218,7 +224,7 @@ def kill_a_worker_under_load(stack: Stack) -> None:
 
     No connection is refused or reset. Only what the worker had in hand fails. Its rows end, and the server stays.
     """
-    server = psutil.Process(proxy_pid(stack))
+    keeper, server = proxy_pid(stack), server_of(stack)
     before = workers_of(server)
     answered: list[str] = []
     lost: list[httpx.HTTPError] = []
@@ -252,7 +258,7 @@ def kill_a_worker_under_load(stack: Stack) -> None:
             job.result()
     assert [error for error in lost if isinstance(error, httpx.ConnectError)] == []
     assert len(lost) <= 4  # one request in hand for each client
-    assert proxy_pid(stack) == server.pid
+    assert proxy_pid(stack) == keeper
     assert f"(PID {before[0].pid}) was ended by SIGKILL; a new worker replaces it" in stack.lm("logs").stdout
     assert {stack.row(call)["status"] for call in answered} == {"succeeded"}
     statuses = wait_for(lambda: _all_ended(stack), 60, "the end of every row")

@@ -1,6 +1,7 @@
 """Routing through the real proxy: headers, abilities, auto, budgets."""
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -121,7 +122,7 @@ def test_the_response_says_what_happened(routed: Stack, path: str, stream: bool)
 def test_a_tier_header_overrules_the_model_on_every_endpoint(routed: Stack, path: str) -> None:
     assert ask(routed, "gpt-4o-mini", path, x_lm_tier="premium").headers["x-lm-tier"] == "premium"
     row = routed.row(ask(routed, "gpt-4o-mini", path, x_lm_tier="standard").headers["x-litellm-call-id"])
-    assert (row["requested_model"], row["tier"]) == ("gpt-4o-mini", 2)
+    assert (row["requested_model"], row["tier"], json.loads(row["asked"])) == ("gpt-4o-mini", 2, {"tier": "standard"})
 
 
 def test_metadata_counts_where_a_header_is_missing(routed: Stack) -> None:
@@ -136,6 +137,7 @@ def test_max_cost_takes_the_dearest_tier_that_fits_or_refuses(routed: Stack) -> 
     assert error["provider_specific_fields"]["max_cost_usd"] == pytest.approx(1e-7)
     row = routed.row(refused.headers["x-litellm-call-id"])
     assert (row["status"], row["error_type"], row["attempts"]) == ("rejected", "max_cost_exceeded", 0)
+    assert json.loads(row["asked"]) == {"max_cost": 1e-7}
 
 
 def test_a_bad_header_is_refused_before_any_provider_is_asked(routed: Stack, mock: Mock) -> None:

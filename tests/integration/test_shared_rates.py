@@ -79,7 +79,9 @@ def test_the_tokens_of_both_hosts_are_one_sum(hosts: Hosts, mock: Mock) -> None:
     answers = statuses(hosts, "tpm", 20)
     assert answers[-2:] == [429, 429]
     rows = [row for stack in hosts[:2] for row in stack.ask("requests", limit=1000) if row["key_alias"] == "tpm"]
-    served = [(row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in rows if row["status"] == "succeeded"]
+    served = [
+        (row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in rows if row["status"] == "succeeded"
+    ]
     assert 60 <= sum(served) < 60 + max(served), served
 
 
@@ -112,7 +114,9 @@ def test_an_open_stream_at_one_host_counts_at_the_other_until_it_ends(hosts: Hos
     stop = threading.Event()
     streams = [_stream(stack, made["parallel"], stop, threading.Event()) for stack in (one, two)]
     refused = [stack.post(CHAT, BODY, made["parallel"]) for stack in (one, two)]
-    assert [(answer.status_code, answer.json()["error"]["limit"]["kind"]) for answer in refused] == [(429, "parallel")] * 2
+    assert [(answer.status_code, answer.json()["error"]["limit"]["kind"]) for answer in refused] == [
+        (429, "parallel")
+    ] * 2
     stop.set()
     for stream in streams:
         stream.join(20)

@@ -79,8 +79,14 @@ class Catalog:
 
     @property
     def variables(self) -> frozenset[str]:
-        """Return the names of all variables that hold the key or address of a provider."""
-        return frozenset(name for p in self.providers.values() for name in (p.key, p.base) if name)
+        """Return the names of all variables that hold the key or address of a provider or of a target of alerts."""
+        alerts = self.rules.alerts.variables if self.rules.alerts else ()
+        return frozenset((*(name for p in self.providers.values() for name in (p.key, p.base) if name), *alerts))
+
+    @property
+    def alert_addresses(self) -> frozenset[str]:
+        """Return the names of the variables that hold the addresses of webhooks."""
+        return frozenset(target.url for target in (self.rules.alerts.to if self.rules.alerts else ()) if target.url)
 
     def resolve(self, model: Model) -> Model:
         """Return the model that serves a name: the model itself, or the successor of a retired one, with its price."""
@@ -124,7 +130,7 @@ class _Overlay:
 
     def apply(self) -> Catalog:
         document = self.document
-        document.sections(("providers", "models", "routing", "budgets", "keys"))
+        document.sections(("providers", "models", "routing", "budgets", "keys", "alerts"))
         for name, fields in self._named("providers"):
             if document.fields(f"providers.{name}", fields, _PROVIDER_FIELDS) and self._variables_ok(name, fields):
                 old = self.providers.get(name)

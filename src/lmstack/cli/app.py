@@ -163,6 +163,7 @@ FAMILIES = {
     "report": ("report",),
     "requests": ("requests", "request", "errors"),
     "events": ("events",),
+    "alerts": ("alerts",),
     "route": ("route",),
     "budget": ("budget",),
     "env": ("env", "run", "open"),

@@ -1,6 +1,5 @@
 """key, audit: the operator's key, and a key for each agent."""
 
-import json
 import time
 from datetime import datetime
 from typing import Annotated, Any
@@ -10,11 +9,13 @@ import typer
 from lmstack.cli.app import Context, app, command
 from lmstack.cli.options import LIMIT, SINCE, key_names
 from lmstack.errors import UsageError
+from lmstack.keys import text
+from lmstack.keys.key import VIEWER
+from lmstack.keys.orders import Options
 from lmstack.operate import keys as flow
 from lmstack.operate import settings_edit
 from lmstack.operate.planning import seconds
 from lmstack.result import Result, table, usd
-from lmstack.routing.candidates import GROUP_OF_TIER
 
 key_app = typer.Typer(
     name="key", help="The operator's key, and a key with limits for each agent.", no_args_is_help=True, rich_markup_mode=None
@@ -36,6 +37,7 @@ SOFT = Annotated[str | None, typer.Option("--soft", help="The percentage of a bu
 RPM = Annotated[str | None, typer.Option("--rpm", help="Requests a minute, e.g. 60.")]
 TPM = Annotated[str | None, typer.Option("--tpm", help="Tokens a minute, e.g. 100k.")]
 PARALLEL = Annotated[str | None, typer.Option("--parallel", help="Open requests at a time.")]
+ROLE = Annotated[str | None, typer.Option("--role", help="viewer: the key opens the page at /dashboard to read it, and calls nothing. Default: agent.")]  # fmt: skip
 EXPIRES = Annotated[str | None, typer.Option("--expires", help="When it ends: 12h, 30d, 2026-12-31. Default: never.")]
 
 
@@ -43,10 +45,10 @@ EXPIRES = Annotated[str | None, typer.Option("--expires", help="When it ends: 12
 def key_create(
     context: Context, name: NAME, agent: AGENT = None, team: TEAM = None, models: MODELS = None, tiers: TIERS = None,
     routes: ROUTES = None, tasks: TASKS = None, budget: BUDGET = None, soft: SOFT = None, rpm: RPM = None, tpm: TPM = None,
-    parallel: PARALLEL = None, expires: EXPIRES = None,
+    parallel: PARALLEL = None, role: ROLE = None, expires: EXPIRES = None,
 ) -> Result:  # fmt: skip
     """Make a key with limits. It is valid immediately, and its secret is printed only here."""
-    options = options_of(agent, team, models, tiers, routes, tasks, budget, soft, rpm, tpm, parallel)
+    options = options_of(agent, team, models, tiers, routes, tasks, budget, soft, rpm, tpm, parallel, role)
     return _made("key create", flow.create(context.project, name, options, expires))
 
 
@@ -54,12 +56,12 @@ def key_create(
 def key_edit(
     context: Context, name: NAME, agent: AGENT = None, team: TEAM = None, models: MODELS = None, tiers: TIERS = None,
     routes: ROUTES = None, tasks: TASKS = None, budget: BUDGET = None, soft: SOFT = None, rpm: RPM = None, tpm: TPM = None,
-    parallel: PARALLEL = None, expires: EXPIRES = None,
+    parallel: PARALLEL = None, role: ROLE = None, expires: EXPIRES = None,
     more: Annotated[str | None, typer.Option("--raise", help="Add US dollars to each budget for a time; needs --until.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="When the raise ends: 12h, 7d, 2026-12-31.")] = None,
 ) -> Result:  # fmt: skip
     """Change a key's limits, immediately and without a new secret. 'none' takes a limit away."""
-    options = options_of(agent, team, models, tiers, routes, tasks, budget, soft, rpm, tpm, parallel)
+    options = options_of(agent, team, models, tiers, routes, tasks, budget, soft, rpm, tpm, parallel, role)
     if (more is None) != (until is None):
         raise UsageError("--raise and --until belong together", "for example: --raise 10 --until 2026-12-31")
     row: dict[str, Any] = {}
@@ -76,7 +78,7 @@ def key_list(context: Context) -> Result:
     rows = flow.keys(context.project)
     if not rows:
         return Result("key list", {"keys": rows}, ("There are no keys. Make one with: lm key create NAME",))
-    header = ("NAME", "STATE", "AGENT", "TEAM", "SPENT", "EXPIRES", "LIMITS")
+    header = ("NAME", "STATE", "AGENT", "TEAM", "SPENT", "LAST USED", "EXPIRES", "LIMITS")
     return Result("key list", {"keys": rows}, table(header, [_cells(row) for row in rows]))
 
 
@@ -87,9 +89,12 @@ def key_show(context: Context, name: _MAYBE = None) -> Result:
         key = context.project.settings().master_key
         return Result("key show", {"key": key}, (key,))
     row = flow.key(context.project, name)
-    lines = [f"{name}: {row['state']}, made {_time(row['created_at'])}, expires {_time(row['expires_at'])}"]
+    lines = [
+        f"{name}: {row['state']}, made {_time(row['created_at'])}, expires {_time(row['expires_at'])}, last used {_time(row['last_used_at'])}"
+    ]
     lines += [f"  limits: {limits_text(row)}"]
     lines += [f"  {b['period']}: {usd(b['spent_usd'])} of {usd(b['limit_usd'])}, {usd(b['reserved_usd'])} reserved" for b in row["budgets"]]  # fmt: skip
+    lines += [f"  {rate}: {_used(one['used'])} of {one['limit']}" for rate, one in row["rates"].items() if one["limit"] is not None]  # fmt: skip
     return Result("key show", {"key": row}, tuple(lines))
 
 
@@ -131,31 +136,24 @@ def audit(
     rows = flow.audit(context.project, time.time() - seconds(since), key, limit)
     if not rows:
         return Result("audit", {"changes": rows}, (f"No changes of keys in the last {since}.",))
-    shown = [(_time(r["at"]), r["actor"], r["action"], r["key"], _detail(r["detail"])) for r in rows]
+    shown = [(_time(r["at"]), r["actor"], r["action"], r["key"], text.detail_text(r["detail"], _time)) for r in rows]
     return Result("audit", {"changes": rows}, table(("TIME", "WHO", "ACTION", "KEY", "DETAIL"), shown))
 
 
 def options_of(
     agent: str | None, team: str | None, models: str | None, tiers: str | None, routes: str | None, tasks: str | None,
-    budget: list[str] | None, soft: str | None, rpm: str | None, tpm: str | None, parallel: str | None,
-) -> flow.Options:  # fmt: skip
+    budget: list[str] | None, soft: str | None, rpm: str | None, tpm: str | None, parallel: str | None, role: str | None = None,
+) -> Options:  # fmt: skip
     """Return the options that state limits, by name."""
     return {
         "agent": agent, "team": team, "models": models, "tiers": tiers, "routes": routes, "tasks": tasks, "budget": budget or None,
-        "soft": soft, "rpm": rpm, "tpm": tpm, "parallel": parallel,
+        "soft": soft, "rpm": rpm, "tpm": tpm, "parallel": parallel, "role": role,
     }  # fmt: skip
 
 
 def limits_text(row: dict[str, Any]) -> str:
     """Return the limits of a key in one line."""
-    limits = dict(row["limits"])
-    budgets = [f"{usd(amount)}/{period}" for period, amount in limits.pop("budgets", {}).items()]
-    until = limits.pop("raise_until", None)
-    raised = [f"{usd(limits.pop('raise_usd', 0.0))} more until {_time(until)}"] if until and until > time.time() else []
-    rest = [
-        f"{name} {_value(name, value)}" for name, value in limits.items() if name not in ("agent", "team", "raise_usd")
-    ]
-    return ", ".join([*budgets, *raised, *rest]) or "none"
+    return text.limits_text(row["limits"], time.time(), usd, _time)
 
 
 def _made(name: str, made: flow.Made) -> Result:
@@ -169,33 +167,14 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     spent = f"{usd(budget['spent_usd'])} of {usd(budget['limit_usd'])} a {budget['period']}" if budget else "-"
     limits = row["limits"]
     return (
-        row["name"], row["state"], limits.get("agent") or row["name"], limits.get("team") or "-", spent.replace("a total", "in total"),
-        _time(row["expires_at"]), limits_text(row),
+        row["name"], row["state"], "-" if row["role"] == VIEWER else limits.get("agent") or row["name"], limits.get("team") or "-",
+        spent.replace("a total", "in total"), _time(row["last_used_at"]), _time(row["expires_at"]), limits_text(row),
     )  # fmt: skip
 
 
-def _value(name: str, value: Any) -> str:
-    if name == "tiers":
-        value = [GROUP_OF_TIER[tier] for tier in value]
-    return (
-        ",".join(map(str, value))
-        if isinstance(value, list)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def _used(count: int | None) -> str:
+    return "unknown" if count is None else f"{count} in use"
 
 
 def _time(when: float | None) -> str:
     return "never" if when is None else datetime.fromtimestamp(when).strftime("%Y-%m-%d %H:%M")
-
-
-def _detail(detail: dict[str, Any]) -> str:
-    """Return what a change has changed; --json has all of it."""
-    told = [f"expires {_time(detail['expires_at'])}"] if detail.get("expires_at") else []
-    if "old_valid_until" in detail:
-        told.append(f"the old secret ends {_time(detail['old_valid_until'])}")
-    before, after = detail.get("before", {}), detail.get("after", detail.get("limits", {}))
-    for name in [name for name in {**before, **after} if before.get(name) != after.get(name)]:
-        told.append(f"{name}: {json.dumps(before.get(name))} → {json.dumps(after.get(name))}" if "before" in detail else f"{name}: {json.dumps(after[name])}")  # fmt: skip
-    return ", ".join(told) or "-"

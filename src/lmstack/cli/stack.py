@@ -84,6 +84,7 @@ def _previewed(found: lifecycle.Preview) -> Result:
     headline = {
         "nothing": "The gateway runs already, and no setting has changed.",
         "reload": f"lm up would replace the workers of the gateway on {url}. No request is refused, and open ones are finished.",
+        "handover": f"lm up would start a new server, which takes the place of the one on {url}. No request is refused, and open ones are finished.",
         "restart": f"lm up would restart the gateway as {name} on {url}. Open requests are finished first.",
         "start": f"lm up would start the gateway as {name} on {url} ({wanted.why}).",
     }[action]

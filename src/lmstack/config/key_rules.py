@@ -10,7 +10,7 @@ from lmstack.routing.budgets import PERIODS
 _NUMBER, _LIST = (int, str), (list, str)
 FIELDS: dict[str, tuple[type, ...]] = {
     "agent": (str,), "team": (str,), "models": _LIST, "tiers": _LIST, "routes": _LIST, "tasks": (str,), "budgets": (dict,),
-    "soft": (int, str), "rpm": _NUMBER, "tpm": _NUMBER, "parallel": _NUMBER,
+    "soft": (int, str), "rpm": _NUMBER, "tpm": _NUMBER, "parallel": _NUMBER, "role": (str,),
 }  # fmt: skip
 
 
@@ -37,6 +37,10 @@ def _limits(document: UserYaml, path: str, fields: Mapping[str, Any]) -> dict[st
             limits |= parse.changes({"budget": _amounts(value)} if field == "budgets" else {field: _text(value)})
         except ValueError as error:
             document.add(f"{path}.{field}", str(error).partition(": ")[2])
+    try:
+        parse.changed({}, limits)
+    except ValueError as error:
+        document.add(path, str(error))
     return limits
 
 

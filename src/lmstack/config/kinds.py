@@ -34,6 +34,11 @@ def _url(text: str) -> str:
     return "" if ok and not re.search(r"\s", text) else f"must be an http:// or https:// address{shown}"
 
 
+def _secret_url(text: str) -> str:
+    """Check an address that is a password in itself. The message never repeats it."""
+    return "must be an http:// or https:// address" if _url(text) else ""
+
+
 def _whole_number(text: str, lowest: int, highest: int | None = None) -> bool:
     ok = text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER and int(text) >= lowest
     return ok and (highest is None or int(text) <= highest)
@@ -55,6 +60,11 @@ def _workers(text: str) -> str:
 
 def _number(text: str) -> str:
     return "" if _whole_number(text, 0) else f"must be a whole number from 0, not '{text}'"
+
+
+def _share(text: str) -> str:
+    ok = re.fullmatch(r"0(\.\d{1,9})?|1(\.0{1,9})?", text) is not None
+    return "" if ok else f"must be a number from 0 to 1 such as 0.1, not '{text}'"
 
 
 def _megabytes(text: str) -> str:
@@ -129,6 +139,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "master_key": _master_key,
     "header": _key,
     "url": _url,
+    "secret_url": _secret_url,
     "redis_url": _redis_url,
     "port": _port,
     "host": _host,
@@ -144,6 +155,15 @@ KINDS: dict[str, Callable[[str], str]] = {
     "text": lambda text: "",
     "level": _one_of(*LOG_LEVELS),
     "switch": _one_of(TRUE_WORDS[0], FALSE_WORDS[0], *TRUE_WORDS[1:], *FALSE_WORDS[1:]),
+    "share": _share,
+    "sampler": _one_of(
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ),
     "runtime": _one_of("auto", "docker", "local"),
     "ledger_mode": _one_of("open", "strict"),
 }

@@ -1,11 +1,13 @@
-"""Reads the sections ``routing``, ``budgets`` and ``keys`` of models.yaml. Amounts are US dollars. Pure."""
+"""Reads the sections ``routing``, ``budgets``, ``keys`` and ``alerts`` of models.yaml. Amounts are US dollars. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lmstack.config.alert_rules import parse_alerts
 from lmstack.config.key_rules import parse_keys
 from lmstack.config.yamlfile import UserYaml
-from lmstack.routing.budgets import PERIODS, Limit
+from lmstack.ledger.alert_rules import AlertRules
+from lmstack.routing.budgets import PERIODS, SOFT, Limit
 from lmstack.routing.candidates import GROUPS
 
 SCOPES = {"all": "all", "tasks": "task", "agents": "agent", "teams": "team", "keys": "key"}
@@ -23,11 +25,15 @@ class Rules:
     routing: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     budgets: tuple[Limit, ...] = ()
     keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alerts: AlertRules | None = None
 
 
 def parse_rules(document: UserYaml) -> Rules:
     """Return the rules of all sections. Problems are added to the document."""
-    return Rules(_routing(document), tuple(_budgets(document)), parse_keys(document))
+    alerts = parse_alerts(document)
+    soft = alerts.levels[0] if alerts and alerts.levels else SOFT
+    budgets = tuple(limit if soft == SOFT else replace(limit, soft=soft) for limit in _budgets(document))
+    return Rules(_routing(document), budgets, parse_keys(document), alerts)
 
 
 def _routing(document: UserYaml) -> dict[str, dict[str, dict[str, Any]]]:

@@ -14,13 +14,24 @@ from lmstack.ledger.outbox import LeasedEvent
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where events are sent. ``api_key`` and ``secret`` are never logged."""
+    """Where events are sent. ``url``, ``api_key`` and ``secret`` are never logged: the address of a webhook is its password.
 
-    url: str
+    ``column``: the target of the outbox. ``variable``: the setting that holds the address. ``form``: cloudevents or slack.
+    """
+
+    url: str = field(repr=False)
     api_key: str = field(default="", repr=False)
     secret: str = field(default="", repr=False)
     source: str = "lmstack"
     batch: bool = False
+    column: str = ""
+    variable: str = "TASKMASTER_API_URL"
+    form: str = "cloudevents"
+
+    @property
+    def title(self) -> str:
+        """Return the name for log lines."""
+        return self.column or "TaskMaster"
 
 
 def target_from(environ: Mapping[str, str]) -> Target | None:

@@ -1,6 +1,7 @@
-"""Post leased events to TaskMaster, and return the outcomes. No ledger, no thread of its own."""
+"""Post leased events to TaskMaster or a webhook, and return the outcomes. No ledger, no thread of its own."""
 
 import contextlib
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import httpx
 from lmstack.delivery.availability import PAUSE_AFTER_GONE_SECONDS
 from lmstack.delivery.contract import Target, batch_post, headers_for
 from lmstack.delivery.transport import DeadlineTransport
+from lmstack.delivery.webhooks import SLACK, slack_body
 from lmstack.ledger.outbox import LeasedEvent, RunOutcome
 from lmstack.ledger.retries import Failure
 
@@ -30,6 +32,7 @@ class Poster:
 
     def __init__(self, target: Target, stopping: Callable[[], bool]) -> None:
         self.target, self.stopping = target, stopping
+        _keep_out_of_the_log(target.url)
 
     def client(self, connections: int) -> httpx.Client:
         """Return one HTTP client for all posts. A new client reads the certificate store, which takes longer than a post."""
@@ -48,7 +51,7 @@ class Poster:
         for place, event in enumerate(run):
             if time.monotonic() > until or (self.stopping() and place):
                 return [RunOutcome(run, place)]
-            failure = self._post(client, event.payload, headers_for(self.target, event, time.time()))
+            failure = self._post_one(client, event)
             if failure is not None:
                 return [RunOutcome(run, place, failure)]
         return [RunOutcome(run, len(run))]
@@ -81,6 +84,15 @@ class Poster:
         (second,) = self._lanes(client, [run[half:]], until)
         return RunOutcome(run, half + second.delivered, second.failure)
 
+    def _post_one(self, client: httpx.Client, event: LeasedEvent) -> Failure | None:
+        if self.target.form != SLACK:
+            return self._post(client, event.payload, headers_for(self.target, event, time.time()))
+        try:
+            body = slack_body(event.payload)
+        except (ValueError, AttributeError):
+            return Failure(None, "the event's payload is no alert", final=True)
+        return self._post(client, body, {"content-type": "application/json"})
+
     def _post_batch(self, client: httpx.Client, events: list[LeasedEvent]) -> Failure | None:
         try:
             body, headers = batch_post(self.target, events, time.time())
@@ -97,28 +109,33 @@ class Poster:
                 retry_after = seconds_to_wait(answer.headers.get("retry-after"), time.time())
                 _discard(answer)
         except Exception as error:  # httpx's own errors, and those of its parsers over a broken answer
-            return failure_of(error)
+            return failure_of(error, self.target.variable)
         status = answer.status_code
         if 200 <= status < 300:
             return None
         final = 400 <= status < 500 and status not in RETRIED and status != 410
-        return Failure(status, _status_text(status), PAUSE_AFTER_GONE_SECONDS if status == 410 else retry_after, final)
+        return Failure(
+            status,
+            _status_text(status, self.target.variable),
+            PAUSE_AFTER_GONE_SECONDS if status == 410 else retry_after,
+            final,
+        )
 
 
-def _status_text(status: int) -> str:
+def _status_text(status: int, variable: str) -> str:
     if 300 <= status < 400 and status != 304:
-        return f"HTTP {status}: redirects are not followed; put the final address into TASKMASTER_API_URL"
+        return f"HTTP {status}: redirects are not followed; put the final address into {variable}"
     return f"HTTP {status}"
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception, variable: str = "TASKMASTER_API_URL") -> Failure:
     """Return the failure for a post that raised; it is tried again later.
 
     Only these texts are kept. Others may contain a key or an address with a password.
     """
     name = type(error).__name__
     if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-        return Failure(None, f"{name}: TASKMASTER_API_URL must be an address that begins with http:// or https://")
+        return Failure(None, f"{name}: {variable} must be an address that begins with http:// or https://")
     if isinstance(error, httpcore.LocalProtocolError | UnicodeError):
         return Failure(None, f"{name}: a header cannot be sent; TASKMASTER_API_KEY may have a wrong character in it")
     if isinstance(
@@ -126,6 +143,21 @@ def failure_of(error: Exception) -> Failure:
     ):
         return Failure(None, f"{name}: {error}")
     return Failure(None, name)
+
+
+_hidden: set[str] = set()
+
+
+def _keep_out_of_the_log(url: str) -> None:
+    """Let httpx not log posts to this address: it may be a password."""
+    with contextlib.suppress(httpx.InvalidURL):
+        _hidden.add(str(httpx.URL(url)))
+    logging.getLogger("httpx").addFilter(_shows_no_target)
+
+
+def _shows_no_target(record: logging.LogRecord) -> bool:
+    text = record.getMessage()  # not its arguments: a filter of LiteLLM may have written them into the text before
+    return not any(address in text for address in _hidden)
 
 
 def _discard(answer: httpx.Response) -> None:

@@ -1,6 +1,6 @@
-"""The sender: takes leased events from the outbox to TaskMaster, at least once, and in order for each task.
+"""The sender: takes leased events from the outbox to TaskMaster or a webhook, at least once, and in order for each task.
 
-Each worker process has one such thread, and a few threads that post. A lane (the queue of one task) is leased, so an
+Each worker process has one such thread for each target, and a few threads that post. A lane (the queue of one task) is leased, so an
 event has one sender at a time. A slow receiver delays only the lanes that it is slow on.
 An outage of the receiver must not delay a model call: this thread shares only the SQLite file with it.
 """
@@ -44,8 +44,11 @@ Post = Callable[[httpx.Client, Job], list[RunOutcome]]
 class Sender:
     """Sends until it is closed. ``wake`` makes it look for events now. ``clock`` gives Unix seconds; tests set it."""
 
-    def __init__(self, path: Path, target: Target, clock: Callable[[], float] = time.time, owner: str = "") -> None:
-        self._path, self._clock = path, clock
+    def __init__(
+        self, path: Path, target: Target, clock: Callable[[], float] = time.time, owner: str = "", poll: float | None = None
+    ) -> None:  # fmt: skip
+        self._path, self._target, self._clock = path, target, clock
+        self._poll = POLL_SECONDS if poll is None else poll  # between two looks, while nothing wakes it
         # The name of the worker: when the worker is found dead, the leases of this name are released.
         self._owner = owner or f"{os.getpid()}:{os.urandom(4).hex()}"
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -63,10 +66,14 @@ class Sender:
         """Look for new events now."""
         self._wake.set()
 
-    def close(self, seconds: float = 5.0) -> None:
-        """Finish the posts under way, release the leases, end the thread."""
+    def stop(self) -> None:
+        """Begin no further post. Does not wait for those under way."""
         self._stop.set()
         self._wake.set()
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Finish the posts under way, release the leases, end the thread."""
+        self.stop()
         self._thread.join(seconds)
 
     def _run(self) -> None:
@@ -100,12 +107,12 @@ class Sender:
             self._settle(conn)
             # Posts of the last session have all ended. A lease that is left comes from a COMMIT with an error.
             with writing(conn):
-                outbox.release(conn, self._owner)
+                outbox.release(conn, self._owner, self._target.column)
             with self._poster.client(PARALLEL) as client, ThreadPoolExecutor(PARALLEL) as pool:
                 self._serve(conn, client, pool, identity)
                 pool.shutdown()
                 self._collect(conn)
-                outbox.release(conn, self._owner)
+                outbox.release(conn, self._owner, self._target.column)
         finally:
             conn.close()
 
@@ -118,7 +125,7 @@ class Sender:
             submitted = self._submit(conn, client, pool)
             collected = self._collect(conn, POLL_SECONDS if self._inbox.under_way else 0.0)
             if not collected and not submitted and not self._inbox.under_way:
-                self._wake.wait(POLL_SECONDS)
+                self._wake.wait(self._poll)
                 self._wake.clear()
 
     def _check_clock(self, conn: sqlite3.Connection) -> None:
@@ -139,10 +146,10 @@ class Sender:
             return False
         if self._poster.target.batch:
             most = 1 if down else BATCH_EVENTS
-            runs = outbox.lease(conn, self._owner, now, 1 if down else BATCH_LANES, most, most)
+            runs = outbox.lease(conn, self._owner, now, 1 if down else BATCH_LANES, most, most, self._target.column)
             jobs, post = [runs] if runs else [], self._poster.batch
         else:
-            runs = outbox.lease(conn, self._owner, now, slots, 1 if down else RUN_EVENTS)
+            runs = outbox.lease(conn, self._owner, now, slots, 1 if down else RUN_EVENTS, target=self._target.column)
             jobs, post = [[run] for run in runs], self._poster.run
         for job in jobs:
             self._start(pool, post, client, job)
@@ -152,11 +159,11 @@ class Sender:
         self._inbox.under_way += 1
         once = [job]
         try:
-            pool.submit(_work, post, client, once, self._inbox.results)
+            pool.submit(_work, post, client, once, self._inbox.results, self._target.variable)
         except Exception as error:  # the system gives no more threads
             # The pool keeps work that it could not start, and another of its threads may do it later.
             with contextlib.suppress(IndexError):
-                self._inbox.results.put(_failed(once.pop(), error))
+                self._inbox.results.put(_failed(once.pop(), error, self._target.variable))
 
     def _collect(self, conn: sqlite3.Connection, wait_seconds: float = 0.0) -> bool:
         """Settle the outcomes that came back, in one transaction. Return False when there were none."""
@@ -172,14 +179,14 @@ class Sender:
             for outcome in self._inbox.unsettled:
                 outbox.settle(conn, self._owner, outcome, self._clock())
             if self._is_back:
-                retries.end_waits(conn, self._clock())
+                retries.end_waits(conn, self._clock(), self._target.column)
         self._inbox.unsettled, self._is_back = [], False
         return True
 
     def _warn_of(self, outcomes: list[RunOutcome]) -> None:
         failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
         if failures:
-            self._warn(f"TaskMaster did not take an event: {failures[0].error}")
+            self._warn(f"{self._target.title} did not take an event: {failures[0].error}")
 
     def _warn(self, text: str) -> None:
         """Log a warning, at most once a minute."""
@@ -188,7 +195,7 @@ class Sender:
             log.warning("delivery: %s", text)
 
 
-def _work(post: Post, client: httpx.Client, once: list[Job], results: Results) -> None:
+def _work(post: Post, client: httpx.Client, once: list[Job], results: Results, variable: str) -> None:
     """Post a job in a thread of the pool. The thread that takes the job out of ``once`` reports on it, exactly once."""
     try:
         job = once.pop()
@@ -197,11 +204,11 @@ def _work(post: Post, client: httpx.Client, once: list[Job], results: Results) -
     try:
         results.put(post(client, job))
     except Exception as error:
-        results.put(_failed(job, error))
+        results.put(_failed(job, error, variable))
 
 
-def _failed(job: Job, error: Exception) -> list[RunOutcome]:
-    return [RunOutcome(run, 0, failure_of(error)) for run in job]
+def _failed(job: Job, error: Exception, variable: str) -> list[RunOutcome]:
+    return [RunOutcome(run, 0, failure_of(error, variable)) for run in job]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -29,7 +29,8 @@ class Keyring:
         self._path, self._poll = path, poll
         self._by_hash: dict[str, tuple[Key, float | None]] = {}
         self._conn: sqlite3.Connection | None = None
-        self._inode, self._version, self._next_warning = 0, 0, 0.0
+        self._inode, self._next_warning = 0, 0.0
+        self._version: int | None = None  # of the file that is open; None before its first reading
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.is_read = False
@@ -72,7 +73,8 @@ class Keyring:
             self._by_hash, self.is_read = {}, True  # the writer has not made the tables yet
             return
         if version != self._version:
-            self._load(self._conn, 0 if version < self._version else self._version)
+            known = self._version or 0
+            self._load(self._conn, known if version > known else 0)
         self.is_read = True
 
     def _load(self, conn: sqlite3.Connection, after: int) -> None:
@@ -86,7 +88,7 @@ class Keyring:
     def _open(self, inode: int) -> None:
         if self._conn is not None:
             self._conn.close()
-        self._conn, self._inode, self._version = None, inode, 0
+        self._conn, self._inode, self._version = None, inode, None
         if inode:
             uri = f"{self._path.resolve().as_uri()}?mode=ro"
             self._conn = sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None, check_same_thread=False)

@@ -17,18 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmstack.keys.key import Key
+from lmstack.ledger.rates_file import (
+    AT,
+    BUCKETS,
+    COLUMNS,
+    HEAD,
+    OPEN,
+    REQUESTS,
+    ROW,
+    SECONDS,
+    TOKEN_BUCKETS,
+    TOKENS,
+    WORD,
+)
 
 log = logging.getLogger(__name__)
 
-SECONDS = 60
-COLUMNS = 64  # workers of one machine, with those that are being replaced
-_WORD = 8
-# A row: the last second, both sums, the buckets of requests and of tokens, the open requests of each worker.
-_AT, _REQUESTS, _TOKENS = 0, 1, 2
-_BUCKETS = 3
-_TOKEN_BUCKETS = _BUCKETS + SECONDS
-_OPEN = _TOKEN_BUCKETS + SECONDS
-_ROW = _OPEN + COLUMNS
 _GROW = 256  # rows
 _LOCK_TRIES = 50  # with a pause of 20 µs each: a worker that is stopped while it holds a lock must not stop the others
 _PAUSE = 0.00002
@@ -48,6 +52,11 @@ class State:
     refused: str | None = None
     wait: int = 0
     second: int = 0
+
+    @property
+    def used(self) -> dict[str, int]:
+        """Return the counts by the names of the limits."""
+        return {"rpm": self.requests, "tpm": self.tokens, "parallel": self.open}
 
 
 class Rates:
@@ -70,10 +79,10 @@ class Rates:
             second = self._advance(row)
             refused, wait = self._objection(row, key, second)
             if refused is None:
-                row[_REQUESTS] += 1
-                row[_BUCKETS + second % SECONDS] += 1
-                row[_OPEN + self._column] += 1
-            return State(row[_REQUESTS], row[_TOKENS], sum(row[_OPEN:]), refused, wait, second)
+                row[REQUESTS] += 1
+                row[BUCKETS + second % SECONDS] += 1
+                row[OPEN + self._column] += 1
+            return State(row[REQUESTS], row[TOKENS], sum(row[OPEN:]), refused, wait, second)
 
     def take_back(self, key: Key, state: State) -> None:
         """Do not count a request that ``begin`` has counted, and that was refused afterwards. ``end`` is called too."""
@@ -81,24 +90,24 @@ class Rates:
             if (
                 row is not None
                 and self._advance(row) - state.second < SECONDS
-                and row[_BUCKETS + state.second % SECONDS]
+                and row[BUCKETS + state.second % SECONDS]
             ):
-                row[_BUCKETS + state.second % SECONDS] -= 1
-                row[_REQUESTS] -= 1
+                row[BUCKETS + state.second % SECONDS] -= 1
+                row[REQUESTS] -= 1
 
     def end(self, key: Key) -> None:
         """Count a request as no longer open."""
         with self._row(key.id) as row:
-            if row is not None and row[_OPEN + self._column]:
-                row[_OPEN + self._column] -= 1
+            if row is not None and row[OPEN + self._column]:
+                row[OPEN + self._column] -= 1
 
     def add_tokens(self, key_id: int, tokens: int) -> None:
         """Count the tokens of an answer."""
         with self._row(key_id) as row:
             if row is not None:
                 second = self._advance(row)
-                row[_TOKENS] += tokens
-                row[_TOKEN_BUCKETS + second % SECONDS] += tokens
+                row[TOKENS] += tokens
+                row[TOKEN_BUCKETS + second % SECONDS] += tokens
 
     def state(self, key: Key) -> State:
         """Return the counts of a key."""
@@ -107,19 +116,23 @@ class Rates:
                 return State(0, 0, 0)
             self._advance(row)
             self._forget_dead(row)
-            return State(row[_REQUESTS], row[_TOKENS], sum(row[_OPEN:]))
+            return State(row[REQUESTS], row[TOKENS], sum(row[OPEN:]))
+
+    def used(self, key: Key) -> dict[str, int]:
+        """Return the counts of a key by the names of its limits."""
+        return self.state(key).used
 
     def _objection(self, row: memoryview, key: Key, second: int) -> tuple[str | None, int]:
         """Return the limit that does not admit another request, and the seconds to wait."""
         limits = key.limits
-        if limits.parallel is not None and sum(row[_OPEN:]) >= limits.parallel:
+        if limits.parallel is not None and sum(row[OPEN:]) >= limits.parallel:
             self._forget_dead(row)
-            if sum(row[_OPEN:]) >= limits.parallel:
+            if sum(row[OPEN:]) >= limits.parallel:
                 return "parallel", 1
-        if limits.rpm is not None and row[_REQUESTS] >= limits.rpm:
-            return "requests", _wait(row, _BUCKETS, second, row[_REQUESTS] - limits.rpm)
-        if limits.tpm is not None and row[_TOKENS] >= limits.tpm:
-            return "tokens", _wait(row, _TOKEN_BUCKETS, second, row[_TOKENS] - limits.tpm)
+        if limits.rpm is not None and row[REQUESTS] >= limits.rpm:
+            return "requests", _wait(row, BUCKETS, second, row[REQUESTS] - limits.rpm)
+        if limits.tpm is not None and row[TOKENS] >= limits.tpm:
+            return "tokens", _wait(row, TOKEN_BUCKETS, second, row[TOKENS] - limits.tpm)
         return None, 0
 
     def _advance(self, row: memoryview) -> int:
@@ -127,42 +140,43 @@ class Rates:
 
         A clock that was set back by less than a minute counts on in the last second. After a larger jump the counts begin again.
         """
-        second, last = int(self._now()), row[_AT]
+        second, last = int(self._now()), row[AT]
         if not last - SECONDS < second < last + SECONDS:
-            row[_AT : _BUCKETS + 2 * SECONDS] = _EMPTY
-            row[_AT] = second
-        for passed in range(last + 1, second + 1) if row[_AT] == last else ():
+            row[AT : BUCKETS + 2 * SECONDS] = _EMPTY
+            row[AT] = second
+        for passed in range(last + 1, second + 1) if row[AT] == last else ():
             place = passed % SECONDS
-            row[_REQUESTS] -= row[_BUCKETS + place]
-            row[_TOKENS] -= row[_TOKEN_BUCKETS + place]
-            row[_BUCKETS + place] = row[_TOKEN_BUCKETS + place] = 0
-        row[_AT] = max(second, row[_AT])
-        return int(row[_AT])
+            row[BUCKETS + place] = row[TOKEN_BUCKETS + place] = 0
+        if second > last:  # added up again: a worker that was killed between two of its writes must leave no wrong sum
+            row[REQUESTS] = sum(row[BUCKETS : BUCKETS + SECONDS])
+            row[TOKENS] = sum(row[TOKEN_BUCKETS : TOKEN_BUCKETS + SECONDS])
+        row[AT] = max(second, row[AT])
+        return int(row[AT])
 
     def _forget_dead(self, row: memoryview) -> None:
         """Set the columns of workers that have died to 0. Their locks are free."""
         for column in range(COLUMNS):
-            if row[_OPEN + column] and column != self._column and self._try_lock(column, 1):
-                row[_OPEN + column] = 0
+            if row[OPEN + column] and column != self._column and self._try_lock(column, 1):
+                row[OPEN + column] = 0
                 self._unlock(column, 1)
 
     @contextlib.contextmanager
     def _row(self, key_id: int) -> Iterator[memoryview | None]:
         """Give the row of a key, locked; None when the file cannot be used. Then requests are served and not counted."""
         with self._mutex:
-            start = _HEAD + key_id * _ROW
+            start = HEAD + key_id * ROW
             try:
-                words = self._ready(start + _ROW)
+                words = self._ready(start + ROW)
             except (OSError, ValueError) as error:
                 log.warning("lmstack: the rates of keys cannot be counted: %s", error)
                 yield None
                 return
-            locked = self._lock(start * _WORD, _WORD)
+            locked = self._lock(start * WORD, WORD)
             try:
-                yield words[start : start + _ROW]
+                yield words[start : start + ROW]
             finally:
                 if locked:  # else a stopped worker holds the lock, and the request is counted without it
-                    self._unlock(start * _WORD, _WORD)
+                    self._unlock(start * WORD, WORD)
 
     def _lock(self, start: int, length: int) -> bool:
         """Return whether the bytes are locked for us. Waits for a millisecond at most."""
@@ -189,7 +203,7 @@ class Rates:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
             self._column = next((c for c in range(COLUMNS) if self._try_lock(c, 1)), COLUMNS - 1)
         if self._words is None or len(self._words) < words:
-            size = self._grow(self._file, (words + _GROW * _ROW) * _WORD)
+            size = self._grow(self._file, (words + _GROW * ROW) * WORD)
             self._maps.append(mmap.mmap(self._file, size))
             first, self._words = self._words is None, memoryview(self._maps[-1]).cast("Q")
             if first:
@@ -215,13 +229,12 @@ class Rates:
 
     def _forget_former_worker(self, words: memoryview) -> None:
         """Set our column to 0: the worker that had it before may have been killed."""
-        for start in range(_HEAD + _OPEN + self._column, len(words), _ROW):
+        for start in range(HEAD + OPEN + self._column, len(words), ROW):
             if words[start]:
                 words[start] = 0
 
 
-_HEAD = -(-COLUMNS // _WORD)  # words before the first row: one byte for the lock of each worker
-_EMPTY = memoryview(bytes((_BUCKETS + 2 * SECONDS) * _WORD)).cast("Q")
+_EMPTY = memoryview(bytes((BUCKETS + 2 * SECONDS) * WORD)).cast("Q")
 
 
 def _wait(row: memoryview, buckets: int, second: int, surplus: int) -> int:

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lmstack.ledger import queries
+from lmstack.ledger.faults import CLIENT_KEY, NOT_THE_PROVIDER
 from lmstack.ledger.records import Fault
 
 log = logging.getLogger(__name__)
 
-# Begins the message of a failure with a key that the client sent. Such a failure does not concern our key.
-CLIENT_KEY = "With the client's own key: "
 KEEP_SECONDS, READ_SECONDS = 2.0, 1.0
 _KEY_OR_ACCOUNT = ("401", "402")  # the provider refuses the key or the account, so all its models fail
-_NOT_THE_PROVIDER = ("400", "499")  # the request was wrong, or its client left
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def results_from(rows: Iterable[Mapping[str, Any]]) -> Results:
         code, message = row["error_code"], row["error_message"] or ""
         if row["outcome"] == "succeeded":
             found.note(row["deployment"], row["provider"], None, row["ended_at"])
-        elif code is not None and code not in _NOT_THE_PROVIDER and not message.startswith(CLIENT_KEY):
+        elif code is not None and code not in NOT_THE_PROVIDER and not message.startswith(CLIENT_KEY):
             fault = Fault(row["error_type"] or "", code, message)
             found.note(row["deployment"], row["provider"], fault, row["ended_at"])
             if code in _KEY_OR_ACCOUNT:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from lmstack.delivery.contract import Target, target_from
 from lmstack.delivery.sender import Sender
+from lmstack.gateway.alerting import Alerting
 from lmstack.gateway.keyring import Keyring
 from lmstack.gateway.rates import Rates
 from lmstack.gateway.results import LedgerResults, Results
 from lmstack.gateway.shared_rates import SharedRates, shared_from
+from lmstack.gateway.traces import Traces, open_traces
+from lmstack.ledger import rates_file
 from lmstack.ledger.housekeeping import Bounds
 from lmstack.ledger.records import Ended, Record, Verdict
 from lmstack.ledger.writer import StoreOptions, Writer
@@ -23,6 +26,7 @@ from lmstack.ledger.writer import StoreOptions, Writer
 log = logging.getLogger(__name__)
 
 DEFAULT_LEDGER = "/app/logs/litellm.db"
+TRACE_SECONDS = 4.0  # a stop waits for the receiver of traces, at most
 
 
 class Worker:
@@ -33,15 +37,17 @@ class Worker:
     ) -> None:
         self._writer = Writer(StoreOptions(path, target is not None, bounds or Bounds()))
         self._sender = Sender(path, target, owner=self._writer.worker) if target else None
+        self.traces: Traces | None = None
+        self.alerting = Alerting(path, self._writer.worker)
         self.path = path
-        self.keyring, self.rates = Keyring(path), Rates(path.with_name(f"{path.name}.rates"))
+        self.keyring, self.rates = Keyring(path), Rates(rates_file.beside(path))
         self.shared_rates = shared  # over several hosts
         self.results = Results()
         self.shared_results = LedgerResults(path, since=time.time())
 
     async def write(self, record: Record) -> Verdict:
         """Make a record durable and return its verdict. Then let the sender look for events."""
-        self._count_tokens(record)
+        self._note(record)
         verdict = await self._writer.write(record)
         self._wake_sender(record)
         return verdict
@@ -52,7 +58,7 @@ class Worker:
 
     def post(self, record: Record) -> None:
         """Queue a record without waiting."""
-        self._count_tokens(record)
+        self._note(record)
         self._writer.post(record)
         self._wake_sender(record)
 
@@ -61,12 +67,18 @@ class Worker:
         self.keyring.close()
         if self.shared_rates is not None:
             self.shared_rates.close()
+        self.alerting.stop()
         self._writer.close(seconds)
         if self._sender:
             self._sender.close(seconds)
+        self.alerting.close(seconds)
+        if self.traces is not None:
+            self.traces.close(TRACE_SECONDS)
 
-    def _count_tokens(self, record: Record) -> None:
-        """Count the tokens of an answer for its key."""
+    def _note(self, record: Record) -> None:
+        """Count the tokens of an answer for its key, and let its spans be made."""
+        if self.traces is not None:
+            self.traces.offer(record)
         if isinstance(record, Ended) and record.call.key_id is not None:
             tokens = (record.usage.prompt or 0) + (record.usage.completion or 0)
             if tokens:
@@ -104,5 +116,6 @@ def get() -> Worker:
             if _worker is None or _pid != os.getpid():
                 path = Path(os.environ.get("LEDGER_PATH") or DEFAULT_LEDGER)
                 made = Worker(path, target_from(os.environ), _bounds(os.environ), shared_from(os.environ))
+                made.traces = open_traces()
                 _worker, _pid = made, os.getpid()
     return _worker

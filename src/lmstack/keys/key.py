@@ -10,6 +10,9 @@ from lmstack.routing.budgets import SOFT, Limit
 
 # As the agent of a key: the client says itself which agent it is.
 ANY_AGENT = "*"
+# The roles of keys. A viewer reads the page at /dashboard, and calls nothing. A key without a role is an agent's.
+AGENT, VIEWER = "agent", "viewer"
+ROLES = (AGENT, VIEWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class KeyLimits:
 
     ``models``: names, or patterns such as ``gpt-*``. ``tiers``: of chat models, 1 to 3. ``tasks``: a pattern for
     x-task-id. ``budgets``: US dollars for each period. ``rpm`` and ``tpm``: requests and tokens in a minute. ``parallel``:
-    open requests. ``raise_usd``: added to each budget until ``raise_until`` (Unix seconds).
+    open requests. ``raise_usd``: added to each budget until ``raise_until`` (Unix seconds). ``role``: one of ROLES.
     """
 
     agent: str | None = None
@@ -34,6 +37,12 @@ class KeyLimits:
     parallel: int | None = None
     raise_usd: float = 0.0
     raise_until: float | None = None
+    role: str = AGENT
+
+    @property
+    def is_viewer(self) -> bool:
+        """Return whether the key opens the page, and calls nothing."""
+        return self.role == VIEWER
 
     @property
     def restricts_models(self) -> bool:
@@ -57,6 +66,8 @@ class KeyLimits:
 
     def allows_route(self, kind: str) -> bool:
         """Return whether the key may call routes of a kind. What a provider keeps for all must be named."""
+        if self.is_viewer:
+            return False
         return kind in self.routes if self.routes else kind not in SHARED
 
     def allows_task(self, task: str | None) -> bool:
@@ -116,6 +127,12 @@ class Key:
 def state_of(key: Key, now: float) -> str:
     """Return active, revoked or expired."""
     return (key.objection(now) or "key_active").removeprefix("key_")
+
+
+def use_of_rates(limits: KeyLimits, used: Mapping[str, int] | None) -> dict[str, dict[str, int | None]]:
+    """Return the limits per minute, and of open requests, each with its present use; None where that is not known."""
+    counts = used or {}
+    return {name: {"limit": getattr(limits, name), "used": counts.get(name)} for name in ("rpm", "tpm", "parallel")}
 
 
 def allowed(key: Key | None, models: Iterable[tuple[str, int | None]]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from lmstack.keys.key import KeyLimits, limits_from
+from lmstack.keys.key import ROLES, KeyLimits, limits_from
 from lmstack.keys.routes import ROUTES
 from lmstack.routing.budgets import PERIODS
 from lmstack.routing.candidates import GROUPS
@@ -118,10 +118,17 @@ def share(text: str) -> float:
     return value / 100
 
 
+def role(text: str) -> str:
+    """Return a role of keys."""
+    if text not in ROLES:
+        raise ValueError(f"'{text[:40]}' is no role: use {' or '.join(ROLES)}")
+    return text
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "agent": agent, "team": name, "models": models, "tiers": tiers,
     "routes": lambda text: words(text, ROUTES, "kind of route"), "tasks": str, "soft": share, "rpm": count, "tpm": count,
-    "parallel": count,
+    "parallel": count, "role": role,
 }  # fmt: skip
 
 
@@ -150,6 +157,10 @@ def _change(option: str, value: str | Sequence[str]) -> dict[str, Any]:
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> KeyLimits:
-    """Return limits with changes. A change to None takes a limit away."""
+    """Return limits with changes. A change to None takes a limit away. Raises ValueError for limits that do not fit together."""
     merged = {**old, **new}
-    return limits_from({name: value for name, value in merged.items() if value is not None})
+    limits = limits_from({name: value for name, value in merged.items() if value is not None})
+    others = [name for name in limits.as_json() if name != "role"] if limits.is_viewer else []
+    if others:
+        raise ValueError(f"a viewer calls nothing, so it has no limits: take away {', '.join(others)}")
+    return limits

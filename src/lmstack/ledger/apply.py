@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lmstack.ledger import client_retries, events, outbox, refusals, soft_limits, spending, sums
+from lmstack.ledger import client_retries, events, keys, outbox, refusals, soft_limits, spending, sums
 from lmstack.ledger.records import Call, Ended, ExceededLimit, Record, Refused, Started, Verdict
 from lmstack.ledger.schema import writing
 from lmstack.ledger.sums import Sums
@@ -115,12 +115,12 @@ def _insert(conn: sqlite3.Connection, call: Call, worker: str) -> None:
     who = call.attribution
     conn.execute(
         "INSERT OR IGNORE INTO requests (id, call_id, trace_id, started_at, status, endpoint, stream, requested_model,"
-        " task_id, agent_id, user, key_alias, team, tags, worker, estimate_usd, reserved_usd, client_key)"
-        " VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " task_id, agent_id, user, key_alias, team, tags, worker, estimate_usd, reserved_usd, client_key, asked)"
+        " VALUES (?,?,?,?,'started',?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         (
             call.id, call.call_id, call.trace_id, call.started_at, call.endpoint, call.stream, call.requested_model,
             who.task_id, who.agent_id, who.user, who.key_alias, who.team, json.dumps(who.tags) if who.tags else None, worker,
-            call.estimate_usd, call.reserved_usd, call.client_key,
+            call.estimate_usd, call.reserved_usd, call.client_key, json.dumps(call.asked) if call.asked else None,
         ),
     )  # fmt: skip
 
@@ -141,6 +141,7 @@ def end_request(conn: sqlite3.Connection, end: Ended, worker: str, send_events: 
         return
     _insert_attempts(conn, end)
     _queue_events(conn, end, send_events)
+    keys.note_use(conn, end.call.attribution.key_alias, end.call.started_at)
     sums.count(end, batch)
 
 

@@ -9,6 +9,9 @@ SUCCEEDED = "litellm.request.succeeded"
 FAILED = "litellm.request.failed"
 COST = "litellm.cost.recorded"
 BUDGET = "litellm.budget.warning"
+ALERT_FIRING = "litellm.alert.firing"
+ALERT_ENDED = "litellm.alert.ended"
+ALERT_TEST = "litellm.alert.test"
 
 
 def iso(when: float) -> str:
@@ -43,8 +46,8 @@ def request_payload(end: Ended, cost: float | None) -> dict[str, object]:
     }
 
 
-def budget_payload(limit: Limit, spent: float, now: float) -> dict[str, object]:
-    """Return the body of a warning: a budget has reached its soft limit. Amounts are US dollars."""
+def budget_payload(limit: Limit, spent: float, now: float, level: float | None = None) -> dict[str, object]:
+    """Return the body of a warning: a budget has reached its soft limit, or another ``level`` of it. Amounts are US dollars."""
     reset = limit.reset_at(now)
     return {
         "timestamp": iso(now),
@@ -53,8 +56,24 @@ def budget_payload(limit: Limit, spent: float, now: float) -> dict[str, object]:
         "period": limit.period,
         "limit_usd": limit.usd,
         "spent_usd": round(spent, 9),
-        "soft_limit_usd": round(limit.usd * (limit.soft or 1.0), 9),
+        "soft_limit_usd": round(limit.usd * (level or limit.soft or 1.0), 9),
         "resets_at": None if reset is None else iso(reset),
+    }
+
+
+def alert_payload(
+    rule: str, subject: str, text: str, values: tuple[float | None, float | None], now: float, since: float, ended: bool = False
+) -> dict[str, object]:  # fmt: skip
+    """Return the body of an alert. ``values``: what was measured, and from where on it counts. ``since`` is Unix seconds."""
+    return {
+        "timestamp": iso(now),
+        "rule": rule,
+        "state": "ended" if ended else "firing",
+        "subject": subject,
+        "text": text,
+        "value": values[0],
+        "threshold": values[1],
+        "since": iso(since),
     }
 
 

@@ -9,13 +9,14 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from lmstack.keys.key import Key, limits_from
+from lmstack.keys.key import AGENT, Key, limits_from
 from lmstack.keys.parse import changed
 from lmstack.keys.secret import shared_name
-from lmstack.ledger.schema import writing
+from lmstack.ledger.schema import check_version, writing
 
 KEEP_SECRETS_SECONDS = 30 * 86400.0  # of rotated secrets, so that the refusal names the reason
 _COLUMNS = "id, name, limits, created_at, expires_at, revoked_at"
+_USED_SINCE = 10  # the schema that notes when a key was used
 Row = dict[str, Any]
 
 
@@ -69,7 +70,8 @@ def change(conn: sqlite3.Connection, action: str, actor: str, now: float, name: 
 def rows(conn: sqlite3.Connection, name: str | None = None) -> list[Row]:
     """Return the keys with their limits, by name; one of them when ``name`` is given."""
     where, args = (" WHERE name = ?", (name,)) if name else ("", ())
-    sql = f"SELECT {_COLUMNS}, declared, (SELECT COUNT(*) FROM key_secrets WHERE key_id = keys.id) AS secrets FROM keys{where} ORDER BY name"  # noqa: S608 - literals
+    used = "used_at" if check_version(conn) >= _USED_SINCE else "NULL"
+    sql = f"SELECT {_COLUMNS}, declared, (SELECT COUNT(*) FROM key_secrets WHERE key_id = keys.id), {used} FROM keys{where} ORDER BY name"  # noqa: S608 - literals
     return [_as_row(row) for row in conn.execute(sql, args).fetchall()]
 
 
@@ -84,11 +86,31 @@ def audit(conn: sqlite3.Connection, since: float = 0.0, name: str | None = None,
     ]
 
 
-def named_by(conn: sqlite3.Connection, hash_: str) -> str | None:
-    """Return the name of the key that has this hash, valid or not; None for an unknown one."""
-    sql = "SELECT name FROM keys JOIN key_secrets ON key_id = id WHERE hash = ?"
-    found = conn.execute(sql, (hash_,)).fetchone()
+def named_by(conn: sqlite3.Connection, hash_: str, now: float) -> str | None:
+    """Return the name of the key that has this hash, also of a revoked one; None for an unknown or a rotated secret."""
+    sql = "SELECT name FROM keys JOIN key_secrets ON key_id = id WHERE hash = ? AND (valid_until IS NULL OR valid_until > ?)"
+    found = conn.execute(sql, (hash_, now)).fetchone()
     return None if found is None else str(found[0])
+
+
+def valid(conn: sqlite3.Connection, begins: str, now: float, id_: int | None = None) -> Key | None:
+    """Return the key with a hash that begins so, when it may be used now; None for an unknown, rotated, revoked or expired one.
+
+    Without the ``id_`` of a key, ``begins`` is the whole hash.
+    """
+    sql = (
+        f"SELECT {_COLUMNS} FROM keys JOIN key_secrets ON key_id = id "  # noqa: S608 - literals
+        "WHERE hash >= ?1 AND hash < ?2 AND (valid_until IS NULL OR valid_until > ?3) AND (?4 IS NULL OR id = ?4)"
+    )
+    row = conn.execute(sql, (begins, f"{begins}g", now, id_)).fetchone()
+    key = None if row is None else key_from(row)
+    return None if key is None or key.objection(now) else key
+
+
+def note_use(conn: sqlite3.Connection, name: str | None, at: float) -> None:
+    """Note when a key made a request, inside the caller's transaction. Workers do not read the key again for that."""
+    if name is not None:
+        conn.execute("UPDATE keys SET used_at = MAX(COALESCE(used_at, 0), ?) WHERE name = ?", (at, name))
 
 
 Change = tuple[Row, Row]  # the row afterwards, and the detail for the audit
@@ -98,11 +120,11 @@ def _create(conn: sqlite3.Connection, before: Row | None, name: str, now: float,
     """Make a key. The name of a revoked key may be used again: what it has spent stays with the name."""
     if before is not None and before["revoked_at"] is None:
         raise KeyChangeError(f"there is a key '{name}' already")
-    limits = changed({}, values["limits"]).as_json()
+    limits = _limits({}, values["limits"])
     conn.execute(
         "INSERT INTO keys (name, limits, declared, created_at, expires_at, version) VALUES (?,?,?,?,?,0) "
         "ON CONFLICT (name) DO UPDATE SET limits = excluded.limits, declared = excluded.declared, "
-        "created_at = excluded.created_at, expires_at = excluded.expires_at, revoked_at = NULL",
+        "created_at = excluded.created_at, expires_at = excluded.expires_at, revoked_at = NULL, used_at = NULL",
         (name, json.dumps(limits), bool(values.get("declared")), now, values.get("expires_at")),
     )
     row = _required(conn, name)
@@ -114,7 +136,7 @@ def _create(conn: sqlite3.Connection, before: Row | None, name: str, now: float,
 def _edit(conn: sqlite3.Connection, before: Row | None, name: str, now: float, values: Mapping[str, Any]) -> Change:
     """Change limits, or the end, of a key. What is not named stays; a limit of None is taken away."""
     old = _active(before, name)
-    limits = changed(old["limits"], values.get("limits") or {}).as_json()
+    limits = _limits(old["limits"], values.get("limits") or {})
     expires = values.get("expires_at", old["expires_at"])
     declared = bool(values.get("declared", old["declared"]))
     sql = "UPDATE keys SET limits = ?, expires_at = ?, declared = ? WHERE name = ?"
@@ -132,9 +154,12 @@ def _revoke(conn: sqlite3.Connection, before: Row | None, name: str, now: float,
 
 
 def _rotate(conn: sqlite3.Connection, before: Row | None, name: str, now: float, values: Mapping[str, Any]) -> Change:
-    """Add a secret. The secrets before it are valid until ``keep_until``. The first one is kept: it names the key in Redis."""
+    """Add a secret. The secrets before it are valid until ``keep_until``. The first one is kept: it names the key in Redis.
+
+    Without ``keep_until`` the others are deleted: a clock that is set back must not make them valid again.
+    """
     old = _active(before, name)
-    keep_until = float(values.get("keep_until") or now)
+    keep_until = float(values.get("keep_until") or 0.0)
     sql = "UPDATE key_secrets SET valid_until = MIN(COALESCE(valid_until, ?1), ?1) WHERE key_id = ?2"
     conn.execute(sql, (keep_until, old["id"]))
     sql = (
@@ -143,7 +168,7 @@ def _rotate(conn: sqlite3.Connection, before: Row | None, name: str, now: float,
     )
     conn.execute(sql, (old["id"], now - KEEP_SECRETS_SECONDS))
     _add_secret(conn, old["id"], values["hash"], now)
-    return _required(conn, name), {"old_valid_until": keep_until}
+    return _required(conn, name), {"old_valid_until": keep_until or now}
 
 
 _ACTIONS: dict[str, Callable[..., Change]] = {"create": _create, "edit": _edit, "revoke": _revoke, "rotate": _rotate}
@@ -161,6 +186,13 @@ def _active(row: Row | None, name: str) -> Row:
     return row
 
 
+def _limits(old: Mapping[str, Any], new: Mapping[str, Any]) -> Row:
+    try:
+        return changed(old, new).as_json()
+    except ValueError as error:
+        raise KeyChangeError(str(error)) from None
+
+
 def _row(conn: sqlite3.Connection, name: str) -> Row | None:
     found = rows(conn, name)
     return found[0] if found else None
@@ -171,8 +203,9 @@ def _required(conn: sqlite3.Connection, name: str) -> Row:
 
 
 def _as_row(found: Any) -> Row:
-    id_, name, limits, created, expires, revoked, declared, secrets = tuple(found)
+    id_, name, text, created, expires, revoked, declared, secrets, used = tuple(found)
+    limits = json.loads(text)
     return {
-        "id": id_, "name": name, "limits": json.loads(limits), "created_at": created, "expires_at": expires,
-        "revoked_at": revoked, "declared": bool(declared), "secrets": secrets,
+        "id": id_, "name": name, "role": limits.get("role", AGENT), "limits": limits, "created_at": created, "expires_at": expires,
+        "revoked_at": revoked, "declared": bool(declared), "secrets": secrets, "last_used_at": used,
     }  # fmt: skip

@@ -39,7 +39,7 @@ def _m008_keys(conn: sqlite3.Connection) -> None:
         CREATE TABLE key_audit (             -- kept as long as the ledger
             number INTEGER PRIMARY KEY AUTOINCREMENT,
             at REAL NOT NULL,
-            actor TEXT NOT NULL,             -- who did it: USER@HOST, or models.yaml
+            actor TEXT NOT NULL,             -- who did it: USER@HOST, page:SESSION, or models.yaml
             action TEXT NOT NULL,            -- create, edit, revoke, rotate
             key TEXT NOT NULL,
             detail TEXT NOT NULL             -- JSON: the limits before and after, never a secret
@@ -47,6 +47,17 @@ def _m008_keys(conn: sqlite3.Connection) -> None:
         """
     )
     _add_spending(conn)
+
+
+def _m010_key_use_and_demands(conn: sqlite3.Connection) -> None:
+    """Add when each key made its last request, and what a request demanded of routing. Of former requests, the hour is known."""
+    conn.execute("ALTER TABLE requests ADD COLUMN asked TEXT")  # JSON: tier, max_cost, no_fallback, budgets
+    conn.execute("ALTER TABLE keys ADD COLUMN used_at REAL")  # start of the last request that has ended
+    conn.execute(
+        "UPDATE keys SET used_at = MAX(found.at, keys.created_at) FROM "
+        "(SELECT name, MAX(hour) * 3600.0 AS at, (MAX(hour) + 1) * 3600.0 AS until FROM rollups WHERE dimension = 'key' GROUP BY name) AS found "
+        "WHERE found.name = keys.name AND found.until > keys.created_at"
+    )
 
 
 def _add_spending(conn: sqlite3.Connection) -> None:
@@ -100,7 +111,7 @@ def _add_spending(conn: sqlite3.Connection) -> None:
     )
 
 
-def _m010_stored_owners(conn: sqlite3.Connection) -> None:
+def _m012_stored_owners(conn: sqlite3.Connection) -> None:
     """Remember which key has made a file or batch."""
     conn.execute(
         """

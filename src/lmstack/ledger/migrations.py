@@ -6,7 +6,8 @@ Times are Unix seconds (UTC, REAL). Durations are milliseconds (REAL). Costs are
 import sqlite3
 from collections.abc import Callable
 
-from lmstack.ledger.migration_keys import _m008_keys, _m010_stored_owners
+from lmstack.ledger.migration_alerts import _m011_alerts
+from lmstack.ledger.migration_keys import _m008_keys, _m010_key_use_and_demands, _m012_stored_owners
 
 
 def _m001_requests_attempts_outbox(conn: sqlite3.Connection) -> None:
@@ -241,6 +242,8 @@ MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     _m007_client_keys,
     _m008_keys,
     _m009_one_release_per_retry,
-    _m010_stored_owners,
+    _m010_key_use_and_demands,
+    _m011_alerts,
+    _m012_stored_owners,
 )
 VERSION = len(MIGRATIONS)

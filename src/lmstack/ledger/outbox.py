@@ -1,10 +1,12 @@
-"""The outbox: events that wait for TaskMaster. Queue them, lease them to one sender, record the outcome.
+"""The outbox: events that wait for TaskMaster, and alerts for other targets. Queue them, lease them, record the outcome.
 
-Functions with SQL on a connection that the caller owns; no thread, no network. A lane is the queue of one task.
+Functions with SQL on a connection that the caller owns; no thread, no network. A lane is the queue of one task, or of one
+alert for one target. A ``target`` is "" for TaskMaster, else a name of models.yaml.
 """
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lmstack.ledger.records import new_id
@@ -12,6 +14,7 @@ from lmstack.ledger.retries import Failure, after_failure
 from lmstack.ledger.schema import writing
 
 LEASE_SECONDS = 60.0
+GIVEN_UP = "models.yaml has no such target, or its variable is not set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +39,38 @@ class RunOutcome:
     failure: Failure | None = None
 
 
-def put(conn: sqlite3.Connection, type_: str, order_key: str, payload: dict[str, object], now: float) -> None:
-    """Queue one event inside the caller's transaction. With an empty ``order_key`` it has a lane of its own."""
+def put(
+    conn: sqlite3.Connection, type_: str, order_key: str, payload: dict[str, object], now: float, target: str = ""
+) -> str:
+    """Queue one event inside the caller's transaction, and return its id. Without ``order_key`` it has a lane of its own."""
     event_id = new_id("evt")
     key = order_key or event_id
     conn.execute(
-        "INSERT INTO outbox (event_id, type, order_key, created_at, payload, next_attempt_at) VALUES (?,?,?,?,?,?)",
-        (event_id, type_, key, now, json.dumps(payload, separators=(",", ":")), now),
+        "INSERT INTO outbox (event_id, type, order_key, created_at, payload, next_attempt_at, target) VALUES (?,?,?,?,?,?,?)",
+        (event_id, type_, key, now, json.dumps(payload, separators=(",", ":")), now, target),
     )
-    conn.execute("INSERT OR IGNORE INTO lanes (order_key, due_at) VALUES (?,?)", (key, now))
+    conn.execute("INSERT OR IGNORE INTO lanes (order_key, due_at, target) VALUES (?,?,?)", (key, now, target))
+    return event_id
 
 
 def lease(
-    conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int, most: int | None = None
+    conn: sqlite3.Connection, owner: str, now: float, lanes: int, run: int, most: int | None = None, target: str = ""
 ) -> list[list[LeasedEvent]]:
-    """Lease up to ``lanes`` due lanes for LEASE_SECONDS. Return the first ``run`` events of each, in their order.
+    """Lease up to ``lanes`` due lanes of a target for LEASE_SECONDS. Return the first ``run`` events of each, in their order.
 
     ``most`` limits the events of all lanes together. A lease far in the future comes from a clock that was set back:
     it does not count.
     """
+    # A look needs no lock. Most of them find nothing.
+    if conn.execute("SELECT 1 FROM lanes WHERE target = ? AND due_at <= ? LIMIT 1", (target, now)).fetchone() is None:
+        return []
     with writing(conn):
         keys = [
             key
             for (key,) in conn.execute(
-                "SELECT order_key FROM lanes WHERE due_at <= ?1 AND "
+                "SELECT order_key FROM lanes WHERE target = ?4 AND due_at <= ?1 AND "
                 "(lease_until IS NULL OR lease_until <= ?1 OR lease_until > ?2) ORDER BY due_at LIMIT ?3",
-                (now, now + 2 * LEASE_SECONDS, lanes),
+                (now, now + 2 * LEASE_SECONDS, lanes, target),
             ).fetchall()
         ]
         runs = _runs(conn, keys, run, lanes * run if most is None else most)
@@ -148,19 +157,31 @@ def _fail(conn: sqlite3.Connection, event: LeasedEvent, failure: Failure, now: f
     return now + following.pause, following.receiver_chose
 
 
-def release(conn: sqlite3.Connection, owner: str) -> None:
-    """Release all leases of ``owner``, so that no other sender waits until they end."""
-    conn.execute(
-        "UPDATE outbox SET state = 'pending', lease_owner = NULL WHERE lease_owner = ? AND state = 'leased'", (owner,)
-    )
-    conn.execute("UPDATE lanes SET lease_owner = NULL, lease_until = NULL WHERE lease_owner = ?", (owner,))
+def release(conn: sqlite3.Connection, owner: str, target: str | None = None) -> None:
+    """Release the leases of ``owner`` for a target, or for all, so that no other sender waits until they end."""
+    own, args = "lease_owner = ?1 AND (?2 IS NULL OR target = ?2)", (owner, target)
+    conn.execute(f"UPDATE outbox SET state = 'pending', lease_owner = NULL WHERE state = 'leased' AND {own}", args)  # noqa: S608 - literals
+    conn.execute(f"UPDATE lanes SET lease_owner = NULL, lease_until = NULL WHERE {own}", args)  # noqa: S608 - literals
+
+
+def give_up(conn: sqlite3.Connection, targets: Iterable[str]) -> int:
+    """Make the open events of every other target dead letters, inside the caller's transaction. Return how many."""
+    kept = ["", *targets]
+    others = f"target NOT IN ({','.join('?' * len(kept))})"
+    if conn.execute(f"SELECT 1 FROM lanes WHERE {others} LIMIT 1", kept).fetchone() is None:  # noqa: S608 - placeholders
+        return 0
+    conn.execute(f"DELETE FROM lanes WHERE {others}", kept)  # noqa: S608 - placeholders
+    return conn.execute(
+        f"UPDATE outbox SET state = 'dead', last_error = ? WHERE state IN ('pending','leased') AND {others}",  # noqa: S608 - placeholders
+        (GIVEN_UP, *kept),
+    ).rowcount
 
 
 def replay(conn: sqlite3.Connection, now: float, event_id: str | None = None) -> int:
     """Make dead letters (one, or all) pending again. They keep their ids. Return how many."""
     with writing(conn):
         conn.execute(
-            "INSERT OR IGNORE INTO lanes (order_key, due_at) SELECT order_key, ?2 FROM outbox "
+            "INSERT OR IGNORE INTO lanes (order_key, due_at, target) SELECT order_key, ?2, target FROM outbox "
             "WHERE state = 'dead' AND (?1 IS NULL OR event_id = ?1)",
             (event_id, now),
         )

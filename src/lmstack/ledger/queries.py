@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmstack.ledger import outbox, refusals, spending
+from lmstack.ledger import alerts, outbox, refusals, spending
 from lmstack.ledger.filters import FAILED, Filter
 from lmstack.ledger.key_queries import budget_row, change_key, key_audit, key_of_hash, key_rows, key_usage
 from lmstack.ledger.keys import KeyChangeError
 from lmstack.ledger.schema import LedgerVersionError, check_version, connect
 from lmstack.ledger.timing import DEAD_AFTER_SECONDS
-from lmstack.ledger.usage import usage
+from lmstack.ledger.usage import NO_END, usage
 from lmstack.routing.budgets import EVERY, parse_limits
 
 Rows = list[dict[str, Any]]
@@ -81,19 +81,19 @@ def request(conn: sqlite3.Connection, id: str) -> Rows:  # noqa: A002 - the name
     return found
 
 
-def errors(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
+def errors(conn: sqlite3.Connection, since: float = 0.0, until: float = NO_END) -> Rows:
     """Return errors by kind, the most frequent first: failed attempts, and requests that were refused before any."""
     sql = """
         SELECT error_type, error_code, provider, deployment, COUNT(*) AS count, MAX(started_at) AS last_at, error_message
         FROM (
             SELECT error_type, error_code, provider, deployment, started_at, error_message FROM attempts
-            WHERE outcome != 'succeeded' AND started_at >= :since
+            WHERE outcome != 'succeeded' AND started_at >= :since AND started_at < :until
             UNION ALL
             SELECT error_type, error_code, NULL, requested_model, started_at, error_message FROM requests
-            WHERE status = 'rejected' AND started_at >= :since
+            WHERE status = 'rejected' AND started_at >= :since AND started_at < :until
         ) GROUP BY error_type, error_code, provider, deployment ORDER BY count DESC, last_at DESC
         """
-    return _rows(conn, sql, {"since": since})
+    return _rows(conn, sql, {"since": since, "until": until})
 
 
 def last_attempts(conn: sqlite3.Connection, since: float = 0.0, limit: int = 300) -> Rows:
@@ -109,13 +109,13 @@ def last_attempts(conn: sqlite3.Connection, since: float = 0.0, limit: int = 300
     return _rows(conn, sql, (since, limit))
 
 
-def refused(conn: sqlite3.Connection, since: float = 0.0) -> Rows:
+def refused(conn: sqlite3.Connection, since: float = 0.0, until: float = NO_END) -> Rows:
     """Return one row: how many requests were refused before LiteLLM saw them, by reason, and the last of them.
 
     A ledger of an earlier version has none of it until a gateway of this version has written to it.
     """
     with contextlib.suppress(sqlite3.OperationalError):
-        return [{"counts": refusals.counts(conn, since), "last": refusals.last(conn, since)}]
+        return [{"counts": refusals.counts(conn, since, until), "last": refusals.last(conn, since, until)}]
     return [{"counts": [], "last": []}]
 
 
@@ -159,7 +159,7 @@ QUERIES: dict[str, Callable[..., Rows]] = {
     "usage": usage, "requests": requests, "request": request, "events": events, "event_counts": event_counts,
     "status": status, "budgets": budgets, "errors": errors, "last_attempts": last_attempts,
     "refused": refused, "keys": key_rows, "key_audit": key_audit, "key_of_hash": key_of_hash,
-    "key_usage": key_usage,
+    "key_usage": key_usage, "alerts": alerts.alert_rows,
 }  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def _replay(path: Path, event_id: str | None = None) -> Rows:
 
 
 # These write. They are short, and wait for the gateway's own commits.
-CHANGES: dict[str, Callable[..., Rows]] = {"replay": _replay, "key_change": change_key}
+CHANGES: dict[str, Callable[..., Rows]] = {"replay": _replay, "key_change": change_key, "alert_test": alerts.send_test}
 
 
 def _rows(conn: sqlite3.Connection, sql: str, args: tuple[Any, ...] | dict[str, Any]) -> Rows:

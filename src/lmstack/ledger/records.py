@@ -118,7 +118,9 @@ class Call:
     units: float | None = None  # images, characters or seconds of audio; a flat price is for each of them
     cost_usd: float | None = None  # set at the end
     client_key: str | None = None  # the client's Idempotency-Key or x-request-id: the same for its retry
+    asked: dict[str, Any] | None = None  # what headers, metadata or models.yaml demanded of its routing
     reported: tuple[Any, float | None] | None = None  # usage and cost from LiteLLM's log event, if it came first
+    trace: Any = None  # the ids of its spans, while traces are on
 
     def close(self, outcome: str, fault: Fault | None = None) -> None:
         """End the request, and its last attempt with this outcome."""
@@ -208,7 +210,7 @@ def dump(record: Record) -> str:
     """Return a record as one line of JSON, for the spool file."""
     if isinstance(record, Refused):
         return json.dumps({"kind": "Refused", **asdict(record)}, separators=(",", ":"))
-    call = replace(record.call, clock=0.0, reported=None, late_fault=None, limits=())
+    call = replace(record.call, clock=0.0, reported=None, late_fault=None, limits=(), trace=None)
     fields = asdict(replace(record, call=call))
     fields.pop("limits", None)  # a record in the spool file has been admitted
     return json.dumps({"kind": type(record).__name__, **fields}, separators=(",", ":"), default=str)

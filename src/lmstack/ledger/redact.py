@@ -9,7 +9,7 @@ MIN_LENGTH = 6  # a shorter value would also be found inside ordinary words
 _KEY_SHAPES = re.compile(
     r"((?<![A-Za-z0-9])sk-[A-Za-z0-9_\-*]{6,}|AIza[0-9A-Za-z_\-]{10,}|gsk_\w{10,}|whsec_[A-Za-z0-9+/=]{6,}|(?i:bearer)\s+[^\s\"',}]+|(?<=[?&]key=)[^&\s\"']+)"
 )
-_SECRET_NAMES = re.compile(r"((^|_|API)KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
+_SECRET_NAMES = re.compile(r"((^|_|API)KEY|SECRET|TOKEN|PASSWORD|WEBHOOK_URL|OTLP_HEADERS)$", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/\s?#\"'<>]+@")
 
 

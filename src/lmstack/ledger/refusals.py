@@ -23,13 +23,13 @@ def write(conn: sqlite3.Connection, refused: Refused) -> None:
     conn.execute(sql, (KEEP_LAST,))
 
 
-def counts(conn: sqlite3.Connection, since: float) -> list[dict[str, object]]:
-    """Return how many requests were refused since a time (Unix seconds), for each reason."""
-    sql = "SELECT reason, SUM(count) AS count FROM refusals WHERE minute >= ? GROUP BY reason ORDER BY count DESC"
-    return [dict(row) for row in conn.execute(sql, (int(since) // 60,)).fetchall()]
+def counts(conn: sqlite3.Connection, since: float, until: float) -> list[dict[str, object]]:
+    """Return how many requests were refused in a span (Unix seconds), in whole minutes, for each reason."""
+    sql = "SELECT reason, SUM(count) AS count FROM refusals WHERE minute >= ? AND minute < ? GROUP BY reason ORDER BY count DESC"
+    return [dict(row) for row in conn.execute(sql, (int(since) // 60, -int(-until // 60))).fetchall()]
 
 
-def last(conn: sqlite3.Connection, since: float) -> list[dict[str, object]]:
-    """Return the last refusals since a time (Unix seconds), the newest first."""
-    sql = "SELECT at, address, path, reason FROM last_refusals WHERE at >= ? ORDER BY number DESC"
-    return [dict(row) for row in conn.execute(sql, (since,)).fetchall()]
+def last(conn: sqlite3.Connection, since: float, until: float) -> list[dict[str, object]]:
+    """Return the last refusals of a span (Unix seconds), the newest first."""
+    sql = "SELECT at, address, path, reason FROM last_refusals WHERE at >= ? AND at < ? ORDER BY number DESC"
+    return [dict(row) for row in conn.execute(sql, (since, until)).fetchall()]

@@ -61,12 +61,13 @@ def longest_wait(attempts: int) -> float:
     return SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * JITTER if attempts else 0.0
 
 
-def end_waits(conn: sqlite3.Connection, now: float) -> int:
-    """Make each lane due that waits by our schedule, because the receiver is back. Return how many.
+def end_waits(conn: sqlite3.Connection, now: float, target: str = "") -> int:
+    """Make each lane of a target due that waits by our schedule, because the receiver is back. Return how many.
 
     A lane stays where the receiver itself named the time.
     """
-    return conn.execute("UPDATE lanes SET due_at = ? WHERE due_at > ? AND asked = 0", (now, now)).rowcount
+    sql = "UPDATE lanes SET due_at = ?1 WHERE target = ?2 AND due_at > ?1 AND asked = 0"
+    return conn.execute(sql, (now, target)).rowcount
 
 
 def end_waits_after_clock_change(conn: sqlite3.Connection, now: float) -> int:

@@ -85,6 +85,22 @@ def reserved(conn: sqlite3.Connection, limit: Limit) -> float:
     return float(conn.execute(sql, args).fetchone()[0] or 0.0)
 
 
+def of_keys(conn: sqlite3.Connection, period: str, now: float) -> dict[str, tuple[float, float]]:
+    """Return what ``spent`` and ``reserved`` return, for all keys that have either. For lists: one look for each key takes seconds."""
+    found: dict[str, tuple[float, float]] = {}
+    sql = "SELECT id, cost_usd FROM totals WHERE kind = 'key'"
+    if period != "total":
+        sql = f"SELECT name, SUM(cost_usd) FROM rollups WHERE dimension = 'key'{_within(period, now)} GROUP BY name"  # noqa: S608 - literals
+    for name, usd in conn.execute(sql):
+        found[name] = (float(usd or 0.0), 0.0)
+    sql = (
+        "SELECT key_alias, SUM(reserved_usd) FROM requests INDEXED BY requests_open WHERE status = 'started' GROUP BY 1"
+    )
+    for name, usd in conn.execute(sql):
+        found[name] = (found.get(name, (0.0, 0.0))[0], float(usd or 0.0))
+    return found
+
+
 def spenders(conn: sqlite3.Connection, scope: str, period: str, now: float, most: int = 10) -> list[str]:
     """Return the tasks, agents and so on with the highest cost."""
     if period == "total":

@@ -6,6 +6,7 @@ rows. Times are Unix seconds, costs US dollars; days are UTC days.
 
 import math
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
 from lmstack.ledger.migrations import DIMENSIONS
@@ -38,10 +39,12 @@ def usage(conn: sqlite3.Connection, by: str = "model", since: float = 0.0, until
     return _rows(conn, sql, values)
 
 
-def timeline(conn: sqlite3.Connection, by: str, since: float, until: float | None, step: int) -> Rows:
+def timeline(
+    conn: sqlite3.Connection, by: str, since: float, until: float | None, step: int, only: str | None = None
+) -> Rows:
     """Return the sums of ``usage`` for each group and step of time, the oldest first. ``at``: where the step begins.
 
-    ``step`` is in seconds: a divisor of an hour, or whole hours.
+    ``step`` is in seconds: a divisor of an hour, or whole hours. ``only``: the name of one group.
     """
     if step % HOUR == 0:
         source, values = _source(by, since, until)
@@ -49,9 +52,10 @@ def timeline(conn: sqlite3.Connection, by: str, since: float, until: float | Non
         end = NO_END if until is None else until
         source, values = _of_rows(by, "since", "until"), {"since": since, "until": end}
     sql = f"""
-        SELECT CAST(at / :step AS INTEGER) * :step AS at, name, {_SUMS} FROM ({source}) GROUP BY 1, 2 ORDER BY 1
+        SELECT CAST(at / :step AS INTEGER) * :step AS at, name, {_SUMS} FROM ({source})
+        WHERE :only IS NULL OR name = :only GROUP BY 1, 2 ORDER BY 1
         """  # noqa: S608 - only constants
-    return _rows(conn, sql, values | {"step": step})
+    return _rows(conn, sql, values | {"step": step, "only": only})
 
 
 def latencies(conn: sqlite3.Connection, since: float, until: float | None = None) -> dict[str, Any]:
@@ -110,5 +114,5 @@ def _of_rows(by: str, start: str, end: str) -> str:
     )
 
 
-def _rows(conn: sqlite3.Connection, sql: str, values: dict[str, float]) -> Rows:
+def _rows(conn: sqlite3.Connection, sql: str, values: Mapping[str, float | str | None]) -> Rows:
     return [dict(row) for row in conn.execute(sql, values).fetchall()]

@@ -52,6 +52,17 @@ def restart_reasons(state: State, wanted: Planned) -> list[str]:
     return found + [f"{name} is read only at the start" for name in _fixed_changes(state, wanted)]
 
 
+def listens_alike(state: State, wanted: Planned) -> bool:
+    """Return whether a new server could take the place of the running one.
+
+    It must listen where that one does, with as many workers. The keeper of the port is of the lmstack that started it.
+    """
+    before, now, marked = state.parts, parts(wanted), marks(wanted.plan.settings)
+    same = all(before.get(name) == now[name] for name in ("code", "workers", "built-in model"))
+    addresses = all(state.settings.get(name) == marked.get(name) for name in ("LITELLM_HOST", "LITELLM_PORT"))
+    return same and addresses and state.runtime == wanted.runtime.name
+
+
 def _fixed_changes(state: State, wanted: Planned) -> list[str]:
     """Return the changed variables that a new worker does not read again.
 

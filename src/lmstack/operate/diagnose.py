@@ -3,6 +3,7 @@
 from lmstack import files
 from lmstack.errors import LmError
 from lmstack.operate import checks
+from lmstack.operate.check_receivers import alerts, traces
 from lmstack.operate.checks import FAIL, OK, WARN, Finding
 from lmstack.operate.planning import Planned, ask, gateway_health, ledger_status, planned
 from lmstack.operate.private_files import private_files
@@ -34,6 +35,7 @@ def diagnose(project: Project, deep: bool) -> list[Finding]:
     found += [checks.image(wanted.plan.settings), checks.memory(wanted.plan, machine()[1])]
     found += [*checks.models(wanted.plan), *_providers(project, wanted, deep)]
     found.append(checks.taskmaster(wanted.plan.settings))
+    found += [alerts(wanted.plan.rules.alerts, wanted.plan.settings), traces(wanted.plan.settings)]
     if not project.is_stack:
         return [*found, checks.no_stack(project)]
     return [*found, _ledger(project), _drift(project, wanted, state), *_gateway(project, state)]

@@ -10,8 +10,9 @@ from pathlib import Path
 from lmstack import files, proc
 from lmstack.catalog.models import parse_catalog
 from lmstack.config.check_env import env_problems
+from lmstack.config.env_example import env_example
 from lmstack.config.envfile import parse_env
-from lmstack.config.settings import env_example, parse_settings
+from lmstack.config.settings import parse_settings
 from lmstack.errors import ConfigError, LmError, MissingToolError, Problem, UsageError, invalid
 from lmstack.operate.validation import catalog_or_shipped
 from lmstack.stack.project import Project, shipped_catalog

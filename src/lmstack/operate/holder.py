@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmstack.errors import UsageError
+from lmstack.keys.key import VIEWER
 from lmstack.operate import keys
 from lmstack.operate.launch import gateway_url
 from lmstack.stack.project import Project
@@ -29,10 +30,12 @@ def key_expression(name: str) -> str:
 
 
 def require_active(project: Project, name: str) -> dict[str, Any]:
-    """Return a key that can be used. Raises UsageError for a missing, revoked or expired one."""
+    """Return a key that can be used. Raises UsageError for a missing, revoked or expired one, and for a viewer's."""
     found = keys.key(project, name)
     if found["state"] != "active":
         raise UsageError(f"the key '{name}' is {found['state']}", f"make a new one: lm key create {name}")
+    if found["role"] == VIEWER:
+        raise UsageError(f"the key '{name}' is a viewer's: it opens the page, and calls nothing", "lm key create NAME")
     return found
 
 

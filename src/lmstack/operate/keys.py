@@ -3,18 +3,18 @@
 import getpass
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lmstack.errors import LmError, NoLedgerError, UsageError
-from lmstack.keys import parse
-from lmstack.keys.secret import digest, new_secret
+from lmstack.keys import orders, parse
+from lmstack.keys.orders import Options, Order
+from lmstack.keys.secret import digest
 from lmstack.operate.planning import ask
 from lmstack.stack.project import Project
 
 Row = dict[str, Any]
-Options = Mapping[str, str | Sequence[str] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,63 +31,40 @@ def create(project: Project, name: str, options: Options, expires: str | None = 
     Raises UsageError for a wrong option, ConfigError for a wrong models.yaml, LmError when there is a key of that name.
     """
     project.require_stack_or_blank()
-    declared = _declared(project)
-    limits = _changes(name, options)
-    if name in declared and limits:
-        raise _is_declared(name)
-    secret = new_secret()
-    values: dict[str, Any] = {
-        "limits": declared.get(name, limits),
-        "declared": name in declared,
-        "hash": digest(secret),
-    }
-    row = _change(project, "create", name, **values, expires_at=_moment(expires))
-    return Made(row, secret)
+    limits = _declared(project).get(name)
+    order = _checked("see: lm key create --help", orders.create, name, options, expires, time.time(), limits)
+    return Made(_carry_out(project, order), order.secret)
 
 
 def edit(project: Project, name: str, options: Options, expires: str | None = None) -> Row:
     """Change limits, or the end, of a key, without a new secret. ``none`` takes a limit away."""
-    limits = _changes(name, options)
-    if limits and name in _declared(project):
-        raise _is_declared(name)
-    values: dict[str, Any] = {"limits": limits}
-    if expires is not None:
-        values["expires_at"] = None if expires == parse.NONE else _moment(expires)
-    if not limits and expires is None:
-        raise UsageError(
-            "nothing to change", f"name an option, see: lm key edit --help; show the key: lm key show {name}"
-        )
-    return _change(project, "edit", name, **values)
+    is_declared = any(value is not None for value in options.values()) and name in _declared(project)
+    hint = f"see: lm key edit --help; show the key: lm key show {name}"
+    return _carry_out(project, _checked(hint, orders.edit, name, options, expires, time.time(), is_declared))
 
 
 def raise_budgets(project: Project, name: str, usd: str, until: str) -> Row:
     """Add US dollars to each budget of a key until a time. The raise ends by itself."""
-    now = time.time()
-    try:
-        limits = {"raise_usd": parse.usd(usd), "raise_until": parse.moment(until, now)}
-    except ValueError as error:
-        raise UsageError(str(error), "for example: --raise 10 --until 2026-12-31") from None
-    if not key(project, name)["limits"].get("budgets"):
-        raise UsageError(f"the key '{name}' has no budget that could be raised", f"lm key edit {name} --budget 5/day")
-    return _change(project, "edit", name, limits=limits)
+    found = key(project, name)
+    hint = f"for example: --raise 10 --until 2026-12-31; a budget: lm key edit {name} --budget 5/day"
+    return _carry_out(project, _checked(hint, orders.raise_budgets, found, usd, until, time.time()))
 
 
 def revoke(project: Project, name: str) -> Row:
     """Make a key invalid. Every worker refuses it within a second."""
-    return _change(project, "revoke", name)
+    return _carry_out(project, orders.revoke(name))
 
 
 def rotate(project: Project, name: str, keep: str | None = None) -> Made:
     """Make a new secret for a key. ``keep``: how long the old one stays valid, such as 1h; without it, it ends immediately."""
-    secret = new_secret()
-    until = None if keep in (None, "0") else _moment(keep)
-    return Made(_change(project, "rotate", name, hash=digest(secret), keep_until=until), secret)
+    order = _checked("for example: --keep-old 1h", orders.rotate, name, keep, time.time())
+    return Made(_carry_out(project, order), order.secret)
 
 
 def keys(project: Project, name: str | None = None) -> list[Row]:
-    """Return the keys with limits, state, and the spending of their budgets; none before there is a ledger."""
+    """Return the keys with limits, state, and the use of their budgets and rates; none before there is a ledger."""
     try:
-        return ask(project, "keys", name=name)
+        return ask(project, "keys", name=name, rates=True)
     except NoLedgerError:
         return []
 
@@ -109,7 +86,7 @@ def audit(project: Project, since: float, name: str | None = None, limit: int = 
 
 
 def name_of_secret(project: Project, secret: str) -> str | None:
-    """Return the name of the key that has this secret; None for an unknown one."""
+    """Return the name of the key that has this secret; None for an unknown or a rotated one."""
     found = ask(project, "key_of_hash", hash_=digest(secret))
     return str(found[0]["name"]) if found else None
 
@@ -147,23 +124,16 @@ def _declared(project: Project) -> dict[str, dict[str, Any]]:
     return dict(project.catalog().rules.keys)
 
 
-def _is_declared(name: str) -> UsageError:
-    return UsageError(f"models.yaml states the limits of the key '{name}'", "change them there, then: lm up")
-
-
-def _changes(name: str, options: Options) -> dict[str, Any]:
+def _checked(hint: str, make: Callable[..., Order], *arguments: Any) -> Order:
     try:
-        parse.name(name)
-        return parse.changes(options)
+        return make(*arguments)
     except ValueError as error:
-        raise UsageError(str(error), "see: lm key create --help") from None
+        of_models_yaml = str(error).startswith("models.yaml")
+        raise UsageError(str(error), "change them there, then: lm up" if of_models_yaml else hint) from None
 
 
-def _moment(text: str | None) -> float | None:
-    try:
-        return None if text is None else parse.moment(text, time.time())
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+def _carry_out(project: Project, order: Order) -> Row:
+    return _change(project, order.action, order.name, **order.values)
 
 
 def _change(project: Project, action: str, name: str, actor: str | None = None, **values: Any) -> Row:

@@ -13,6 +13,7 @@ from lmstack.operate.planning import Planned, flags_of_running, planned
 from lmstack.operate.start import (
     Started,
     check,
+    hands_over,
     is_unchanged,
     prepare,
     restart_reasons,
@@ -46,9 +47,10 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What `lm up` would do. ``action`` is start, reload, restart or nothing; ``changes`` has a sentence for each setting.
+    """What `lm up` would do. ``changes`` has a sentence for each setting.
 
-    ``restart_reasons`` says why a reload is not enough.
+    ``action`` is start, reload, handover (a new server takes the place of the running one), restart or nothing.
+    ``restart_reasons`` says why it must be a restart.
     """
 
     wanted: Planned
@@ -107,8 +109,17 @@ def preview(project: Project, flags: dict[str, str], options: base.UpOptions) ->
     unchanged = is_unchanged(project, wanted)
     remarks = () if unchanged else check(project, wanted, replace(options, dry_run=True))
     reasons = None if unchanged else restart_reasons(project, wanted)
-    action = "nothing" if unchanged else "start" if reasons is None else "restart" if reasons else "reload"
-    return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks), tuple(reasons or ()))
+    action = "nothing" if unchanged else _action(project, wanted, reasons)
+    shown = tuple(reasons or ()) if action == "restart" else ()
+    return Preview(wanted, action, changes, (*wanted.plan.messages, *remarks), shown)
+
+
+def _action(project: Project, wanted: Planned, reasons: list[str] | None) -> str:
+    if reasons is None:
+        return "start"
+    if not reasons:
+        return "reload"
+    return "handover" if hands_over(project, wanted) else "restart"
 
 
 def down(project: Project, volumes: bool, say: base.Progress) -> base.Stopped:

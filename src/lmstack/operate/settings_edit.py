@@ -7,8 +7,9 @@ from typing import Any
 
 from lmstack import files
 from lmstack.catalog.models import Catalog
+from lmstack.config.env_example import env_example
 from lmstack.config.envfile import Entry, parse_env, set_line
-from lmstack.config.settings import BY_NAME, SETTINGS, Settings, Value, env_example, parse_settings
+from lmstack.config.settings import BY_NAME, SETTINGS, Settings, Value, parse_settings
 from lmstack.config.spelling import did_you_mean
 from lmstack.errors import ConfigError, Problem, UsageError, invalid
 from lmstack.ledger.redact import without_userinfo

@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from lmstack import files
 from lmstack.catalog.models import Catalog
+from lmstack.config.env_example import env_example
 from lmstack.config.envfile import parse_env, set_line
 from lmstack.config.kinds import check
-from lmstack.config.settings import BY_NAME, env_example, parse_settings
+from lmstack.config.settings import BY_NAME, parse_settings
 from lmstack.stack.project import Project
 
 ASKED_PROVIDERS = ("openai", "anthropic", "google")

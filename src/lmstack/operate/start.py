@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from lmstack.errors import LmError
@@ -37,7 +37,7 @@ def is_unchanged(project: Project, wanted: Planned) -> bool:
         return False
     services = wanted.runtime.services()
     all_run = bool(services) and all(service.state == "running" for service in services)
-    return all_run and not missing_names(wanted.plan)
+    return all_run and wanted.runtime.runs(wanted.plan) and not missing_names(wanted.plan)
 
 
 def restart_reasons(project: Project, wanted: Planned) -> list[str] | None:
@@ -48,6 +48,16 @@ def restart_reasons(project: Project, wanted: Planned) -> list[str] | None:
     reasons = changes.restart_reasons(state, wanted)
     all_run = all(service.state == "running" for service in wanted.runtime.services())
     return reasons or ([] if all_run and wanted.runtime.can_change() else ["not everything of it runs"])
+
+
+def hands_over(project: Project, wanted: Planned) -> bool:
+    """Return whether a new server can take the place of the running one, where a reload is not enough."""
+    state = base.load_state(project)
+    if state is None or not changes.listens_alike(state, wanted):
+        return False
+    needs_server = not wanted.runtime.runs(wanted.plan) or state.digest != wanted.digest
+    all_run = all(service.state == "running" for service in wanted.runtime.services())
+    return needs_server and all_run and wanted.runtime.can_hand_over()
 
 
 def check(project: Project, wanted: Planned, options: base.UpOptions) -> tuple[str, ...]:
@@ -63,9 +73,18 @@ class Prepared:
     reasons: list[str] | None
 
 
-def start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> Started:
-    """Check, start, and wait until every planned model is served; raise UnhealthyError when that does not happen."""
-    return start_prepared(project, wanted, options, say, prepare(project, wanted, options, say))
+def start(
+    project: Project,
+    wanted: Planned,
+    options: base.UpOptions,
+    say: base.Progress,
+    prove: Callable[[], None] = lambda: None,
+) -> Started:
+    """Check, start, and wait until every planned model is served; raise UnhealthyError when that does not happen.
+
+    ``prove`` is called then. If it raises while a server that ran before is still there, that server goes on.
+    """
+    return start_prepared(project, wanted, options, say, prepare(project, wanted, options, say), prove)
 
 
 def prepare(
@@ -82,23 +101,46 @@ def prepare(
 
 
 def start_prepared(
-    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, prepared: Prepared
-) -> Started:
-    """Start what `prepare` prepared, and wait until every planned model is served."""
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, prepared: Prepared, prove: Callable[[], None] = lambda: None
+) -> Started:  # fmt: skip
+    """Start what `prepare` prepared, wait until every planned model is served, and call ``prove``."""
+    if prepared.reasons and hands_over(project, wanted):
+        return Started(_hand_over(project, wanted, options, say, prove), prepared.remarks)
+    took = _start(project, wanted, options, say, prepared)
+    prove()
+    return Started(took, prepared.remarks)
+
+
+def _start(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, prepared: Prepared) -> float:
     if prepared.reasons == []:
-        return Started(_change_running(project, wanted, options, say), prepared.remarks)
+        return _change_running(project, wanted, options, say)
     if prepared.reasons:
         say(f"This needs a restart, and the gateway does not answer meanwhile: {'; '.join(prepared.reasons)}")
     with state_kept_on_failure(project):
-        took = _replace_running(project, wanted, options, say)
-    return Started(took, prepared.remarks)
+        return _replace_running(project, wanted, options, say)
 
 
 def _change_running(project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress) -> float:
     """Let the running server apply the plan, and return the seconds that it took. If it fails, nothing has changed."""
     began, state = time.monotonic(), base.load_state(project)
     wanted.runtime.change(wanted.plan, wanted.config, options, say)
-    base.save_state(project, _state(wanted, state.started_at if state else time.time()))
+    return _changed(project, wanted, state.started_at if state else time.time(), began)
+
+
+def _hand_over(
+    project: Project, wanted: Planned, options: base.UpOptions, say: base.Progress, prove: Callable[[], None]
+) -> float:
+    """Let a new server take the place of the running one; return the seconds until it stayed. If it fails, nothing has changed."""
+    began = time.monotonic()
+    say(
+        "Starting a new server beside the running one. It takes its place when it serves all models; no request is refused …"
+    )
+    wanted.runtime.hand_over(wanted.plan, wanted.config, options, say, prove)
+    return _changed(project, wanted, time.time(), began)
+
+
+def _changed(project: Project, wanted: Planned, started_at: float, began: float) -> float:
+    base.save_state(project, _state(wanted, started_at))
     wanted.runtime.settle()
     return time.monotonic() - began
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,13 @@ def _replace_release(
     _write_version(project, before[project.env_file], to)
     try:
         moved = planned(project, flags)
-        started = start(project, moved, base.UpOptions(way.timeout), say)
-        proof.verify(moved, to)
-        found = proof.verify_more(moved, say) if way.proves_more else ()
+        found: list[str] = []
+
+        def prove() -> None:
+            proof.verify(moved, to)
+            found.extend(proof.verify_more(moved, say) if way.proves_more else ())
+
+        started = _started(project, moved, way, say, prove)
     except (LmError, KeyboardInterrupt) as error:
         say(f"LiteLLM {to} does not work here. Going back to {current} …")
         _restore_files(before)
@@ -142,7 +147,17 @@ def _replace_release(
     moved.runtime.keep_releases({to, current})
     if not running:
         moved.runtime.down(False, say)
-    return (*moved.plan.messages, *started.remarks, *found)
+    return (*moved.plan.messages, *started, *found)
+
+
+def _started(
+    project: Project, moved: Planned, way: _Way, say: base.Progress, prove: Callable[[], None]
+) -> tuple[str, ...]:
+    """Start the release and prove it; return the remarks. It may run already, when an upgrade was killed."""
+    if is_unchanged(project, moved):
+        prove()
+        return ()
+    return start(project, moved, base.UpOptions(way.timeout), say, prove).remarks
 
 
 def _install_missing(project: Project, version: str, say: base.Progress) -> Move:

@@ -129,10 +129,16 @@ class Runtime(Protocol):
         """Return whether the running server can apply a change without a restart."""
 
     def change(self, plan: Plan, config: str, options: UpOptions, say: Say) -> None:
-        """Have the running server apply a change; return when all its workers are new.
+        """Have the running server apply a change with new workers. If it fails, everything is as before."""
 
-        Raises UnhealthyError when the change does not work. Then everything is as before.
-        """
+    def runs(self, plan: Plan) -> bool:
+        """Return whether the release of this plan is the one that runs, as far as the runtime can tell."""
+
+    def can_hand_over(self) -> bool:
+        """Return whether a new server can take the place of the running one, which goes on until then."""
+
+    def hand_over(self, plan: Plan, config: str, options: UpOptions, say: Say, prove: Callable[[], None]) -> None:
+        """Let a new server take the place of the running one. If it fails or ``prove`` raises, everything is as before."""
 
     def workers(self) -> Workers:
         """Return the worker processes; none when they are not known."""
@@ -210,10 +216,8 @@ class Progress:
 
 
 def load_state(project: Project) -> State | None:
-    """Return what was last started here; None when nothing was, or when the file is damaged.
-
-    A newer lmstack may have written more fields. They are ignored: what runs must be seen and stopped.
-    """
+    """Return what was last started here; None when nothing was, or when the file is damaged."""
+    # A newer lmstack may have written more fields. They are ignored: what runs must be seen and stopped.
     text = files.read(project.state / "state.json")
     try:
         return _state(json.loads(text)) if text else None

@@ -120,6 +120,18 @@ class ComposeRuntime:
         if not plan.settings.on("LITELLM_MOUNT"):
             self._build(plan, config)
 
+    def runs(self, plan: Plan) -> bool:
+        """Return True: `lm` starts each container itself."""
+        return True
+
+    def can_hand_over(self) -> bool:
+        """Return False: a published port belongs to one container."""
+        return False
+
+    def hand_over(self, *_: Any, **__: Any) -> None:
+        """Raise LmError."""
+        raise LmError("one container cannot take the place of another while it runs", "start it again: lm restart")
+
     def workers(self) -> Workers:
         """Return the worker processes, as the server in the container reports them."""
         return self.server.workers()
@@ -221,9 +233,8 @@ _STATES = {
     "restarting": "restarting",
     "created": "starting",
     "exited": "stopped",
-    "dead": "failed",
-    "paused": "stopped",
-}
+    "dead": "failed", "paused": "stopped",
+}  # fmt: skip
 
 
 def _service(container: Any) -> base.Service:

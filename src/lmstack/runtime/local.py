@@ -3,10 +3,9 @@
 supervisord restarts a process that ends, rotates the log files, and lets open requests finish on a stop.
 """
 
-import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +14,11 @@ from lmstack import files, proc
 from lmstack.errors import ConfigError, LmError
 from lmstack.ledger import backup
 from lmstack.releases import allowed
-from lmstack.runtime import base, releases, server_control, supervisor, weights
+from lmstack.runtime import base, keeper_control, launching, releases, server_control, supervisor, weights
 from lmstack.runtime.ledger_file import ask_ledger, ledger_errors
 from lmstack.runtime.logs import follow, stored_lines, wanted_lines
 from lmstack.runtime.ports import check_port_free, free_port
 from lmstack.runtime.processes import (
-    MARK,
     end_processes,
     forget_processes,
     is_supervised,
@@ -93,10 +91,10 @@ class LocalRuntime:
             say("Applying the change: stopping the old processes (open requests are finished) …")
             self.down(False, say)
         port = free_port() if plan.embedded else None
-        started = programs(self.project, plan, port)
-        env = self._environment(plan) | supervisor.argument_variables(started)
+        started = programs(self.project, port)
+        env = launching.environment(self.project, plan) | supervisor.argument_variables(started)
         files.write(self.project.config_file, config)
-        server_control.write_environment(self.project, self._settings(plan, port))
+        keeper_control.write_launch(self.project, plan, launching.server_settings(self.project, plan, port))
         files.write(self._conf, supervisor.supervisor_conf(started, socket_path(root)), 0o600)
         self._log_start = self._proxy_log.stat().st_size if self._proxy_log.exists() else 0
         argv = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(self._conf)]
@@ -110,11 +108,31 @@ class LocalRuntime:
 
     def change(self, plan: Plan, config: str, options: base.UpOptions, say: base.Say) -> None:
         """Have the running server apply the change: new workers take the place of the old ones."""
+        pid, settings = self._running(plan)
+        server_control.change(self.project, plan, config, settings, pid, options, say)
+
+    def runs(self, plan: Plan) -> bool:
+        """Return whether the release of this plan is the one that runs, or will run again."""
+        return keeper_control.runs(self.project, plan)
+
+    def can_hand_over(self) -> bool:
+        """Return whether a new server can take the place of the running one."""
+        return keeper_control.can_take_over(self.project, self._server_pid())
+
+    def hand_over(
+        self, plan: Plan, config: str, options: base.UpOptions, say: base.Say, prove: Callable[[], None]
+    ) -> None:
+        """Let a new server take the place of the running one, and stay there when ``prove`` raises nothing."""
+        pid, settings = self._running(plan)
+        keeper_control.Takeover(self.project, pid, plan, config, settings).run(options, say, prove)
+
+    def _running(self, plan: Plan) -> tuple[int, dict[str, str]]:
+        """Return the pid of the running keeper, and the settings for a server beside the built-in model that runs."""
         pid, address = self._server_pid(), server_control.environment(self.project).get("EMBEDDED_API_BASE", "")
         if pid is None:
             raise LmError("the server does not run any more", "start it again: lm restart")
         port = urlsplit(address).port if plan.embedded else None
-        server_control.change(self.project, plan, config, self._settings(plan, port), pid, options, say)
+        return pid, launching.server_settings(self.project, plan, port)
 
     def workers(self) -> Workers:
         """Return the worker processes, as the server reports them."""
@@ -144,6 +162,7 @@ class LocalRuntime:
         base.clear_state(self.project, self.name)
         forget_processes(self.project.root)
         server_control.forget_environment(self.project)
+        files.remove(self.project.root / keeper_control.TRIAL)
         for name in ("supervisord.pid", "supervisor.sock"):
             files.remove(self.project.state / name)
         return base.Stopped(reached or bool(left), self._delete_ledger() if volumes else ())
@@ -207,8 +226,8 @@ class LocalRuntime:
         return releases.recorded(self.project, version)
 
     def keep_releases(self, versions: set[str]) -> None:
-        """Remove the environments of all other releases."""
-        releases.prune(self.project, versions)
+        """Remove the environments of all other releases, except those that still finish requests."""
+        releases.prune(self.project, versions | releases.in_use(self.project, processes(self.project.root)))
 
     def save_ledger(self, target: Path) -> dict[str, Any]:
         """Write the ledger into a tar file; the gateway may run."""
@@ -227,17 +246,3 @@ class LocalRuntime:
     @property
     def _proxy_log(self) -> Path:
         return self.project.logs / f"{PROXY}.log"
-
-    def _settings(self, plan: Plan, port: int | None) -> dict[str, str]:
-        """Return the variables that the server reads from its private file. A change replaces all of them."""
-        found = {**plan.environ, "LEDGER_PATH": str(self.project.ledger)}
-        return found if port is None else {**found, "EMBEDDED_API_BASE": f"http://127.0.0.1:{port}/v1"}
-
-    def _environment(self, plan: Plan) -> dict[str, str]:
-        """Return the environment of supervisord. The settings are not in it: they may change while it runs."""
-        env = {**os.environ, MARK: str(self.project.root), "PYTHONUNBUFFERED": "1"}
-        env[server_control.FOLDER_VARIABLE] = str(server_control.folder(self.project))
-        env |= releases.environ(self.project, plan.settings.version)
-        # A log file has no terminal: no colour codes in it.
-        env["NO_COLOR"] = "1"
-        return env

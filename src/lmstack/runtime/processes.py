@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 MARK = "LMSTACK_HOME"
 # The modules that the local runtime starts.
-SUPERVISOR, SERVER, EMBEDDED = "supervisor.supervisord", "lmstack.gateway.app.serve", "lmstack.runtime.embedded"
+SUPERVISOR, EMBEDDED = "supervisor.supervisord", "lmstack.runtime.embedded"
+KEEPER, SERVER = "lmstack.gateway.app.keeper", "lmstack.gateway.app.serve"
 # macOS allows 104 bytes, Linux 108; supervisord first binds a longer name beside it.
 MAX_SOCKET_PATH = 90
 # A recorded process is the same one when its creation time differs by less: clocks round differently.
@@ -164,6 +165,7 @@ def _is_recorded(process: "psutil.Process", recorded: dict[int, float]) -> bool:
 def _is_ours(process: "psutil.Process", root: Path) -> bool:
     programs = {
         SUPERVISOR: str(root / ".lmstack" / "supervisord.conf"),
+        KEEPER: str(root / ".lmstack" / "server"),
         SERVER: str(root / "litellm-config.yaml"),
         EMBEDDED: str(root),
     }

@@ -1,11 +1,10 @@
-"""The programs of the local runtime, and their command lines."""
+"""The programs that supervisord runs, and their command lines."""
 
 import os
 import sys
 
-from lmstack.runtime import releases
-from lmstack.runtime.processes import MARK
-from lmstack.stack.plan import Plan
+from lmstack.runtime.processes import KEEPER, MARK
+from lmstack.runtime.server_control import keeper_folder
 from lmstack.stack.project import Project
 
 PROXY, MODEL = "litellm-proxy", "embedded-model"
@@ -27,11 +26,8 @@ _PLAIN_VARIABLES = (
 )  # fmt: skip
 
 
-def programs(project: Project, plan: Plan, model_port: int | None) -> dict[str, list[str]]:
-    """Return the programs that supervisord runs: name -> argv."""
-    serve = [*releases.command(project, plan.settings.version), "--config", str(project.config_file)]
-    serve += ["--host", plan.settings.host, "--port", str(plan.settings.port)]
-    # docs/performance.md: Granian starts several workers as fast as one, and serves most per second.
-    serve += ["--run_granian", "--num_workers", str(plan.workers)]
+def programs(project: Project, model_port: int | None) -> dict[str, list[str]]:
+    """Return the programs: name -> argv. The proxy's one is the keeper of the port, which starts the server."""
+    proxy = [sys.executable, "-m", KEEPER, str(keeper_folder(project))]
     model = [*_clean_environment(project), sys.executable, "-m", "lmstack.runtime.embedded", str(model_port), str(project.root)]  # fmt: skip
-    return {MODEL: model, PROXY: serve} if model_port is not None else {PROXY: serve}
+    return {MODEL: model, PROXY: proxy} if model_port is not None else {PROXY: proxy}

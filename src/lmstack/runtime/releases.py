@@ -4,10 +4,12 @@ The pinned release is in lm's own environment. Any other has its own environment
 rollback change nothing that works.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,18 @@ def prune(project: Project, keep: set[str]) -> None:
     for made in project.state.glob(f"{_PREFIX}*"):
         if made.name.removeprefix(_PREFIX) not in keep:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def in_use(project: Project, pids: Iterable[int]) -> set[str]:
+    """Return the releases that these processes run."""
+    import psutil
+
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(psutil.Error, IndexError):
+            program = Path(psutil.Process(pid).cmdline()[0])
+            found |= {made.name.removeprefix(_PREFIX) for made in program.parents if made.parent == project.state}
+    return found
 
 
 def legal_keys(argv: list[str], env: dict[str, str] | None = None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The operator's end of the private files through which a change reaches the running server.
 
-lmstack.gateway.app.server_files has the server's end.
+lmstack.gateway.app.server_files has the server's end. SIGHUP goes to the keeper, which hands it on.
 """
 
 import json
@@ -19,41 +19,65 @@ from lmstack.runtime.logs import last_error
 from lmstack.stack.plan import Plan
 from lmstack.stack.project import Project
 
-FOLDER_VARIABLE = "LMSTACK_SERVER_FILES"
+# Two servers may run at the same time. Each has a slot: a folder for its files, and sockets.
+SLOTS = ("a", "b")
 POLL_SECONDS = 0.1
 # The server itself ends a start that takes too long. After this time more, lm does not wait any longer.
 MARGIN_SECONDS = 30.0
 APPLYING = "Applying the change: a new worker tries it; then it replaces the present ones, and no request is refused …"
 
 
-def folder(project: Project) -> Path:
-    """Return the private folder of the server's files."""
+def keeper_folder(project: Project) -> Path:
+    """Return the private folder of the files of the keeper, which starts the server."""
     return project.state / "server"
 
 
-def write_environment(project: Project, settings: Mapping[str, str]) -> None:
-    """Write the settings with which the server starts."""
-    files.ensure_writable_folder(folder(project), 0o700)
+def current_slot(project: Project) -> str:
+    """Return the slot of the server that serves, or will serve."""
+    slot = read_json(keeper_folder(project) / "launch.json").get("slot")
+    return slot if slot in SLOTS else SLOTS[0]
+
+
+def folder(project: Project, slot: str = "") -> Path:
+    """Return the private folder of the files of a slot's server; by default of the present one's."""
+    return keeper_folder(project) / (slot or current_slot(project))
+
+
+def write_environment(project: Project, settings: Mapping[str, str], slot: str) -> None:
+    """Write the settings with which the server of a slot starts."""
+    for path in (keeper_folder(project), folder(project, slot)):
+        files.ensure_writable_folder(path, 0o700)
     for name in ("next.json", "report.json", "start.log"):
-        files.remove(folder(project) / name)
-    files.write(folder(project) / "environment.json", json.dumps(dict(settings)), files.PRIVATE)
+        files.remove(folder(project, slot) / name)
+    files.write(folder(project, slot) / "environment.json", json.dumps(dict(settings)), files.PRIVATE)
 
 
 def forget_environment(project: Project) -> None:
-    """Delete the settings and the report: nothing runs any more."""
-    for path in folder(project).glob("*"):
-        files.remove(path)
+    """Delete the settings and the reports: nothing runs any more."""
+    for path in keeper_folder(project).rglob("*"):
+        if not path.is_dir():
+            files.remove(path)
 
 
 def environment(project: Project) -> dict[str, str]:
     """Return the settings with which the server runs."""
-    return dict(_read(project, "environment.json"))
+    return dict(read_json(folder(project) / "environment.json"))
+
+
+def keeper(project: Project, pid: int | None) -> dict[str, Any]:
+    """Return what the keeper with this pid reports: the server, and the last takeover. Empty when it reports nothing."""
+    found = read_json(keeper_folder(project) / "keeper.json")
+    return found if pid is not None and found.get("pid") == pid else {}
 
 
 def report(project: Project, pid: int | None) -> dict[str, Any]:
-    """Return what the server with this pid reports: its workers, and the last change. Empty when it reports nothing."""
-    found = _read(project, "report.json")
-    return found if pid is not None and found.get("pid") == pid else {}
+    """Return what the server of the keeper with this pid reports: its workers, and the last change.
+
+    Empty when it reports nothing.
+    """
+    kept = keeper(project, pid)
+    found = read_json(folder(project, kept["slot"]) / "report.json") if kept else {}
+    return found if kept and found.get("pid") == kept["server"] else {}
 
 
 def change(
@@ -116,9 +140,10 @@ def refused(why: str, log: str) -> UnhealthyError:
     )  # fmt: skip
 
 
-def _read(project: Project, name: str) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; empty when there is none."""
     try:
-        found = json.loads(files.read(folder(project) / name) or "{}")
+        found = json.loads(files.read(path) or "{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from lmstack import files
-from lmstack.config.settings import env_example
+from lmstack.config.env_example import env_example
 from lmstack.stack import proxy_side
 from lmstack.stack.project import Project
 

@@ -189,7 +189,8 @@ def _environ(settings: Settings, catalog: Catalog, facts: Facts) -> dict[str, st
     """Return the environment of the proxy: every setting with a value, adapted addresses, and LiteLLM's switches."""
     env = {name: value.text for name, value in settings.extra.items() if value.text}
     env |= {name: value.text for name, value in settings.values.items() if value.text}
-    for name in ("TASKMASTER_API_URL", "OPENAI_API_BASE", "ANTHROPIC_API_BASE", "GEMINI_API_BASE"):
+    addresses = ("TASKMASTER_API_URL", "OPENAI_API_BASE", "ANTHROPIC_API_BASE", "GEMINI_API_BASE")
+    for name in (*addresses, "OTEL_EXPORTER_OTLP_ENDPOINT", "ALERT_WEBHOOK_URL", *catalog.alert_addresses):
         if env.get(name):
             env[name] = reachable_from(env[name], facts.runtime)
     if env.get("OLLAMA_API_BASE"):

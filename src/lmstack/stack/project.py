@@ -143,7 +143,7 @@ class Project:
     def settings(self, flags: dict[str, str] | None = None, catalog: Catalog | None = None) -> Settings:
         """Return the settings: flags before environment before .env before defaults. ConfigError lists every problem."""
         known = catalog or self.catalog()
-        return parse_settings(self.env_entries(), os.environ, flags, known.variables)
+        return parse_settings(self.env_entries(), os.environ, flags, known.variables, known.alert_addresses)
 
 
 def find_project(folder: Path | None) -> Project:

@@ -50,7 +50,11 @@ def render_config(plan: Plan) -> str:
         "unserved": plan.unserved,
         "routing": plan.rules.routing,
         "budgets": dump_limits(plan.rules.budgets),
+        "alerts": plan.rules.alerts.as_rendered() if plan.rules.alerts else None,
         "key_variables": _key_variables(plan),
+        "declared_keys": sorted(
+            plan.rules.keys
+        ),  # names only: the page does not know their limits, so it makes no such key
     }
     if any(own.values()):
         parts += [
@@ -134,8 +138,9 @@ def _remark(d: Deployment) -> str:
 
 
 def _key_variables(plan: Plan) -> list[str]:
-    """Return the variables of keys that have ordinary names. Our callback redacts their values."""
+    """Return the variables of secrets that have ordinary names. Our callback redacts their values."""
     names = {d.provider.key for d in plan.deployments if d.provider.key and not d.provider.keyless}
+    names |= {*plan.rules.alerts.variables} if plan.rules.alerts else set()
     return sorted(name for name in names if not has_secret_name(name))
 
 

@@ -10,18 +10,20 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from lmstack import page_link
 from lmstack.ledger.schema import LedgerVersionError
 from lmstack.web import html
 from lmstack.web.api import Api, problem
 from lmstack.web.host import Host
+from lmstack.web.key_forms import KeyForms
 from lmstack.web.live import Live
 from lmstack.web.metrics import CONTENT_TYPE, Metrics
 from lmstack.web.pages import PAGES, Page, Pages
 from lmstack.web.reading import Reader
-from lmstack.web.session import Sessions, is_same_origin, read_form
+from lmstack.web.secured import Secured
+from lmstack.web.session import Session, Sessions, is_same_origin, read_form
 from lmstack.web.span import span_from
 from lmstack.web.views import Ask, ViewError, filter_of
 
@@ -29,25 +31,16 @@ log = logging.getLogger(__name__)
 
 HOME = "/dashboard"
 FORM_SECONDS = 3600
-_HEADERS = (
-    (b"content-security-policy",
-     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-     b"base-uri 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"same-origin"),  # without a referrer, a browser would send a form with the origin "null"
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-)  # fmt: skip
 _KEPT = "public, max-age=31536000, immutable"
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 Handler = Callable[[Request], Awaitable[Response]]
+FormHandler = Callable[[Request, Session, dict[str, str]], Awaitable[Response]]
 
 
 def page_app(host: Host, only_metrics: bool = False) -> ASGIApp:
     """Return the app for /dashboard, /api/v1 and /metrics. ``only_metrics``: LITELLM_DASHBOARD is off."""
     site = Site(host)
-    return _Secured(Starlette(routes=[site.metrics_route()]) if only_metrics else site.app())
+    return Secured(Starlette(routes=[site.metrics_route()]) if only_metrics else site.app())
 
 
 class Site:
@@ -57,6 +50,7 @@ class Site:
         self._host, self._reader = host, Reader(host.ledger)
         self._sessions = Sessions(host, self._reader)
         self._pages = Pages(host, self._reader, self._sessions)
+        self._key_forms = KeyForms(host, self._reader, self._sessions, self._pages)
         self._api = Api(host, self._reader)
         self._metrics = Metrics()
         # A thread of its own: a slow view of one page must not hold up the others' live rows.
@@ -74,13 +68,15 @@ class Site:
                 Route(f"{HOME}/login", self.login, methods=["POST"]),
                 Route(f"{HOME}/link", self.link, methods=["GET"]),
                 Route(f"{HOME}/logout", self.logout, methods=["POST"]),
-                Route(f"{HOME}/outbox/replay", self.replay, methods=["POST"]),
+                Route(f"{HOME}/outbox/replay", self._for_operator(self._pages.replay), methods=["POST"]),
+                Route(f"{HOME}/keys", self._for_operator(self._key_forms.create), methods=["POST"]),
+                Route(f"{HOME}/keys/{{name}}/{{action}}", self._for_operator(self._key_forms.change), methods=["POST"]),
                 Route(f"{HOME}/live", self._for_programs(self.live), methods=["GET"]),
                 *shown,
                 self.metrics_route(),
                 Route("/api/v1", self._for_programs(self._api.index), methods=["GET"]),
-                Route("/api/v1/requests/{id}", self._for_programs(self._api.request), methods=["GET"]),
-                Route("/api/v1/{name}", self._for_programs(self._api.view), methods=["GET"]),
+                Route("/api/v1/{view}/{id}", self._for_programs(self._api.one), methods=["GET"]),
+                Route("/api/v1/{view}", self._for_programs(self._api.view), methods=["GET"]),
             ],
             exception_handlers={
                 404: self.not_found, FileNotFoundError: self.no_ledger, LedgerVersionError: self.no_ledger,
@@ -103,8 +99,8 @@ class Site:
 
     async def static(self, request: Request) -> Response:
         """Send one of our files. Its address names its content, so a browser keeps it."""
-        path = (html.STATIC / request.path_params["name"]).resolve()
-        if not path.is_relative_to(html.STATIC) or path.suffix not in _KINDS or not path.is_file():
+        path = html.STATIC / request.path_params["name"]
+        if path.suffix not in _KINDS or path not in html.files():
             return problem(404, "not_found", "There is no such file.")
         return FileResponse(path, media_type=_KINDS[path.suffix], headers={"cache-control": _KEPT})
 
@@ -113,17 +109,20 @@ class Site:
         return await self._ask_for_key(request, 200, "")
 
     async def login(self, request: Request) -> Response:
-        """Begin a session for the operator's key."""
+        """Begin a session for the operator's key, or for the key of a viewer."""
         form = await read_form(request)
         if not await self._sessions.may_try(request):
             return await self._ask_for_key(request, 429, "Too many wrong keys. Try again in a minute.")
         if not is_same_origin(request) or not self._is_login_form(form):
             return await self._ask_for_key(request, 403, "This form was too old. Send it again.")
-        if not self._sessions.is_key(form.get("key", "").strip()):
+        given = form.get("key", "").strip()
+        if await self._sessions.of_key(given) is None:
             await self._sessions.note_failure(request)
-            return await self._ask_for_key(request, 401, "This is not the operator's key.")
+            return await self._ask_for_key(
+                request, 401, "This is neither the operator's key nor a valid key with the role viewer."
+            )
         answer = RedirectResponse(_own_path(form.get("next", "")), 303)
-        self._sessions.begin(request, answer)
+        await self._sessions.begin(request, answer, given)
         return answer
 
     async def link(self, request: Request) -> Response:
@@ -133,7 +132,7 @@ class Site:
                 request, 401, "This link was used before, or is too old. Make a new one with: lm dashboard"
             )
         answer = await self._pages.plain(200, "Logged in", go_to=HOME)
-        self._sessions.begin(request, answer)
+        await self._sessions.begin(request, answer)
         return answer
 
     async def logout(self, request: Request) -> Response:
@@ -146,21 +145,22 @@ class Site:
             await self._sessions.end(request, session, answer)
         return answer
 
-    async def replay(self, request: Request) -> Response:
-        """Replay dead events, for a session."""
-        session = await self._sessions.find(request)
-        return self._to_login(request) if session is None else await self._pages.replay(request, session)
-
     async def live(self, request: Request) -> Response:
         """Follow new requests."""
         if self._live.is_full:
             return problem(503, "overloaded", "Too many pages follow live requests.")
         ask = Ask(span_from({}, time.time()), request.query_params, await self._host.facts())
         try:
-            stream = self._live.stream(filter_of(ask))
+            stream = self._live.stream(filter_of(ask), lambda: self._may_read(request))
         except ViewError as error:
             return problem(400, "invalid_request_error", f"{error}.")
         return StreamingResponse(stream, media_type="text/event-stream")
+
+    async def _may_read(self, request: Request) -> bool:
+        try:
+            return await self._sessions.find(request) is not None
+        except (OSError, LedgerVersionError, sqlite3.Error):  # the browser opens the stream again
+            return False
 
     async def not_found(self, request: Request, error: Exception) -> Response:
         """Answer an unknown address."""
@@ -183,13 +183,33 @@ class Site:
 
         return handle
 
+    def _for_operator(self, inner: FormHandler) -> Handler:
+        """Return a handler of forms: a session, that of the operator, and the token of our own page, in this order."""
+
+        async def handle(request: Request) -> Response:
+            session = await self._sessions.find(request)
+            if session is None:
+                return self._to_login(request)
+            if session.viewer:
+                text = f"The key '{session.viewer}' has the role viewer: it reads, and changes nothing."
+                return await self._pages.plain(403, "This is the operator's", text)
+            form = await read_form(request)
+            if not self._sessions.is_own_form(request, session, form):
+                text = "Load the page again, and send the form from there."
+                return await self._pages.plain(403, "This form is not valid", text)
+            return await inner(request, session, form)
+
+        return handle
+
     def _for_programs(self, inner: Handler) -> Handler:
         async def handle(request: Request) -> Response:
             if await self._sessions.find(request) is not None:
                 return await inner(request)
             self._sessions.note_refusal(request)
             return problem(
-                401, "auth_error", "Log in at /dashboard, or send 'Authorization: Bearer <LITELLM_MASTER_KEY>'."
+                401,
+                "auth_error",
+                "Log in at /dashboard, or send 'Authorization: Bearer <KEY>' with the operator's key, or with that of a viewer.",
             )
 
         return handle
@@ -213,21 +233,3 @@ class Site:
 def _own_path(path: str) -> str:
     """Return a path of the page to go on with. An address of another site would be one that somebody else has chosen."""
     return path if path == HOME or path.startswith((f"{HOME}/", f"{HOME}?")) else HOME
-
-
-class _Secured:
-    """Adds the headers that every answer has. A browser may keep only our files."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                if not any(name == b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
-                message = {**message, "headers": [*headers, *_HEADERS]}
-            await send(message)
-
-        await self._app(scope, receive, secured)

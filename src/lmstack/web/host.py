@@ -1,10 +1,11 @@
 """What the page knows of the program that serves it. The gateway fills this in; tests and `make screenshots` fake it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmstack.keys.key import Key
 from lmstack.routing.candidates import Candidate
 
 # Called for each refused request with the reason, the client's address and the path.
@@ -32,11 +33,17 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the gateway knows beside the ledger. ``premium``: the model that it tries first for `premium`."""
+    """What the gateway knows beside the ledger. ``premium``: the model that it tries first for `premium`.
+
+    ``declared_keys``: names of keys in models.yaml. ``rates``: the present use of a key's limits per minute, None where that is
+    unknown; it blocks for microseconds.
+    """
 
     models: Sequence[ServedModel] = ()
     budgets: Sequence[dict[str, Any]] = ()
     premium: Candidate | None = None
+    declared_keys: Collection[str] = ()
+    rates: Callable[[Key], dict[str, int] | None] = lambda key: None
 
 
 async def _no_facts() -> Facts:

@@ -24,6 +24,12 @@ def request_row(row: Mapping[str, Any]) -> str:
 
 
 @functools.cache
+def files() -> frozenset[Path]:
+    """Return the paths of all our files. No other path of a client is looked up."""
+    return frozenset(path for path in STATIC.rglob("*") if path.is_file())
+
+
+@functools.cache
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,10 @@ NEWEST, WINDOW_SECONDS = 50, 900
 # A browser opens the stream again. So a worker that stops does not wait for an open page.
 STREAM_SECONDS = 20.0
 MAX_STREAMS = 100
+
+
+async def _anybody() -> bool:
+    return True
 
 
 @dataclass(eq=False, slots=True)
@@ -43,18 +47,24 @@ class Live:
         """Return whether no further page can follow."""
         return len(self._followers) >= MAX_STREAMS
 
-    async def stream(self, wanted: Filter) -> AsyncIterator[str]:
-        """Yield events until the time of a stream is over, or the worker leaves."""
+    async def stream(self, wanted: Filter, may_read: Callable[[], Awaitable[bool]] = _anybody) -> AsyncIterator[str]:
+        """Yield events until the time of a stream is over, the worker leaves, or ``may_read`` is false: the login has ended."""
         follower = _Follower(wanted)
         self._followers.add(follower)
         if self._task is None or self._task.done():
             self._seen, self._task = None, asyncio.create_task(self._read())
-        ends = time.monotonic() + STREAM_SECONDS
+        checked = time.monotonic()
+        ends = checked + STREAM_SECONDS
         try:
             yield "retry: 500\n: connected\n\n"
             while time.monotonic() < ends and not self._is_leaving():
                 with contextlib.suppress(asyncio.TimeoutError):
-                    yield await asyncio.wait_for(follower.news.get(), READ_SECONDS)
+                    text = await asyncio.wait_for(follower.news.get(), READ_SECONDS)
+                    if time.monotonic() - checked >= READ_SECONDS:
+                        if not await may_read():
+                            return
+                        checked = time.monotonic()
+                    yield text
         finally:
             self._followers.discard(follower)
 

@@ -1,9 +1,11 @@
 """One request for its page: its attempts on a time line, and its cost worked out. Pure."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from lmstack.web.host import Facts
+from lmstack.web.shown import usd
 
 _MILLION = 1_000_000
 
@@ -20,6 +22,15 @@ def time_line(request: Mapping[str, Any], attempts: list[dict[str, Any]]) -> lis
         left = min(1000 - 4, round(1000 * start / whole))
         bars.append({**attempt, "start_ms": start, "left": left, "width": min(width, 1000 - left)})
     return bars
+
+
+def demands(request: Mapping[str, Any]) -> list[str]:
+    """Return what a request demanded of routing, by headers, metadata or models.yaml, as texts."""
+    asked = json.loads(request.get("asked") or "{}")
+    found = [f"tier {asked['tier']}"] if "tier" in asked else []
+    found += [f"at most {usd(asked['max_cost'])}"] if "max_cost" in asked else []
+    found += ["no fallback"] if asked.get("no_fallback") else []
+    return found + [f"budget {one}" for one in asked.get("budgets", ())]
 
 
 def cost_lines(request: Mapping[str, Any], facts: Facts) -> list[dict[str, Any]]:

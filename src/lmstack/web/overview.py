@@ -11,13 +11,13 @@ from lmstack.web.span import Span
 
 CHART_GROUPS = 8  # each has a colour of its own; the others are one group
 OTHERS = "(others)"
-_SUMMED = ("requests", "failures", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
+SUMMED = ("requests", "failures", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
 
 
 def totals(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sums of all rows of `usage`."""
     listed = list(rows)
-    return {name: sum(row[name] for row in listed) for name in _SUMMED}
+    return {name: sum(row[name] for row in listed) for name in SUMMED}
 
 
 def overview(conn: sqlite3.Connection, span: Span, facts: Facts) -> dict[str, Any]:
@@ -53,12 +53,13 @@ def today(conn: sqlite3.Connection, now: float, facts: Facts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def chart(conn: sqlite3.Connection, by: str, span: Span) -> dict[str, Any]:
+def chart(conn: sqlite3.Connection, by: str, span: Span, only: str | None = None) -> dict[str, Any]:
     """Return the sums over time for a chart: the steps, and for each group one list of values per sum.
 
     The most expensive groups have their own series; OTHERS adds up the rest. Values of a step without requests are 0.
+    ``only``: the name of one group.
     """
-    rows = usage.timeline(conn, by, span.since, span.until, span.step)
+    rows = usage.timeline(conn, by, span.since, span.until, span.step, only)
     names = _largest(rows)
     first = int(span.since // span.step * span.step)
     last = int((span.until or span.now) // span.step * span.step)
@@ -66,11 +67,11 @@ def chart(conn: sqlite3.Connection, by: str, span: Span) -> dict[str, Any]:
     if span.until is not None and steps and steps[-1] >= span.until and len(steps) > 1:
         steps.pop()
     place = {at: index for index, at in enumerate(steps)}
-    series = {name: {key: [0] * len(steps) for key in _SUMMED} for name in names}
+    series = {name: {key: [0] * len(steps) for key in SUMMED} for name in names}
     for row in rows:
         group, index = series[row["name"] if row["name"] in series else OTHERS], place.get(row["at"])
         if index is not None:
-            for key in _SUMMED:
+            for key in SUMMED:
                 group[key][index] += row[key]
     return {"by": by, "step": span.step, "at": steps, "series": [{"name": name, **series[name]} for name in names]}
 
@@ -92,7 +93,7 @@ def budgets(conn: sqlite3.Connection, facts: Facts) -> list[dict[str, Any]]:
 def models(conn: sqlite3.Connection, span: Span, facts: Facts) -> dict[str, Any]:
     """Return the served models with their use in a span, and the use of each provider."""
     used = {row["name"]: row for row in usage.usage(conn, "model", span.since, span.until)}
-    nothing = dict.fromkeys(_SUMMED, 0)
+    nothing = dict.fromkeys(SUMMED, 0)
     listed = [
         {
             "name": m.name, "provider": m.provider, "model": m.litellm_model, "tier": m.tier,
@@ -100,7 +101,7 @@ def models(conn: sqlite3.Connection, span: Span, facts: Facts) -> dict[str, Any]
             "flat_price": list(m.flat_price) if m.flat_price else None, "context": m.context, "state": m.state,
             "error": m.error, "checked_at": m.checked_at, "cooldown_seconds": m.cooldown_seconds,
             "retires_on": m.retires_on, "retired": m.retired,
-            **{key: used.get(m.name, nothing)[key] for key in _SUMMED},
+            **{key: used.get(m.name, nothing)[key] for key in SUMMED},
         }
         for m in facts.models
     ]  # fmt: skip

@@ -13,26 +13,28 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from lmstack.ledger import queries, usage
 from lmstack.ledger.filters import STATUSES
 from lmstack.ledger.migrations import DIMENSIONS
-from lmstack.web import html, overview, views
+from lmstack.web import html, one_request, overview, views
 from lmstack.web.host import Host
+from lmstack.web.key_views import more_of_key, more_of_keys, show_key, show_keys
 from lmstack.web.reading import Reader
-from lmstack.web.session import Session, Sessions, read_form
+from lmstack.web.session import Session, Sessions
 from lmstack.web.span import CHOICES, Span, SpanError, span_from
-from lmstack.web.views import Ask, View, ViewError
+from lmstack.web.views import Ask, MissingError, View, ViewError
 
 NAVIGATION = (
     ("/dashboard", "Overview"), ("/dashboard/requests", "Requests"), ("/dashboard/models", "Models"),
-    ("/dashboard/budgets", "Budgets"), ("/dashboard/errors", "Errors"), ("/dashboard/outbox", "Outbox"),
+    ("/dashboard/keys", "Keys"), ("/dashboard/budgets", "Budgets"), ("/dashboard/errors", "Errors"), ("/dashboard/outbox", "Outbox"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A view with its template. ``more`` adds what only the HTML needs."""
+    """A view with its template. ``more`` adds what only the HTML needs. ``fresh``: every load reads the ledger again."""
 
     template: str
     view: View
     more: Callable[[sqlite3.Connection, Ask, dict[str, Any]], dict[str, Any]] | None = None
+    fresh: bool = False
 
 
 def _overview(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +62,10 @@ def _requests(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[
 
 
 def _request(conn: sqlite3.Connection, ask: Ask, data: dict[str, Any]) -> dict[str, Any]:
-    return {"link": lambda **filters: urlencode({"since": "30d", **filters})}
+    return {
+        "link": lambda **filters: urlencode({"since": "30d", **filters}),
+        "demands": one_request.demands(data["request"]),
+    }
 
 
 PAGES = {
@@ -68,9 +73,18 @@ PAGES = {
     "requests": Page("requests.html", views.show_requests, _requests),
     "requests/{id}": Page("request.html", views.show_request, _request),
     "models": Page("models.html", views.show_models),
+    "keys": Page("keys.html", show_keys, more_of_keys, fresh=True),
+    "keys/{id}": Page("key.html", show_key, more_of_key, fresh=True),
     "budgets": Page("budgets.html", views.show_budgets),
     "errors": Page("errors.html", views.show_errors),
     "outbox": Page("outbox.html", views.show_events),
+}
+
+
+_DONE = {
+    "edit": "The key is changed, on every worker within a second.",
+    "raise": "The budgets are raised.",
+    "revoke": "The key is revoked. Every worker refuses it within a second.",
 }
 
 
@@ -88,20 +102,20 @@ class Pages:
             common = {
                 "here": request.url.path, "views": NAVIGATION, "token": self._sessions.token(session), "span": ask.span,
                 "choices": CHOICES, "query": _links(query, ask.span), "notice": _notice(query),
+                "viewer": session.viewer, "once": "" if session.viewer else self._sessions.once(),
             }  # fmt: skip
 
-            def work(conn: sqlite3.Connection) -> bytes | None:
+            def work(conn: sqlite3.Connection) -> bytes:
                 data = page.view(conn, ask)
-                if data.get("request", True) is None:
-                    return None
                 more = page.more(conn, ask, data) if page.more else {}
                 return html.render(page.template, {**data, **common, **more}).encode()
 
-            text = await self._reader.ask(work, (session.id, request.url.path, str(request.query_params)))
+            same = (session.id, session.viewer, request.url.path, str(request.query_params))
+            text = await self._reader.ask(work, None if page.fresh else same)
         except (SpanError, ViewError) as error:
             return await self.plain(400, "This address is wrong", f"{error}.")
-        if text is None:
-            return await self.plain(404, "No such request", "The ledger has no request with this id.")
+        except MissingError as error:
+            return await self.plain(404, "Not found", str(error))
         return HTMLResponse(text)
 
     async def plain(self, status: int, title: str, text: str = "", **values: Any) -> Response:
@@ -111,17 +125,15 @@ class Pages:
             "text": text,
             "wrong": status >= 400,
             "go_to": None,
+            "back": None,
             "form": None,
             "next": "",
             **values,
         }
         return HTMLResponse(await self._reader.run(lambda: html.render("plain.html", shown)), status)
 
-    async def replay(self, request: Request, session: Session) -> Response:
+    async def replay(self, request: Request, session: Session, form: Mapping[str, str]) -> Response:
         """Make dead events pending again: one, or all."""
-        form = await read_form(request)
-        if not self._sessions.is_own_form(request, session, form):
-            return await self.plain(403, "This form is not valid", "Load the page again, and send the form from there.")
         arguments = {"event_id": form["event"]} if form.get("event") else {}
         done = await self._reader.run(lambda: queries.ask(self._reader.path, "replay", arguments))
         return RedirectResponse(f"/dashboard/outbox?replayed={done[0]['replayed']}", 303)
@@ -131,7 +143,9 @@ def _links(query: Mapping[str, str], span: Span) -> Callable[..., str]:
     """Return a function that makes the query of a link: that of this page with some parameters changed, None removes one."""
 
     def link(**changes: Any) -> str:
-        kept = {name: value for name, value in query.items() if name not in ("id", "format", "replayed") and value}
+        kept = {
+            name: value for name, value in query.items() if name not in ("id", "format", "replayed", "done") and value
+        }
         if changes.get("since"):
             kept = {name: value for name, value in kept.items() if name not in ("from", "to")}
         elif not {"since", "from", "to"} & kept.keys():
@@ -144,4 +158,7 @@ def _links(query: Mapping[str, str], span: Span) -> Callable[..., str]:
 
 def _notice(query: Mapping[str, str]) -> str:
     replayed = query.get("replayed", "")
+    done = _DONE.get(query.get("done", ""))
+    if done:
+        return done
     return f"{replayed} events wait again and are sent in their order." if replayed.isdigit() else ""

@@ -1,4 +1,8 @@
-"""Who is at the page: the operator's key in a header, or a cookie that a login gave. Forms need a token of the session."""
+"""Who is at the page: a key in a header, or a cookie that a login gave. Forms need a token of the session, and the operator.
+
+A key with the role viewer may read. Its session holds the number of the key and the beginning of the hash. So it ends
+when this secret is rotated or expires, and when the key is revoked.
+"""
 
 import time
 from dataclasses import dataclass
@@ -8,20 +12,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lmstack import page_link
+from lmstack.keys.key import Key
+from lmstack.keys.secret import PREFIX, digest
+from lmstack.ledger.key_queries import viewer
 from lmstack.web.host import Host
 from lmstack.web.marks import Marks
 from lmstack.web.reading import Reader
 
 MAX_FORM_BYTES = 16_000
 _BEARER = "bearer "
+_SHOWN = 8  # characters of a session's id, in the audit
+_HASH_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A login. ``id`` is "" for a program that sends the key itself; it needs no token."""
+    """A login. ``id`` is "" for a program that sends the key itself; it needs no token.
+
+    ``viewer``: the name of a viewer's key, "" for the operator.
+    """
 
     id: str
     expires: int = 0
+    viewer: str = ""
+
+    @property
+    def who(self) -> str:
+        """Return the name of the session in the audit of keys: ``page:`` and the beginning of its id."""
+        return f"page:{self.id[:_SHOWN]}" if self.id else "page"
 
 
 class Sessions:
@@ -34,11 +52,33 @@ class Sessions:
     async def find(self, request: Request) -> Session | None:
         """Return the session of a request, or None."""
         if "authorization" in request.headers:
-            return Session("") if self.is_key(_bearer(request)) else None
-        found = page_link.read(self._key, page_link.SESSION, request.cookies.get(cookie_name(request), ""), time.time())
+            return await self.of_key(_bearer(request))
+        text, now = request.cookies.get(cookie_name(request), ""), time.time()
+        found = page_link.read(self._key, page_link.SESSION, text, now) or page_link.read(
+            self._key, page_link.VIEWER, text, now
+        )
         if found is None or await self._reader.run(lambda: self._marks.is_used(found.id)):
             return None
-        return Session(found.id, found.expires)
+        if found.kind == page_link.SESSION:
+            return Session(found.id, found.expires)
+        number, begins = found.about
+        key = await self._reader.ask(lambda conn: viewer(conn, begins, int(number)))
+        return None if key is None else Session(found.id, found.expires, key.name)
+
+    async def of_key(self, given: str) -> Session | None:
+        """Return who has a key: the operator, or a viewer; None for every other key."""
+        if self.is_key(given):
+            return Session("")
+        key = await self._viewer(given)
+        return None if key is None else Session("", viewer=key.name)
+
+    async def _viewer(self, given: str) -> Key | None:
+        if not given.startswith(PREFIX):
+            return None
+        try:
+            return await self._reader.ask(lambda conn: viewer(conn, digest(given)))
+        except FileNotFoundError:  # without a ledger there are no keys
+            return None
 
     def is_key(self, given: str) -> bool:
         """Return whether a text is the operator's key. The time does not depend on where they differ."""
@@ -64,13 +104,17 @@ class Sessions:
 
     async def use_link(self, text: str) -> bool:
         """Return whether a one-time link is valid, and mark it as used."""
-        now = time.time()
-        found = page_link.read(self._key, page_link.LINK, text, now)
-        return found is not None and await self._reader.run(lambda: self._marks.use(found.id, found.expires, now))
+        return await self._use(page_link.LINK, text)
 
-    def begin(self, request: Request, response: Response) -> None:
-        """Give the browser the cookie of a new session."""
-        text = page_link.sign(self._key, page_link.SESSION, time.time(), page_link.SESSION_SECONDS)
+    async def begin(self, request: Request, response: Response, given: str | None = None) -> None:
+        """Give the browser the cookie of a new session. ``given``: the key of the login, None for a one-time link."""
+        kind, about = page_link.SESSION, tuple[str, ...]()
+        if given is not None and not self.is_key(given):
+            key = await self._viewer(given)
+            if key is None:  # it was revoked a moment ago
+                return
+            kind, about = page_link.VIEWER, (str(key.id), digest(given)[:_HASH_DIGITS])
+        text = page_link.sign(self._key, kind, time.time(), page_link.SESSION_SECONDS, *about)
         response.set_cookie(
             cookie_name(request), text, max_age=page_link.SESSION_SECONDS, path="/", httponly=True, samesite="strict",
             secure=request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https",
@@ -90,6 +134,19 @@ class Sessions:
         return is_same_origin(request) and (
             not session.id or page_link.same(form.get("token", ""), self.token(session))
         )
+
+    def once(self) -> str:
+        """Return a text for a form that makes a secret. It can be sent once."""
+        return page_link.sign(self._key, page_link.ONCE, time.time(), page_link.SESSION_SECONDS)
+
+    async def use_once(self, text: str) -> bool:
+        """Return whether a form is sent for the first time, and mark it as sent."""
+        return await self._use(page_link.ONCE, text)
+
+    async def _use(self, kind: str, text: str) -> bool:
+        now = time.time()
+        found = page_link.read(self._key, kind, text, now)
+        return found is not None and await self._reader.run(lambda: self._marks.use(found.id, found.expires, now))
 
     @property
     def _key(self) -> str:

@@ -23,6 +23,10 @@ class ViewError(ValueError):
     """A parameter that no view knows. The text says what is wrong."""
 
 
+class MissingError(ValueError):
+    """There is no such request or key. The text names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a URL asks for. ``query`` holds the parameters without the span."""
@@ -80,10 +84,10 @@ def show_requests(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
 
 
 def show_request(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
-    """Return one request with its attempts, events and cost, under the keys of `lm request`; no request when it is unknown."""
+    """Return one request with its attempts, events and cost, under the keys of `lm request`. Raises MissingError."""
     found = queries.request(conn, ask.query["id"])
     if len(found) != 1:
-        return {"request": None}
+        raise MissingError("The ledger has no request with this id.")
     row = dict(found[0])
     attempts, events = row.pop("attempt_list"), row.pop("event_list")
     return {
@@ -104,7 +108,8 @@ def show_budgets(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
 
 def show_errors(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:
     """Return the errors by kind, and what was refused at the gate."""
-    return {"errors": queries.errors(conn, ask.span.since), "refused": queries.refused(conn, ask.span.since)[0]}
+    span = (ask.span.since, usage.NO_END if ask.span.until is None else ask.span.until)
+    return {"errors": queries.errors(conn, *span), "refused": queries.refused(conn, *span)[0]}
 
 
 def show_events(conn: sqlite3.Connection, ask: Ask) -> dict[str, Any]:

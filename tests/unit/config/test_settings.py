@@ -4,8 +4,9 @@ import pytest
 
 from lmstack.addresses import is_loopback
 from lmstack.catalog.models import GUIDE_NAMES, parse_catalog
+from lmstack.config.env_example import env_example
 from lmstack.config.envfile import parse_env, set_line, unset_line
-from lmstack.config.settings import SETTINGS, env_example, parse_settings
+from lmstack.config.settings import SETTINGS, parse_settings
 from lmstack.errors import ConfigError
 from lmstack.stack.project import shipped_catalog
 

@@ -86,6 +86,21 @@ def test_another_file_in_the_same_place_brings_its_own_keys(conn: sqlite3.Connec
     other.close()
 
 
+def test_a_new_ledger_without_keys_ends_those_of_the_old_one(conn: sqlite3.Connection, tmp_path: Path) -> None:
+    """As after a damaged ledger: `lm key revoke` could not name such a key any more."""
+    path = tmp_path / "litellm.db"
+    old = make(conn, "old")
+    ring = Keyring(path)
+    ring.read()
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"litellm.db{suffix}").rename(tmp_path / f"aside{suffix}")
+    other = schema.connect(path)
+    schema.migrate(other)
+    ring.read()
+    assert ring.find(old) is None
+    other.close()
+
+
 def test_a_ledger_that_cannot_be_read_keeps_the_known_keys(conn: sqlite3.Connection, tmp_path: Path) -> None:
     path = tmp_path / "litellm.db"
     secret = make(conn, "a")
@@ -147,7 +162,12 @@ def lines_run(given: str, ring: Keyring) -> tuple[str, list[tuple[str, int]]]:
         if "lmstack" not in frame.f_code.co_filename:
             return None
         if event == "line":
-            lines.append((frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else frame.f_code.co_name, frame.f_lineno))
+            lines.append(
+                (
+                    frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else frame.f_code.co_name,
+                    frame.f_lineno,
+                )
+            )
         return trace
 
     before = sys.gettrace()

@@ -15,8 +15,10 @@ import pytest
 from lmstack.gateway.app import pace
 from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.app.routes import Access, Recorded, Route
-from lmstack.gateway.rates import COLUMNS, Rates
+from lmstack.gateway.rates import Rates
 from lmstack.keys.key import Key, KeyLimits
+from lmstack.ledger import rates_file
+from lmstack.ledger.rates_file import COLUMNS
 
 CALL = Route("POST", "/v1/chat/completions", Access.KEY, Recorded.HOOKS)
 FORK = multiprocessing.get_context("fork")
@@ -246,3 +248,65 @@ def test_what_is_read_at_the_provider_is_counted_and_our_own_state_is_not(path: 
         pass
     with pytest.raises(RefusedError, match="1 are allowed"), admitted(key, stored, rates):
         pass
+
+
+def _spend_and_count(path: Path, key: Key, found: "multiprocessing.Queue[int]") -> None:
+    rates = Rates(path)
+    rates.add_tokens(key.id, 30)
+    found.put(admit(rates, key, 4))
+    time.sleep(60)
+
+
+def test_another_program_reads_the_counts_and_those_of_a_killed_worker_are_not_open(tmp_path: Path) -> None:
+    ledger = tmp_path / "litellm.db"
+    key, found = Key(7, "k", KeyLimits(parallel=9)), FORK.Queue()
+    assert rates_file.read(ledger, 7, time.time()) is None
+    worker = FORK.Process(target=_spend_and_count, args=(rates_file.beside(ledger), key, found))
+    worker.start()
+    assert found.get(timeout=30) == 4
+    assert rates_file.read(ledger, 7, time.time()) == {"rpm": 4, "tpm": 30, "parallel": 4}
+    assert rates_file.read(ledger, 7, time.time() + 61) == {"rpm": 0, "tpm": 0, "parallel": 4}
+    assert rates_file.read(ledger, 6, time.time()) == {"rpm": 0, "tpm": 0, "parallel": 0}
+    assert rates_file.read(ledger, 100_000, time.time()) is None
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    worker.join(10)
+    assert rates_file.read(ledger, 7, time.time()) == {"rpm": 4, "tpm": 30, "parallel": 0}
+
+
+def test_another_program_reads_the_sums_that_the_worker_has(tmp_path: Path) -> None:
+    clock, key, ledger = Clock(), Key(3, "k", KeyLimits(rpm=1000, tpm=10**6)), tmp_path / "litellm.db"
+    rates = Rates(rates_file.beside(ledger), clock)
+    for number, pause in enumerate((0, 1, 20, 39, 1, 58, 59, 60, 61, 3, 600, 7)):
+        clock.now += pause
+        admit(rates, key, number + 1)
+        rates.add_tokens(key.id, 10 * number)
+        for later in (0, 1, 30, 59, 60, 100):
+            read = rates_file.read(ledger, 3, clock.now + later) or {}
+            assert {**read, "parallel": 0} == {**_at(rates, key, clock, later), "parallel": 0}, (number, later)
+
+
+def _at(rates: Rates, key: Key, clock: Clock, later: float) -> dict[str, int]:
+    """Return the sums at a later time, from the bytes of the file as they are now."""
+    kept = rates._path.read_bytes()
+    clock.now += later
+    used = rates.used(key)
+    clock.now -= later
+    with rates._path.open("r+b") as file:
+        file.write(kept)
+    return used
+
+
+@pytest.mark.parametrize(("total", "bucket"), [(0, 2), (2, 0)])
+def test_a_worker_that_was_killed_between_two_writes_leaves_no_wrong_sum(path: Path, total: int, bucket: int) -> None:
+    """A sum above its seconds would refuse the key as long as its client asks; one below them would raise in each request."""
+    clock, key = Clock(), Key(1, "a", KeyLimits(rpm=2))
+    rates = Rates(path, clock)
+    with rates._row(key.id) as row:
+        assert row is not None
+        row[rates_file.AT] = int(clock.now)
+        row[rates_file.REQUESTS] = total
+        row[rates_file.BUCKETS + int(clock.now) % rates_file.SECONDS] = bucket
+    for _ in range(4):
+        clock.now += 20
+        rates.state(key)
+    assert admit(rates, key, 3) == 2

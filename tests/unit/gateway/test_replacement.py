@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmstack.gateway.app import replacement
+from lmstack.gateway.app import old_workers, replacement
 from lmstack.gateway.app.replacement import Replacements
 from lmstack.gateway.app.server_files import Change, ServerFiles
 from lmstack.gateway.app.worker_start import LEAVING, STARTED
@@ -62,8 +62,8 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr(replacement, "LEAVE_SECONDS", 0)
-    monkeypatch.setattr(replacement, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(old_workers, "LEAVE_SECONDS", 0)
+    monkeypatch.setattr(old_workers, "SETTLE_SECONDS", 0)
     return Machine(tmp_path)
 
 

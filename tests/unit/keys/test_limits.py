@@ -1,11 +1,16 @@
 """Limits as people write them, and what a key with limits may do."""
 
-import pytest
+from typing import Any
 
-from lmstack.keys import parse
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmstack.keys import orders, parse, text
 from lmstack.keys.key import Key, KeyLimits, limits_from, state_of
-from lmstack.keys.routes import kind_of
+from lmstack.keys.routes import ROUTES, kind_of
 from lmstack.keys.secret import PREFIX, digest, new_secret
+from lmstack.routing.budgets import PERIODS
 
 NOW = 1_800_000_000.0
 
@@ -52,6 +57,63 @@ def test_an_end_must_be_in_the_future(text: str) -> None:
 def test_an_end_is_a_span_or_a_date() -> None:
     assert parse.moment("30d", NOW) == NOW + 30 * 86400
     assert parse.moment("2027-12-31", NOW) == parse.moment("2027-12-31T00:00:00Z", NOW) == 1830211200
+
+
+@st.composite
+def limits(draw: st.DrawFn) -> dict[str, Any]:
+    """Return options as somebody may type them, read."""
+    number, words = (
+        st.integers(1, 10**9).map(str),
+        lambda known: st.lists(st.sampled_from(known), min_size=1, unique=True).map(",".join),
+    )
+    options = {
+        "agent": st.sampled_from(["coder", "*"]), "team": st.just("core"), "models": words(["gpt-4o", "claude-*"]),
+        "tiers": words(["cheap", "standard", "premium"]), "routes": words(["chat", "files"]), "tasks": st.just("TM-*"),
+        "budget": st.lists(st.tuples(st.floats(0, 1e6).map(lambda usd: f"{usd:.4f}"), st.sampled_from(PERIODS)).map("/".join), min_size=1),
+        "soft": st.integers(1, 100).map(str), "rpm": number, "tpm": number, "parallel": number, "role": st.just("agent"),
+    }  # fmt: skip
+    return parse.changes({name: draw(st.none() | one) for name, one in options.items()})
+
+
+@given(limits())
+def test_the_texts_of_limits_are_read_as_the_same_limits(found: dict[str, Any]) -> None:
+    """The form that edits a key shows these texts."""
+    texts = {name: one or None for name, one in text.options_of(parse.changed({}, found).as_json()).items()}
+    budget = texts.pop("budget")
+    again = parse.changes({**texts, "budget": budget.split(", ") if budget else None})
+    assert parse.changed({}, again) == parse.changed({}, found)
+
+
+def test_limits_and_changes_in_one_line() -> None:
+    usd, when = (lambda amount: f"${amount:g}"), (lambda at: "never" if at is None else f"at {at:g}")
+    told = {
+        "team": "t",
+        "budgets": {"day": 5.0},
+        "raise_usd": 1.0,
+        "raise_until": 20.0,
+        "tiers": [1],
+        "soft": 0.5,
+        "rpm": 6,
+    }
+    assert text.limits_text(told, 10.0, usd, when) == "$5/day, $1 more until at 20, tiers cheap, soft 50 %, rpm 6"
+    assert text.limits_text(told, 30.0, usd, when) == "$5/day, tiers cheap, soft 50 %, rpm 6"
+    assert [text.limits_text(one, 0.0, usd, when) for one in ({}, {"role": "viewer"})] == ["none", "viewer"]
+    assert text.detail_text({"before": {"rpm": 1}, "after": {"tpm": 2}, "expires_at": 5.0}, when) == "expires at 5, rpm: 1 → null, tpm: null → 2"  # fmt: skip
+    assert text.detail_text({"limits": {"rpm": 1}, "expires_at": None}, when) == "rpm: 1"
+    assert text.detail_text({"old_valid_until": 9.0}, when) == "the old secret ends at 9"
+    assert text.detail_text({}, when) == "-"
+
+
+def test_an_order_never_shows_its_secret_in_a_log() -> None:
+    made = orders.create("coder", {"rpm": "5"}, "30d", NOW)
+    assert made.secret.startswith(PREFIX)
+    assert made.secret not in repr(made)
+    assert made.values["hash"] == digest(made.secret)
+
+
+def test_a_viewer_may_call_no_route() -> None:
+    viewer = KeyLimits(role="viewer")
+    assert not any(viewer.allows_route(kind) for kind in ROUTES)
 
 
 def test_limits_survive_their_way_into_the_ledger() -> None:

@@ -56,6 +56,22 @@ def test_a_rotation_keeps_the_old_secret_for_a_while(conn: sqlite3.Connection) -
     assert found == {digest(first): NOW + 60, digest(second): NOW + 3600, digest(third): None}
 
 
+def test_a_rotated_secret_stays_invalid_when_the_clock_is_set_back(conn: sqlite3.Connection) -> None:
+    first = make(conn)
+    keys.change(conn, "rotate", "me", NOW, "coder", hash=digest(new_secret()))
+    assert digest(first) not in keys.load(conn, 0)[1][0][1]
+    assert keys.valid(conn, digest(first), NOW - 3600) is None
+    assert keys.audit(conn)[0]["detail"] == {"old_valid_until": NOW}
+
+
+def test_a_rotated_secret_names_no_key(conn: sqlite3.Connection) -> None:
+    """`lm run --key` would start a client with it, and the gateway would refuse each of its calls."""
+    first, second = make(conn), new_secret()
+    keys.change(conn, "rotate", "me", NOW, "coder", hash=digest(second), keep_until=NOW + 60)
+    assert [keys.named_by(conn, digest(first), NOW + later) for later in (0, 61)] == ["coder", None]
+    assert keys.named_by(conn, digest(second), NOW + 61) == "coder"
+
+
 @pytest.mark.parametrize("action", ["edit", "revoke", "rotate"])
 def test_a_missing_and_a_revoked_key_are_not_changed(conn: sqlite3.Connection, action: str) -> None:
     with pytest.raises(KeyChangeError, match="no key"):
@@ -108,6 +124,72 @@ def test_a_ledger_of_an_earlier_version_gets_keys_and_sums_for_them(
         assert tuple(new.execute("SELECT * FROM totals").fetchone()) == ("task", "t", 0.75, 4)
 
 
+def test_a_ledger_of_schema_9_gets_the_last_use_of_its_keys_and_knows_no_roles_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hour = tmp_path / "litellm.db", int(NOW) // 3600
+    monkeypatch.setattr(schema, "MIGRATIONS", migrations.MIGRATIONS[:9])
+    monkeypatch.setattr(schema, "VERSION", 9)
+    insert = "INSERT INTO keys (name, limits, created_at, version) VALUES (?, '{}', ?, 1)"
+    with contextlib.closing(schema.connect(path)) as old:
+        schema.migrate(old)
+        old.executemany(insert, [("used", NOW - 86400), ("new", NOW - 60), ("unused", NOW - 86400), ("reused", NOW)])
+        old.executemany(
+            "INSERT INTO rollups VALUES ('key',?,?,1,0,0,0,0.0,0)",
+            [("used", hour - 5), ("used", hour - 2), ("new", hour), ("reused", hour - 9), ("(none)", hour)],
+        )
+    assert {row["last_used_at"] for row in queries.ask(path, "keys", {})} == {None}
+    for action, values in (
+        ("create", {"limits": {"role": "viewer"}, "hash": "h"}),
+        ("edit", {"limits": {"role": "viewer"}}),
+    ):
+        with pytest.raises(KeyChangeError, match="older"):
+            queries.ask(path, "key_change", {"action": action, "actor": "me", "name": "used", **values})
+    queries.ask(path, "key_change", {"action": "revoke", "actor": "me", "name": "unused"})
+    monkeypatch.undo()
+    with contextlib.closing(schema.connect(path)) as new:
+        schema.migrate(new)
+        found = {row["name"]: row["last_used_at"] for row in keys.rows(new)}
+    assert found == {"used": (hour - 2) * 3600.0, "new": max(NOW - 60, hour * 3600.0), "unused": None, "reused": None}
+
+
+def test_the_last_use_is_that_of_the_key_and_not_of_its_name(conn: sqlite3.Connection) -> None:
+    make(conn, "k")
+    version = keys.current_version(conn)
+    run(conn, "1", 0.0, age=50.0)
+    run(conn, "2", 0.0, age=500.0)
+    assert keys.rows(conn, "k")[0]["last_used_at"] == pytest.approx(time.time() - 50, abs=5)
+    assert keys.current_version(conn) == version  # no worker reads the key again
+    keys.change(conn, "revoke", "me", NOW, "k")
+    make(conn, "k")
+    assert keys.rows(conn, "k")[0]["last_used_at"] is None
+
+
+def test_a_viewer_has_no_limits(conn: sqlite3.Connection) -> None:
+    make(conn, "boss", role="viewer")
+    [row] = keys.rows(conn, "boss")
+    assert (row["role"], row["limits"]) == ("viewer", {"role": "viewer"})
+    for limits in ({"rpm": 5}, {"budgets": {"day": 1.0}}):
+        with pytest.raises(KeyChangeError, match="a viewer calls nothing"):
+            keys.change(conn, "edit", "me", NOW, "boss", limits=limits)
+    keys.change(conn, "edit", "me", NOW, "boss", limits={"role": None, "rpm": 5})
+    assert keys.rows(conn, "boss")[0]["role"] == "agent"
+
+
+def test_only_the_valid_secret_of_a_key_finds_it(conn: sqlite3.Connection) -> None:
+    old, now = make(conn, "boss", role="viewer"), time.time()
+    hash_ = digest(old)
+    for begins, id_ in ((hash_, None), (hash_[:16], 1)):
+        found = keys.valid(conn, begins, now, id_)
+        assert found is not None
+        assert found.limits.is_viewer
+    for begins, id_ in ((hash_[:16], 2), (digest("x"), None), (digest("x")[:16], 1)):
+        assert keys.valid(conn, begins, now, id_) is None
+    keys.change(conn, "rotate", "me", now, "boss", hash=digest(new_secret()), keep_until=now + 60)
+    assert keys.valid(conn, hash_, now + 59) is not None
+    assert keys.valid(conn, hash_, now + 61) is None
+
+
 def run(conn: sqlite3.Connection, id_: str, cost: float, limits: tuple[Limit, ...] = (), age: float = 0.0) -> bool:
     """Start and end a request of key k in team t. Return whether it was admitted."""
     one = call(id_, age=age)
@@ -131,9 +213,11 @@ def test_a_budget_admits_until_it_is_used_up(conn: sqlite3.Connection, scope: st
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_only_the_last_admitted_request_passes_a_budget_and_by_less_than_its_cost(conn: sqlite3.Connection, seed: int) -> None:
+def test_only_the_last_admitted_request_passes_a_budget_and_by_less_than_its_cost(
+    conn: sqlite3.Connection, seed: int
+) -> None:
     """Requests start and end in any order, several are open at a time, and none costs more than it has reserved."""
-    dice, limit, waiting, costs = random.Random(seed), Limit("key", "k", "day", 1.0), [], []
+    dice, limit, waiting, costs = random.Random(seed), Limit("key", "k", "day", 1.0), [], []  # noqa: S311
     for number in range(60):
         one = call(str(number))
         one.attribution, one.reserved_usd = Attribution("task", "agent", None, "k", "t"), dice.choice((0.01, 0.1, 0.4))
@@ -235,6 +319,28 @@ def test_what_a_key_has_used_is_its_own(conn: sqlite3.Connection, ledger: Path) 
     assert [(day["requests"], day["cost_usd"]) for day in row["days"]] == [(2, 0.75)]
     assert [(budget["period"], budget["spent_usd"]) for budget in row["budgets"]] == [("day", 0.75)]
     assert queries.ask(ledger, "key_usage", {"name": "other"})[0]["total"] == {"requests": 0, "cost_usd": 0.0}
+
+
+def test_a_list_of_keys_has_the_budgets_of_each_with_one_look_for_all(conn: sqlite3.Connection) -> None:
+    make(conn, "k", budgets=dict.fromkeys(PERIODS, 5.0))
+    make(conn, "other", budgets={"day": 5.0})
+    for number, age in enumerate((0.0, 3600.0, 5 * 86400.0, 40 * 86400.0)):
+        assert run(conn, str(number), 0.25, (), age)
+    assert run(conn, "open", 0.0)
+    conn.execute("UPDATE requests SET status = 'started', reserved_usd = 0.5 WHERE id = 'open'")
+    listed = key_rows(conn)
+    assert [row["budgets"] for row in listed] == [key_rows(conn, row["name"])[0]["budgets"] for row in listed]
+    assert {budget["period"]: budget["reserved_usd"] for budget in listed[0]["budgets"]} == dict.fromkeys(PERIODS, 0.5)
+    assert listed[0]["budgets"][-1]["spent_usd"] > 0 == listed[1]["budgets"][0]["spent_usd"]
+    asked: list[str] = []
+    conn.set_trace_callback(asked.append)
+    key_rows(conn)
+    few = len(asked)
+    for number in range(20):
+        make(conn, f"many{number}", budgets={"day": 5.0, "month": 50.0})
+    asked.clear()
+    key_rows(conn)
+    assert len(asked) == few  # with a look for each key, a list of 10,000 takes nine seconds
 
 
 def test_a_table_that_cannot_be_read_is_an_error_and_not_a_ledger_without_keys(conn: sqlite3.Connection) -> None:

@@ -123,10 +123,35 @@ def test_a_change_that_the_server_refuses_leaves_everything_as_it_was(machine: M
 
 
 @pytest.mark.parametrize(
-    ("flags", "action"), [({"LITELLM_TIMEOUT": "99"}, "reload"), ({"LITELLM_PORT": "4918"}, "restart")]
+    ("flags", "action"),
+    [
+        ({"LITELLM_TIMEOUT": "99"}, "reload"),
+        ({"LITELLM_PORT": "4918"}, "restart"),
+        ({"LITELLM_WORKERS": "7"}, "restart"),
+        ({"LITELLM_VERSION": "1.106.10"}, "handover"),
+        ({"LITELLM_VERSION": "1.106.10", "LITELLM_HOST": "127.0.0.2"}, "restart"),
+    ],
 )
 def test_a_preview_says_whether_the_gateway_stops(machine: Machine, flags: dict[str, str], action: str) -> None:
     machine.starts()
     machine.can_change = True
     found = lifecycle.preview(machine.project, flags, base.UpOptions())
     assert (found.action, bool(found.restart_reasons)) == (action, action == "restart")
+
+
+@pytest.mark.usefixtures("accepted")
+def test_a_failed_proof_leaves_the_gateway_that_runs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.starts()
+    machine.can_change = True
+    monkeypatch.setattr(upgrade.proof, "verify", refusing)
+    before, env = base.load_state(machine.project), machine.project.env_file.read_text()
+    with pytest.raises(UnhealthyError, match="runs as before; nothing was changed"):
+        upgrade.move(machine.project, "1.106.10", 5, False, SAY)
+    assert "hand over" in machine.steps
+    assert not {"up", "down", "change"} & set(machine.steps)
+    assert base.load_state(machine.project) == before
+    assert machine.project.env_file.read_text() == env
+
+
+def refusing(*_: object) -> None:
+    raise UnhealthyError("a call is missing in the ledger")

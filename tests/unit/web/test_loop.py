@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import itertools
+import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,12 @@ import httpx
 import pytest
 
 import page_site
+from lmstack.web.api import json_of
 from lmstack.web.app import page_app
 
 MOST_MS = 5.0
 PATHS = (
-    "/dashboard?since=90d", "/dashboard?since=90d&by=task&show=requests", "/dashboard/requests", "/dashboard/models", "/dashboard/errors",
+    "/dashboard?since=90d", "/dashboard?since=90d&by=task&show=requests", "/dashboard/requests", "/dashboard/models", "/dashboard/errors", "/dashboard/keys", "/dashboard/keys/coder?since=90d", "/api/v1/keys",
     "/metrics", "/api/v1/requests?since=90d&limit=10000", "/api/v1/requests?since=90d&limit=10000&format=csv",
 )  # fmt: skip
 
@@ -53,3 +56,24 @@ def test_no_view_holds_the_event_loop(tmp_path: Path, longest: list[tuple[float,
     asyncio.run(ask())
     assert len(longest) > 100
     assert max(longest)[0] < MOST_MS, sorted(longest, reverse=True)[:3]
+
+
+def test_the_json_of_many_rows_lets_the_event_loop_run(tmp_path: Path) -> None:
+    """One call of json.dumps keeps the interpreter until it has ended, also in a thread."""
+    rows = [{f"column{j}": f"text {i} {j}" if j % 3 else i * j for j in range(40)} for i in range(10_000)]
+    assert json_of({"requests": rows[:2], "n": 1}) == json.dumps({"requests": rows[:2], "n": 1})
+    longest, has_ended = 0.0, threading.Event()
+
+    def write() -> None:
+        time.sleep(0.02)  # the other thread measures already
+        json_of({"requests": rows})
+        has_ended.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not has_ended.is_set():
+        began = time.process_time()  # what the other thread has used while this one slept and then waited
+        time.sleep(0.0005)
+        longest = max(longest, time.process_time() - began)
+    writer.join()
+    assert longest < 0.05, f"{longest:.3f} s"

@@ -82,7 +82,7 @@ def expected(ends: list[Ended], by: str, since: float, until: float) -> dict[str
 def same(rows: list[dict[str, Any]], wanted: dict[str, dict[str, Any]]) -> None:
     assert {row["name"] for row in rows} == set(wanted)
     for row in rows:
-        for key in overview._SUMMED:
+        for key in overview.SUMMED:
             assert row[key] == pytest.approx(wanted[row["name"]][key], abs=1e-9), (row["name"], key)
 
 
@@ -103,12 +103,12 @@ def test_usage_overview_and_chart_add_up_the_same_requests(
             if until is None:
                 assert rows == queries.ask(path, "usage", {"by": by, "since": since})
             shown = views.show_overview(conn, asked)
-            for key in overview._SUMMED:
+            for key in overview.SUMMED:
                 assert shown[key] == pytest.approx(sum(row[key] for row in rows), abs=1e-9), key
             if by == "day":
                 return
             chart = views.show_timeline(conn, asked)
-            for key in overview._SUMMED:
+            for key in overview.SUMMED:
                 drawn = sum(itertools.chain.from_iterable(one[key] for one in chart["series"]))
                 assert drawn == pytest.approx(shown[key], abs=1e-9), key
 

@@ -5,6 +5,7 @@ import json
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 
 import page_site
 from lmstack import page_link
+from lmstack.ledger.schema import connect
 from lmstack.web import html
 from lmstack.web.app import page_app
 from lmstack.web.live import Live
@@ -20,7 +22,7 @@ from lmstack.web.reading import Reader
 from page_site import KEY
 
 BEARER = {"authorization": f"Bearer {KEY}"}
-VIEWS = ("", "/requests", "/models", "/budgets", "/errors", "/outbox")
+VIEWS = ("", "/requests", "/models", "/keys", "/keys/coder", "/budgets", "/errors", "/outbox")
 
 
 @pytest.fixture(scope="module")
@@ -193,16 +195,51 @@ def test_login_goes_on_to_our_own_paths_only(client: TestClient) -> None:
 
 
 def test_nothing_outside_the_static_folder_is_sent(client: TestClient) -> None:
-    for name in ("../app.py", "..%2fapp.py", "vendor/packages.json", "vendor/htmx.LICENSE", "nothing.css", ""):
+    for name in (
+        "../app.py",
+        "..%2fapp.py",
+        "vendor/packages.json",
+        "vendor/htmx.LICENSE",
+        "nothing.css",
+        "%00.css",
+        "a" * 5000 + ".css",
+        "",
+    ):
         assert client.get(f"/dashboard/static/{name}").status_code == 404
     kept = client.get(html.static("page.css"))
     assert "immutable" in kept.headers["cache-control"]
+
+
+def test_errors_are_those_of_the_span(client: TestClient) -> None:
+    def errors(query: str) -> int:
+        return sum(row["count"] for row in client.get(f"/api/v1/errors?{query}", headers=BEARER).json()["errors"])
+
+    now, half = int(time.time()) + 60, int(time.time()) - 86400
+    older, newer = errors(f"from=0&to={half}"), errors(f"from={half}&to={now}")
+    assert older
+    assert newer
+    assert older + newer == errors(f"from=0&to={now}")
 
 
 def test_a_missing_ledger_is_an_answer_and_no_traceback(tmp_path: Path) -> None:
     with client_of(tmp_path / "litellm.db") as client:
         assert client.get("/dashboard", headers=BEARER).status_code == 503
         assert client.get("/api/v1/usage", headers=BEARER).json()["error"]["type"] == "ledger_unavailable"
+
+
+def test_a_request_shows_what_it_demanded_and_whose_key_it_had(tmp_path: Path) -> None:
+    made, plain = (page_site.write_one(tmp_path / "litellm.db", id_=name) for name in ("req_1", "req_2"))
+    asked = {"tier": "cheap", "max_cost": 0.02, "no_fallback": True, "budgets": ["team month"]}
+    with closing(connect(tmp_path / "litellm.db")) as conn:
+        conn.execute(
+            "UPDATE requests SET asked = ?, key_alias = 'coder', team = 'core' WHERE id = ?", (json.dumps(asked), made)
+        )
+        conn.execute("UPDATE requests SET key_alias = NULL WHERE id = ?", (plain,))
+    with client_of(tmp_path / "litellm.db") as client:
+        shown = client.get(f"/dashboard/requests/{made}", headers=BEARER).text
+        assert "tier cheap, at most $0.0200, no fallback, budget team month" in shown
+        assert 'href="/dashboard/keys/coder"' in shown
+        assert "<dd>the operator's</dd>" in client.get(f"/dashboard/requests/{plain}", headers=BEARER).text
 
 
 def test_an_unknown_request_and_an_unknown_page_are_404(client: TestClient) -> None:
@@ -254,3 +291,29 @@ def test_a_live_stream_shows_what_its_filter_admits_and_ends_when_the_worker_sto
     assert len(got) == 2
     assert got[1].startswith("event: request\ndata: <tr")
     assert "mine" in got[1]
+
+
+def test_a_live_stream_ends_with_its_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    from lmstack.ledger.filters import Filter
+
+    monkeypatch.setattr("lmstack.web.live.READ_SECONDS", 0.02)
+    ledger, logged_in = tmp_path / "litellm.db", True
+    page_site.write_one(ledger)
+
+    async def may_read() -> bool:
+        return logged_in
+
+    async def follow() -> int:
+        nonlocal logged_in
+        live, got = Live(Reader(ledger, threads=1), lambda: False), 0
+        async for _ in live.stream(Filter(), may_read):
+            got += 1
+            while live._seen is None:  # noqa: ASYNC110 - the first look notes what is there already
+                await asyncio.sleep(0.01)
+            logged_in = got < 3  # the key was revoked after two rows
+            await asyncio.to_thread(page_site.write_one, ledger)
+        return got
+
+    assert asyncio.run(asyncio.wait_for(follow(), 10)) == 3

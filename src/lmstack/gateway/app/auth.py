@@ -53,6 +53,8 @@ def check_route(key: Key, route: Route, path: str) -> None:
     kind, method = kind_of(path), route.method
     if route.access is Access.OPERATOR:
         raise RefusedError(404, "not_served", closed(path))
+    if key.limits.is_viewer and route.access is not Access.ANYONE:
+        raise RefusedError(403, "route_not_allowed", f"The key '{key.name}' is a viewer's: it opens the page at /dashboard, and calls nothing.")  # fmt: skip
     if route.access is Access.MASTER:
         raise RefusedError(403, "route_not_allowed", "This route is the operator's: it needs the master key.")
     if (method in ("GET", "HEAD") and kind not in SHARED) or key.limits.allows_route(kind):

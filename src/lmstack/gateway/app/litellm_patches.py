@@ -66,16 +66,13 @@ def run_before_shutdown(action: Callable[[], Awaitable[None]]) -> None:
 
 
 def do_not_import_again() -> None:
-    """Make LiteLLM's import of its OpenTelemetry logger fail immediately, where it fails at all.
+    """Make LiteLLM's import of its OpenTelemetry logger fail immediately: lmstack makes its own spans (gateway/traces.py).
 
     LiteLLM tries it on each request. Without the ``opentelemetry`` packages Python would look for them each time, for 0.5 to
-    5 ms. None in ``sys.modules`` is Python's own way to say that there is no such module.
+    5 ms. With them it would add work to each request. None in ``sys.modules`` is Python's own way to say that there is no
+    such module.
     """
-    name = "litellm.integrations.otel.logger"
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        sys.modules[name] = None  # type: ignore[assignment]
+    sys.modules["litellm.integrations.otel.logger"] = None  # type: ignore[assignment]
 
 
 def keep_error_details() -> None:

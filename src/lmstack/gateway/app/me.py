@@ -12,7 +12,7 @@ from lmstack.gateway.app.auth import SCOPE_KEY
 from lmstack.gateway.app.dialects import error_body
 from lmstack.gateway.calls import served
 from lmstack.gateway.rates import State
-from lmstack.keys.key import Key
+from lmstack.keys.key import Key, use_of_rates
 from lmstack.ledger import queries
 
 READ_SECONDS = 5.0
@@ -51,11 +51,7 @@ async def _rates(key: Key) -> State | None:
 
 def _answer(key: Key, state: State | None, found: dict[str, Any]) -> dict[str, Any]:
     limits = key.limits
-    rates = {
-        "rpm": {"limit": limits.rpm, "used": state.requests if state else None},
-        "tpm": {"limit": limits.tpm, "used": state.tokens if state else None},
-        "parallel": {"limit": limits.parallel, "used": state.open if state else None},
-    }
+    rates = use_of_rates(limits, None if state is None else state.used)
     return {
         "key": key.name, "agent": key.agent_of(None), "team": limits.team, "expires_at": key.expires_at,
         "models": served.names_for(key), "routes": list(limits.routes), "tasks": limits.tasks, "rates": rates, **found,

@@ -86,8 +86,10 @@ class _Sender:
 
 
 def extension_headers(scope: Scope) -> dict[str, str]:
-    """Return the headers that name task, agent and tags: all that begin with ``x-``."""
-    return {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k.startswith(b"x-")}
+    """Return the headers that name task, agent and tags: all that begin with ``x-``. And the trace of the client."""
+    return {
+        k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"] if k.startswith((b"x-", b"traceparent"))
+    }
 
 
 def _with_error_headers(headers: Iterable[tuple[bytes, bytes]], more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

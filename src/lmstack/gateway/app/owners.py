@@ -83,7 +83,9 @@ class Noting:
         try:
             await asyncio.to_thread(stored_owners.add, self._ledger, self._key.shared_name, found)
         except (sqlite3.Error, OSError) as error:
-            log.warning("lmstack: who has made a file or batch could not be recorded, so its key cannot read it: %s", error)
+            log.warning(
+                "lmstack: who has made a file or batch could not be recorded, so its key cannot read it: %s", error
+            )
 
 
 def _ids(body: bytes, is_made: bool) -> Iterable[str]:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from lmstack.gateway import worker
 from lmstack.gateway.app.bodies import RefusedError
 from lmstack.gateway.app.routes import Recorded, Route
-from lmstack.gateway.rates import SECONDS, Rates, State
+from lmstack.gateway.rates import Rates, State
 from lmstack.gateway.shared_rates import SharedRates
 from lmstack.keys.key import Key
 from lmstack.keys.routes import SHARED, kind_of
+from lmstack.ledger.rates_file import SECONDS
 
 Headers = list[tuple[bytes, bytes]]
 _TEXTS = {

@@ -48,6 +48,8 @@ async def facts() -> Facts:
         [_model(deployment, states, left) for deployment in found],
         dump_limits(served.rules().limits),
         premium[0] if premium else None,
+        served.declared_keys(),
+        lambda key: worker.get().rates.used(key),
     )
 
 

@@ -8,9 +8,11 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from granian.log import logger as log
+
+from lmstack.gateway.app.keeper_line import wait_until_closed
+from lmstack.gateway.app.ports import stop_listening
 
 CHECK_SECONDS = 1.0
 # From the signal until no worker of this server accepts. Granian cannot stop any more when its socket ends before.
@@ -19,24 +21,28 @@ SETTLE_SECONDS = 1.0
 FINISH_SECONDS = 600.0
 
 
-def stop_with_parent(listening: Sequence[socket.socket]) -> None:
+def stop_with_parent(listening: Sequence[socket.socket], line: socket.socket | None) -> None:
     """Close the server's port and stop this worker in order when the main process has died.
 
-    Without this the worker would serve the old configuration beside the server that replaces the dead one.
+    Without this the worker would serve the old configuration beside the server that replaces the dead one. With a ``line``
+    to a keeper, the port is the keeper's: another server may use it. It is closed when the keeper has died too.
     """
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid is None:
         return
-    threading.Thread(target=_watch, args=(parent.pid, listening), name="lmstack-parent", daemon=True).start()
+    threading.Thread(target=_watch, args=(parent.pid, listening, line), name="lmstack-parent", daemon=True).start()
 
 
-def _watch(pid: int, listening: Sequence[socket.socket]) -> None:
+def _watch(pid: int, listening: Sequence[socket.socket], line: socket.socket | None) -> None:
     _wait_for_end(pid)
     log.warning("lmstack: the main process of the server has died; this worker stops")
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SETTLE_SECONDS)
-    _stop_listening(listening)
-    time.sleep(FINISH_SECONDS)
+    deadline = time.monotonic() + FINISH_SECONDS
+    if line:
+        wait_until_closed(line, FINISH_SECONDS)
+    stop_listening(listening)
+    time.sleep(max(0.0, deadline - time.monotonic()))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -51,14 +57,3 @@ def _wait_for_end(pid: int) -> None:
     while os.getppid() == pid:
         multiprocessing.connection.wait([handle], CHECK_SECONDS)
     os.close(handle)
-
-
-def _stop_listening(listening: Sequence[socket.socket]) -> None:
-    """Take the sockets out of the kernel's group for this port. Accepted connections live on.
-
-    A closed handle would not do: each worker has one. The next server's sockets would join the group, and the kernel would
-    give connections to sockets from which no process accepts.
-    """
-    for one in listening:
-        with suppress(OSError):  # Another worker was faster, or the system is not Linux and refuses it.
-            one.shutdown(socket.SHUT_RD)

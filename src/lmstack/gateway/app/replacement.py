@@ -14,17 +14,12 @@ from typing import Any, Protocol
 from granian.log import logger as log
 
 from lmstack.gateway.app.endings import reason
-from lmstack.gateway.app.parent import FINISH_SECONDS
+from lmstack.gateway.app.old_workers import START_SECONDS, OldWorkers
 from lmstack.gateway.app.server_files import Change, ServerFiles, UnreadableError
-from lmstack.gateway.app.worker_start import LEAVING, STARTED
+from lmstack.gateway.app.worker_start import STARTED
 
 # How often the state of a replacement is looked at, in seconds.
 LOOK = 0.1
-# For this time an old worker, which gets no new connections, ends those that it has after each answer.
-LEAVE_SECONDS = 1.0
-# From the signal that stops a worker until it certainly takes no new connection any more.
-SETTLE_SECONDS = 0.3
-START_SECONDS = 120.0
 # For each worker that serves, at most so many old ones may finish requests. Then the next replacement waits.
 MAX_OLD = 2
 # The pauses after failed starts of one worker in a row. The last one repeats.
@@ -52,15 +47,6 @@ class Candidate:
     deadline: float
 
 
-@dataclass
-class Leaver:
-    """An old worker that finishes its requests. Times in monotonic seconds."""
-
-    worker: Any
-    stop_at: float
-    stopped_at: float | None = None
-
-
 class Replacements:
     """The replacements that are under way. ``look`` does what is due, and never waits."""
 
@@ -70,7 +56,7 @@ class Replacements:
         self._single: list[int] = []  # of those, the ones that a failed change must not drop
         self._waits_since: float | None = None  # for old workers to leave, in monotonic seconds
         self._candidate: Candidate | None = None
-        self._leavers: list[Leaver] = []
+        self.old = OldWorkers()
         self._change: Change | None = None
         self._proven = False
         self._failures, self._not_before = 0, 0.0
@@ -79,7 +65,7 @@ class Replacements:
     @property
     def pause(self) -> float | None:
         """Return the seconds until the next look, None when nothing is under way."""
-        return LOOK if self._queue or self._candidate or self._leavers or self._change else None
+        return LOOK if self._queue or self._candidate or self.old.workers or self._change else None
 
     def replace_all(self) -> None:
         """Begin the change that `lm` has written. Without one, replace all workers by new ones with the same settings."""
@@ -111,21 +97,29 @@ class Replacements:
     def look(self) -> None:
         """Do what is due."""
         self._look_at_candidate()
-        for leaver in list(self._leavers):
-            self._look_at_leaver(leaver)
+        self.old.look()
         self._start_next()
-        if self._proven and self._change and not self._queue and not self._candidate and self._all_have_left():
+        if self._proven and self._change and not self._queue and not self._candidate and self.old.have_left():
             log.info("lmstack: all workers are replaced")
             self._report("done")
             self._change = None
             gc.collect()  # The objects of the old workers refer to themselves.
+
+    def leave(self, workers: list[Any]) -> None:
+        """Let these workers finish their requests and end: another server takes the new connections."""
+        if self._change and not self._proven:
+            self._fail("another server takes the place of this one")
+        self._end_candidate()
+        self._queue, self._single, self._change = [], [], None
+        for worker in workers:
+            self.old.add(worker)
 
     def stop(self) -> list[Any]:
         """End what starts. Return the old workers that still finish requests."""
         self._end_candidate()
         if self._change and not self._proven:
             self._files.forget_candidate(self._change)
-        return [leaver.worker for leaver in self._leavers]
+        return self.old.workers
 
     def _start_next(self) -> None:
         if self._candidate or not self._queue or time.monotonic() < self._not_before:
@@ -145,13 +139,15 @@ class Replacements:
     def _too_many_leave(self) -> bool:
         """Return whether the next replacement must wait for old workers. A change that is not proven fails in the end."""
         now = time.monotonic()
-        if len(self._leavers) < MAX_OLD * len(self._server.wrks):
+        if len(self.old.workers) < MAX_OLD * len(self._server.wrks):
             self._waits_since = None
             return False
         self._waits_since = self._waits_since or now
         if self._change and not self._proven and now > self._waits_since + self._change.seconds:
             self._waits_since = None
-            self._fail(f"{len(self._leavers)} old workers still finish requests, such as long streams; try again later")
+            self._fail(
+                f"{len(self.old.workers)} old workers still finish requests, such as long streams; try again later"
+            )
         return True
 
     def _look_at_candidate(self) -> None:
@@ -185,27 +181,7 @@ class Replacements:
         self._failures = 0
         old = self._server.wrks[found.idx]
         self._server.took_over(found.idx, found.worker)
-        old.begun.flags[LEAVING] = 1
-        self._leavers.append(Leaver(old, time.monotonic() + LEAVE_SECONDS))
-
-    def _look_at_leaver(self, leaver: Leaver) -> None:
-        now, worker = time.monotonic(), leaver.worker
-        if not worker.is_alive():
-            worker.join()
-            self._leavers.remove(leaver)
-            log.info(f"Stopped old worker-{worker.idx + 1}")
-        elif leaver.stopped_at is None:
-            # A worker that has not started yet took the place of a dead one. It must serve what waits there.
-            if now >= leaver.stop_at + (0 if worker.begun.flags[STARTED] else START_SECONDS):
-                worker.terminate()
-                leaver.stopped_at = now
-        elif now >= leaver.stopped_at + FINISH_SECONDS:
-            log.warning(f"lmstack: old worker-{worker.idx + 1} has not finished in {FINISH_SECONDS:g} s and is killed")
-            worker.kill()
-
-    def _all_have_left(self) -> bool:
-        now = time.monotonic()
-        return all(one.stopped_at is not None and now >= one.stopped_at + SETTLE_SECONDS for one in self._leavers)
+        self.old.add(old)
 
     def _failed(self, idx: int, why: str) -> None:
         """Give the change up, or try this worker again later while the old one serves."""

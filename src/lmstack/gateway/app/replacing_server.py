@@ -14,8 +14,9 @@ from granian.log import logger as log
 from granian.server import MPServer
 from starlette.types import ASGIApp
 
-from lmstack.gateway.app import worker_age, worker_memory
+from lmstack.gateway.app import keeper_line, worker_age, worker_memory
 from lmstack.gateway.app.endings import reason
+from lmstack.gateway.app.kept import Kept
 from lmstack.gateway.app.listeners import Listeners
 from lmstack.gateway.app.replacement import LOOK, PAUSE_SECONDS, Replacements
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, Change, ServerFiles, environment
@@ -39,7 +40,9 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         super().__init__(**options, workers_kill_timeout=STOP_SECONDS)
         self._files = ServerFiles(os.environ.get(FOLDER_VARIABLE))
         self._replacements = Replacements(self, self._files)
-        self._listeners = Listeners(self.workers)
+        keeper = keeper_line.get()
+        self._kept = Kept(keeper, self._replacements) if keeper else None
+        self._listeners = Listeners(self.workers, keeper)
         self._stop_reason = ""  # empty while no failed start stops the server
         self._failed_starts = [0] * self.workers  # in a row, for each worker
         self._start_times: dict[int, float] = {}  # when to start the successor of a dead worker, in monotonic seconds
@@ -55,7 +58,7 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         """Listen, or exit with an error line."""
         try:
             self._listeners.open(self.bind_addr, self.bind_port, self.backlog)
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             log.error(
                 f"lmstack: cannot listen on {self.bind_addr} port {self.bind_port}: {error}. Is another program using it?"
             )
@@ -66,9 +69,10 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
     ) -> Any:
         before = self.wrks[idx] if idx < len(self.wrks) else None
         place = 0 if before is None else 1 - before.place if before.is_alive() else before.place
-        listener, begun = self._listeners.of(idx, place), begun or Start()
+        listener, begun = self._listeners.of(idx, place), begun or (self._kept.start() if self._kept else Start())
         self._ssp, self._shd, self._sso = None, listener.holder, listener.socket
-        run = partial(run_worker, begun, self._listeners.sockets, target)
+        line = self._kept.line if self._kept else None
+        run = partial(run_worker, begun, self._listeners.sockets, line, target)
         worker = super()._spawn_worker(idx, run, partial(callback_loader, start=begun))
         worker.begun, worker.place, worker.born_at = begun, place, time.time()
         worker.start = partial(start_with_blocked_signals, worker.start)
@@ -100,7 +104,11 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
         successor is stopped. This loop asks each worker whether it lives.
         """
         self._make_worker = partial(self._spawn_worker, target=spawn_target, callback_loader=target_loader)
+        if self._kept:
+            self._kept.wake_with(self.main_loop_interrupt.set)
         while True:
+            if self._kept and self._leaves(self._kept):
+                return
             serving = [(w.idx, w.place) for w in self.wrks if w.is_alive() and w.begun.flags[STARTED]]
             self._listeners.choose(serving)
             self._report()
@@ -121,7 +129,16 @@ class ReplacingServer(_Granian):  # type: ignore[misc]
             for idx, why in (*self._memory.too_large(self.wrks), *self._ages.too_old(self.wrks)):
                 self._replacements.replace(idx, why)
 
+    def _leaves(self, kept: Kept) -> bool:
+        """Do what the keeper says. Return whether another server has the place of this one, and all workers have ended."""
+        if kept.obey(self.wrks):
+            self.wrks.clear()
+            self._start_times.clear()
+        return kept.has_left()
+
     def _report(self) -> None:
+        if self._kept and self._kept.leaves:
+            return
         workers = [
             {"number": w.idx + 1, "pid": w.inner.pid, "started_at": w.born_at} for w in self.wrks if w.is_alive()
         ]

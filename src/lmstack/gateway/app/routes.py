@@ -19,7 +19,9 @@ class Access(str, Enum):
     KEY = "key"
     MASTER = "master key"
     OPERATOR = "operator, on loopback, with LITELLM_ADMIN=on"
-    PAGE = "key, or a login; `/metrics`: key, or LITELLM_METRICS_TOKEN"
+    PAGE = (
+        "master key, viewer's key, or a login; forms: not for viewers; `/metrics`: master key, or LITELLM_METRICS_TOKEN"
+    )
 
 
 class Recorded(str, Enum):
@@ -71,7 +73,9 @@ _STORED = ("/files", "/files/{file_id:path}", "/files/{file_id:path}/content", "
 
 # The page of lmstack.web. It checks the login itself, and answers 404 for what it does not have.
 _PAGE = ("/dashboard", "/dashboard/{name:path}", "/api/v1", "/api/v1/{name:path}", "/metrics")
-_PAGE_FORMS = ("/dashboard/login", "/dashboard/logout", "/dashboard/outbox/replay")
+_PAGE_FORMS = (
+    "/dashboard/login", "/dashboard/logout", "/dashboard/outbox/replay", "/dashboard/keys", "/dashboard/keys/{name}/{action}",
+)  # fmt: skip
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", Access.ANYONE),

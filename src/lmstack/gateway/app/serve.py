@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 
-from lmstack.gateway.app import container
+from lmstack.gateway.app import container, keeper_line
+from lmstack.gateway.app.output import Output
+from lmstack.gateway.app.ports import stop_listening
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, ServerFiles
 
 # New objects between two collections, and collections of one generation before the next older one is collected too.
@@ -24,6 +26,9 @@ def main() -> None:
     """
     # `lm up` may ask for a change at any time. Until the server has its own handler, the signal would end this process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    keeper = keeper_line.get()
+    if keeper and keeper.output is not None:
+        Output.diverted_by_keeper(keeper.output)
     container.prepare()
     ServerFiles(os.environ.get(FOLDER_VARIABLE)).apply_environment()
     # The import creates many objects and little garbage. The collector would take a third of its CPU time.
@@ -58,6 +63,9 @@ def _use_our_server() -> None:
     from lmstack.gateway.stock import lookup, uses
 
     if not all(lookup.has(use) for use in uses.GRANIAN):
+        keeper = keeper_line.get()
+        if keeper:  # Granian opens its own sockets. No process would accept what the kernel gives to these.
+            stop_listening(keeper.sockets)
         return
     from lmstack.gateway.app.replacing_server import ReplacingServer
 

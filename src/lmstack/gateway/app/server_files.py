@@ -94,10 +94,10 @@ class ServerFiles:
         config, settings = Path(change.config_file).resolve(), self.folder / "environment.json"
         made: list[Path] = []
         try:
-            made.append(_written(config, change.config, keep_mode=True))
-            made.append(_written(settings, json.dumps(dict(change.settings))))
+            made.append(written(config, change.config, keep_mode=True))
+            made.append(written(settings, json.dumps(dict(change.settings))))
             if config.exists():
-                made.append(_written(config, "", keep_mode=True))
+                made.append(written(config, "", keep_mode=True))
                 shutil.copyfile(config, made[-1])
             _replace_both(config, settings, *made)
         finally:
@@ -170,7 +170,7 @@ def _replace_both(
 def write(path: Path, text: str) -> None:
     """Replace a file in one step. It is private. A link stays a link."""
     path = path.resolve()
-    made = _written(path, text)
+    made = written(path, text)
     try:
         made.replace(path)
     except BaseException:
@@ -178,7 +178,7 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-def _written(path: Path, text: str, keep_mode: bool = False) -> Path:
+def written(path: Path, text: str, keep_mode: bool = False) -> Path:
     """Write a file beside this one and return its path. It is private, or with ``keep_mode`` as open as this one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     made = Path(name)

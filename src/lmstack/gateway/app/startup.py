@@ -50,6 +50,7 @@ def install() -> None:
     for name in litellm_loggers():
         logging.getLogger(name).addFilter(redaction)
     worker.get().keyring.start()
+    worker.get().alerting.start()
     lookup.report_when_loaded()
 
 

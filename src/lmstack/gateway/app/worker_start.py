@@ -18,6 +18,7 @@ from granian.log import logger as log
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lmstack.gateway.app import leaving, parent
+from lmstack.gateway.app.output import Output
 from lmstack.gateway.app.serve import collect_and_freeze
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -47,20 +48,26 @@ def start_with_blocked_signals(start: Callable[[], None]) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_worker(start: Start, listening: Sequence[socket.socket], target: Callable[..., None], *args: Any) -> None:
+def run_worker(
+    start: Start,
+    listening: Sequence[socket.socket],
+    line: socket.socket | None,
+    target: Callable[..., None],
+    *args: Any,
+) -> None:
     """Run a worker. Until it has its own signal handlers, a stop signal ends it immediately.
 
     A fork keeps the handlers of the main process. They would drop the signal, and the server would wait until it kills.
-    ``listening``: all listening sockets of the server.
+    ``listening``: all listening sockets of the server. ``line``: to its keeper, if it has one.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # One for the whole group: the main process handles it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     if start.log:
-        _Output.divert(start.log)
+        Output.divert(start.log)
     _signals.set_loop_signals = set_plain_signals
-    parent.stop_with_parent(listening)
+    parent.stop_with_parent(listening, line)
     target(*args)
 
 
@@ -81,35 +88,6 @@ def set_plain_signals(loop: object) -> Any:
     for number in STOP_SIGNALS:
         signal.signal(number, leave)
     return event
-
-
-class _Output:
-    """The standard output and error of a worker that proves a change: a file, until it has started."""
-
-    kept: tuple[int, int] | None = None
-    log: Path | None = None
-
-    @classmethod
-    def divert(cls, log: Path) -> None:
-        cls.kept, cls.log = (os.dup(1), os.dup(2)), log
-        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        os.close(handle)
-
-    @classmethod
-    def restore(cls) -> None:
-        """Go on with the server's output, and add what the file has."""
-        if cls.kept is None or cls.log is None:
-            return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for handle, kept in zip((1, 2), cls.kept, strict=True):
-            os.dup2(kept, handle)
-            os.close(kept)
-        cls.kept = None
-        os.write(2, cls.log.read_bytes())
-        cls.log.unlink(missing_ok=True)
 
 
 def load_app(target: str, start: Start) -> ASGIApp:
@@ -154,7 +132,7 @@ async def _proven(app: ASGIApp, start: Start, complete: Message) -> Message:
         return {"type": "lifespan.startup.failed", "message": "not every model is served"}
     _use_final_name(start.config_file)
     collect_and_freeze()
-    _Output.restore()
+    Output.restore()
     start.flags[STARTED] = 1
     return complete
 

@@ -53,17 +53,32 @@ async def _begin(data: dict[str, Any], call_type: str) -> None:
     call.hides_usage = _ask_for_usage(data, call_type)
     request_shape.check(data, call_type)
     client = holders.client_of(current.key(), call.attribution.task_id, call_type)
+    holders.check_tools(current.key(), data.get("tools"))
     request = read(data, headers, call_type, call.attribution.task_id, call.attribution.agent_id, client)
     if call_type in BATCHES:
         request = replace(request, model=stored.keeper(data, headers))
         call.requested_model = short_text(request.model)
     call.units = units_of(request)
     call.fails_first, call.has_credentials = request.fails_first, request.has_credentials
+    call.asked = _demands(request)
     decision = decide(request, served.models(), served.rules())
     write(data, call, decision)
     verdict = await _record_start(data, call, request, decision)
     if not verdict.durable and worker.is_strict():
         raise replies.not_recorded()
+
+
+def _demands(request: Request) -> dict[str, Any] | None:
+    """Return what a request demands of routing: by headers, metadata, or models.yaml for its task or agent. None for nothing."""
+    rules = served.rules()
+    options, limits = rules.options_of(request), rules.limits_of(request)
+    if not options and not limits:
+        return None
+    found = {
+        "tier": options.tier, "max_cost": options.max_cost, "no_fallback": options.no_fallback or None,
+        "budgets": [f"{limit.scope} {limit.period}" for limit in limits] or None,
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def write(data: dict[str, Any], call: Call, decision: Decision) -> None:

@@ -36,7 +36,7 @@ from lmstack.gateway.calls import (
 from lmstack.gateway.calls.attempt_control import AttemptSkipped, DeadlinePassed, Step
 from lmstack.gateway.calls.streams import StreamUsage, is_usage_only
 from lmstack.gateway.calls.usage import seconds_of, usage_in
-from lmstack.gateway.results import CLIENT_KEY
+from lmstack.ledger.faults import CLIENT_KEY
 from lmstack.ledger.records import Fault
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,9 @@ class LedgerHandler(CustomLogger):  # type: ignore[misc]
         if step is Step.NEXT:
             await late_failures.cool_down_last(call)
         call.attempts.append(attempt)
+        traces = worker.get().traces
+        if traces is not None:
+            traces.hand_on(kwargs, call)
         attempt_control.fail_first(call, attempt)
 
     def log_pre_api_call(self, model: Any, messages: Any, kwargs: Any) -> None:

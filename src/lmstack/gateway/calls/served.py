@@ -47,6 +47,12 @@ def rules() -> RoutingRules:
 
 
 @functools.cache
+def declared_keys() -> frozenset[str]:
+    """Return the names of the keys that models.yaml declares."""
+    return frozenset(live.settings().get("declared_keys") or ())
+
+
+@functools.cache
 def times() -> Times:
     """Return LITELLM_DEADLINE and LITELLM_TIMEOUT."""
     return Times(_seconds("LITELLM_DEADLINE", 300.0), _seconds("LITELLM_TIMEOUT", 120.0))

@@ -166,8 +166,20 @@ document.addEventListener("change", (event) => {
   if (form && event.target.tagName === "SELECT") form.requestSubmit();
 });
 document.addEventListener("visibilitychange", follow);
+/** Copy a secret at a click. Browsers allow it on secure pages only, so the button is hidden on others. */
+function offerCopies() {
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.textContent = "Copied";
+    });
+  }
+}
+
 document.addEventListener("DOMContentLoaded", () => {
   begin();
+  offerCopies();
   document.body.addEventListener("htmx:afterSettle", (event) => {
     if (event.detail.target === document.body) begin();
   });
