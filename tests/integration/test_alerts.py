@@ -157,8 +157,9 @@ def test_the_commands_show_the_rules_and_what_came_back(alerted: Stack, hooks: H
 
 
 def test_no_address_and_no_secret_is_written_anywhere(alerted: Stack) -> None:
-    """Only .env, and the environment that the server reads at its start, hold the addresses."""
-    allowed = {alerted.root / ".env", alerted.root / ".lmstack" / "server" / "environment.json"}
+    """Only .env, and the environment that the server of a slot reads at its start, hold the addresses."""
+    server = alerted.root / ".lmstack" / "server"
+    allowed = {alerted.root / ".env", *(server / slot / "environment.json" for slot in "ab")}
     holding = [path for path in alerted.root.rglob("*") if path.is_file() and path not in allowed and _holds(path)]
     assert holding == []
     assert "GONE_HOOK" in (alerted.root / "litellm-config.yaml").read_text()

@@ -77,7 +77,7 @@ def test_every_query_runs_on_metrics_that_the_gateway_has(prometheus: str) -> No
     def is_scraped() -> bool:
         try:
             return bool(result_of(prometheus, "lmstack_requests_total"))
-        except httpx.HTTPError:
+        except (httpx.HTTPError, json.JSONDecodeError):  # it says "Service Unavailable" while it starts
             return False
 
     wait_for(is_scraped, what="the first scrape")
