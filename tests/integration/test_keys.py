@@ -105,7 +105,9 @@ def test_an_answer_says_nothing_about_how_near_a_text_is_to_a_secret(gateway: St
             seen = {}
             for what, key in invalid.items():
                 answer = http.request(method, path, headers={"x-api-key": key}, json=BODY if method == "POST" else None)
-                headers = sorted((name, value) for name, value in answer.headers.items() if name not in ("date", "connection"))
+                headers = sorted(
+                    (name, value) for name, value in answer.headers.items() if name not in ("date", "connection")
+                )
                 seen[what] = (answer.status_code, headers, answer.content)
             assert len({repr(one) for what, one in seen.items() if what not in whole}) == 1, (path, seen)
             assert {seen[what][0] for what in whole} == {401}
