@@ -21,7 +21,7 @@ from typing import Any
 from lmstack.gateway.app.keeper_files import SLOTS, KeeperFiles, Order
 from lmstack.gateway.app.kept_server import KeptServer
 from lmstack.gateway.app.old_servers import OldServers, say
-from lmstack.gateway.app.ports import Ports
+from lmstack.gateway.app.ports import Ports, stop_listening
 from lmstack.gateway.app.takeover import Takeover
 
 # As Granian's default.
@@ -119,12 +119,20 @@ class Keeper:
     def _look(self) -> None:
         for server in self._servers():
             server.read()
+        if self.current.plain and self._ports.steers:
+            self._give_port_up()
         if self._takeover and not self._stops:
             self._takeover.look(self._launch.workers)
         self._old.look()
         if not self._stops:
             self.steer(self._steered)
             self._refuse_lost()
+
+    def _give_port_up(self) -> None:
+        """Leave the port to a server that opens its own sockets: no process accepts from ours. Nothing can take over then."""
+        stop_listening(self._ports.sockets)
+        self._ports.steers = False
+        self._old.idle.clear()
 
     def _refuse_lost(self) -> None:
         """End connections that came too late for a server which has left. They would wait without end."""

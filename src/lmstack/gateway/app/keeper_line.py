@@ -52,6 +52,10 @@ class KeeperLine:
         """Tell the keeper that no worker accepts connections any more."""
         self._tell({"left": True})
 
+    def tell_plain(self) -> None:
+        """Tell the keeper that this server opens its own sockets."""
+        self._tell({"plain": True})
+
     def said(self) -> list[str]:
         """Return what the keeper has said since the last call."""
         found = []

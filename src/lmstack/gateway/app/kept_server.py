@@ -24,7 +24,7 @@ class KeptServer:
     def __init__(
         self, folder: Path, slot: str, argv: Sequence[str], environ: Mapping[str, str], sockets: Sequence[socket.socket], trial: Mapping[str, Any] | None
     ) -> None:  # fmt: skip
-        self.slot, self.serving, self.left = slot, list[int](), False
+        self.slot, self.serving, self.left, self.plain = slot, list[int](), False, False
         self.start_log = folder / slot / START_LOG
         self.line, theirs = socket.socketpair()
         self.line.setblocking(False)
@@ -61,6 +61,7 @@ class KeptServer:
             found = json.loads(line)
             self.serving = found.get("serving", self.serving)
             self.left = found.get("left", self.left)
+            self.plain = found.get("plain", self.plain)
 
     def tell(self, word: str) -> None:
         """Say a word of keeper_line to the server."""

@@ -11,7 +11,6 @@ import sys
 
 from lmstack.gateway.app import container, keeper_line
 from lmstack.gateway.app.output import Output
-from lmstack.gateway.app.ports import stop_listening
 from lmstack.gateway.app.server_files import FOLDER_VARIABLE, ServerFiles
 
 # New objects between two collections, and collections of one generation before the next older one is collected too.
@@ -64,8 +63,10 @@ def _use_our_server() -> None:
 
     if not all(lookup.has(use) for use in uses.GRANIAN):
         keeper = keeper_line.get()
-        if keeper:  # Granian opens its own sockets. No process would accept what the kernel gives to these.
-            stop_listening(keeper.sockets)
+        if keeper and keeper.trial:
+            sys.exit("lmstack: this release of Granian cannot take over from a running server; it needs a restart")
+        if keeper:  # Granian opens its own sockets. No process would accept what the kernel gives to the keeper's.
+            keeper.tell_plain()
         return
     from lmstack.gateway.app.replacing_server import ReplacingServer
 
