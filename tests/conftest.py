@@ -50,7 +50,7 @@ SLOW = {
     "test_names", "test_any_request", "test_stream_splits", "test_config_edit", "test_broken_setups", "test_replacing_server",
     "test_batches", "test_poster", "test_outbox", "test_compose_env", "test_engines", "test_receiver", "test_processes",
     "test_current_runtime", "test_engine_errors", "test_image_digests", "test_spool", "test_stack_commands", "test_archive", "test_failed_changes", "test_edits", "test_change_in_use",
-    "test_listeners", "test_models_file", "test_numbers", "test_loop",
+    "test_listeners", "test_models_file", "test_numbers", "test_loop", "test_keeper", "test_shared_rates", "test_webhooks", "test_check_receivers",
 }  # fmt: skip
 # Files with tests that start much each and share nothing: any worker may run any of them.
 SPREAD = ("integration", "test_command_line.py")
