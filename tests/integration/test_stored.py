@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from lmstack.gateway.calls.stored import provider_id
-from support import KEY, Mock, Stack, wait_for
+from support import KEY, Mock, Stack, wait_for, wait_until
 
 LINE = {
     "custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
@@ -211,6 +211,8 @@ def test_a_key_sees_only_the_files_and_batches_that_it_has_made(gateway: Stack, 
         made = batch(own, file).json()["id"]
         done = wait_for(lambda: found if (found := own.get(f"/v1/batches/{made}").json()).get("status") == "completed" else None, what="the batch")  # fmt: skip
         answers = done["output_file_id"]
+        # LiteLLM may read the answers of a finished batch by itself.
+        wait_until(lambda: any(one["path"].endswith(f"{provider_id(answers)}/content") for one in mock.requests()), 5)
         asked = len(mock.requests())
         for one in (file, answers):
             inside = provider_id(one)
